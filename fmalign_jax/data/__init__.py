@@ -1,0 +1,1 @@
+"""Raw recordings in, aligned windows out; NumPy only, no models."""

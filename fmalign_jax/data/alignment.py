@@ -1,0 +1,213 @@
+"""The window index: which samples each window of each split reads.
+
+The steps: clocks -> ticks (`ticks.py`, where the lead is applied) -> a split for each
+tick (`splits.py`) -> windows of T ticks that are all usable, in one clip and in one
+split. Nothing is stored, so that another lead needs no new preparation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Int32, Int64
+from numpy import ndarray
+
+from fmalign_jax.data import splits
+from fmalign_jax.data.splits import SPLITS, SplitSpec
+from fmalign_jax.data.ticks import Ticks, WindowSpec, align, whole_ticks
+from fmalign_jax.data.timelines import Timeline
+
+__all__ = [
+    "SplitSpec",
+    "WindowIndex",
+    "WindowSpec",
+    "assert_no_leak",
+    "build_index",
+    "whole_ticks",
+]
+
+_SAMPLE_BITS = 40  # of a key (recording, sample); the rest number the recording
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowIndex:
+    """The windows of one split, in order of recording name, clip and time.
+
+    Attributes:
+      ticks: all ticks, shared by the splits.
+      start: [N], first tick of each window.
+      window_ticks: ticks T in a window.
+      by: how the splits were made: "recording", "clip", "block" or "given".
+    """
+
+    ticks: Ticks
+    start: Int64[ndarray, " N"]
+    window_ticks: int
+    by: str
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @functools.cached_property
+    def recording(self) -> Int32[ndarray, " N"]:
+        """Returns the number of each window's recording."""
+        return self.ticks.recording[self.start]
+
+    @functools.cached_property
+    def clip(self) -> Int32[ndarray, " N"]:
+        """Returns the clip of each window."""
+        return self.ticks.clip[self.start]
+
+    @functools.cached_property
+    def time_s(self) -> Float64[ndarray, " N"]:
+        """Returns the centre of each window on the reference clock, in seconds."""
+        last = self.start + self.window_ticks - 1
+        return (self.ticks.start_s[self.start] + self.ticks.end_s[last]) / 2
+
+    def rows(self, window: int | Int[ndarray, "..."]) -> Int64[ndarray, "... T"]:
+        """Returns the ticks of windows."""
+        return self.start[window, None] + np.arange(self.window_ticks)
+
+    def label(self, window: int | Int[ndarray, "..."]) -> Int32[ndarray, "... T"]:
+        """Returns the class of each tick of windows, -1 unknown."""
+        return self.ticks.label[self.rows(window)]
+
+    def samples(
+        self, window: int | Int[ndarray, "..."]
+    ) -> dict[str, Int64[ndarray, "... T _"]]:
+        """Returns, by stream, the positions of the samples that windows read."""
+        rows = self.rows(window)
+        return {name: table[rows] for name, table in self.ticks.samples.items()}
+
+    def reads(self, stream: str) -> tuple[Int64[ndarray, " S"], Int64[ndarray, " S"]]:
+        """Returns each (recording, sample) that any window reads, once and in order."""
+        keys = self.read_keys(stream)
+        return keys >> _SAMPLE_BITS, keys & ((1 << _SAMPLE_BITS) - 1)
+
+    def read_keys(self, stream: str) -> Int64[ndarray, " S"]:
+        """Returns one sorted number for each (recording, sample) any window reads."""
+        read = np.zeros(len(self.ticks), bool)
+        read[self.rows(np.arange(len(self)))] = True
+        recording = self.ticks.recording[read, None].astype(np.int64)
+        return np.unique(recording << _SAMPLE_BITS | self.ticks.samples[stream][read])
+
+
+def build_index(
+    timelines: Sequence[Timeline], windows: WindowSpec, split: SplitSpec
+) -> dict[str, WindowIndex]:
+    """Finds all windows of all recordings and divides them into splits.
+
+    Args:
+      timelines: the clocks of the recordings, in any order.
+      windows: how windows are laid; its lead is applied here.
+      split: how to divide them.
+
+    Returns:
+      An index for each of "train", "validation" and "test"; those not asked for are
+      empty.
+
+    Raises:
+      ValueError: no window fits, a split that was asked for is empty, two splits share
+        samples, or the recordings do not fit the specs.
+    """
+    ticks = align(timelines, windows)
+    start = _starts(ticks, windows, ticks.usable)
+    if not len(start):
+        raise ValueError(_why_none(ticks, windows))
+    split = dataclasses.replace(
+        split, by=splits.resolve_way(ticks, start, windows, split)
+    )
+    code = splits.assign(ticks, start, timelines, windows, split)
+    indexes = {
+        name: WindowIndex(
+            ticks,
+            _starts(ticks, windows, ticks.usable & (code == position)),
+            windows.window_ticks,
+            split.by,
+        )
+        for position, name in enumerate(SPLITS)
+    }
+    _check_not_empty(indexes, windows, split)
+    assert_no_leak(indexes)
+    counts = {name: len(index) for name, index in indexes.items()}
+    logging.getLogger(__name__).info("windows split by %s: %s", split.by, counts)
+    return indexes
+
+
+def assert_no_leak(indexes: Mapping[str, WindowIndex]) -> None:
+    """Checks that no two splits read the same sample of a stream.
+
+    Raises:
+      ValueError: two do.
+    """
+    for one, other in itertools.combinations(indexes, 2):
+        for stream in indexes[one].ticks.samples:
+            shared = np.intersect1d(
+                indexes[one].read_keys(stream),
+                indexes[other].read_keys(stream),
+                assume_unique=True,
+            )
+            if shared.size:
+                raise ValueError(
+                    f"splits must not share samples; got {shared.size} samples of "
+                    f"{stream!r} in both {one!r} and {other!r} (the first: sample "
+                    f"{shared[0] & ((1 << _SAMPLE_BITS) - 1)} of recording "
+                    f"{shared[0] >> _SAMPLE_BITS}); keep the splits further apart with "
+                    "a larger guard_s, or split by recording"
+                )
+
+
+def _starts(
+    ticks: Ticks, windows: WindowSpec, good: Bool[ndarray, " n"]
+) -> Int64[ndarray, " N"]:
+    """Returns the ticks at which T good ticks of one segment start, on the stride."""
+    n = windows.window_ticks
+    _, first, length = np.unique(ticks.segment, return_index=True, return_counts=True)
+    offset = np.arange(len(ticks)) - np.repeat(first, length)
+    stride = n if windows.mode == "clip" else windows.stride_ticks
+    fits = (offset % stride == 0) & (offset + n <= np.repeat(length, length))
+    start = np.flatnonzero(fits)
+    total = np.concatenate([[0], np.cumsum(good)])
+    return start[total[start + n] - total[start] == n]
+
+
+def _why_none(ticks: Ticks, windows: WindowSpec) -> str:
+    """Says why no window fits anywhere."""
+    lengths = np.bincount(ticks.segment) if len(ticks) else np.zeros(1, int)
+    longest = int(lengths.max())
+    asked = f"{windows.window_ticks} ticks of {windows.tick_s:g} s"
+    if longest < windows.window_ticks and windows.mode == "sliding":
+        return (
+            f"a window must fit into a recording (or clip); got windows of {asked}, "
+            f"and the longest is {longest} ticks = {longest * windows.tick_s:g} s; use "
+            "shorter windows or longer recordings"
+        )
+    return (
+        f"a window needs {windows.window_ticks} ticks in a row for which every stream "
+        f"has samples near enough; got {int(ticks.usable.sum())} such ticks of "
+        f"{len(ticks)} (lead_s={windows.lead_s:g}, max_gap_s={windows.max_gap_s}); "
+        "check that the clocks of the streams overlap, use a smaller lead_s, shorter "
+        "windows or a larger max_gap_s"
+    )
+
+
+def _check_not_empty(
+    indexes: Mapping[str, WindowIndex], windows: WindowSpec, split: SplitSpec
+) -> None:
+    """Refuses an empty split that was asked for."""
+    for name, index in indexes.items():
+        if split.requested(name) and not len(index):
+            counts = {other: len(windows) for other, windows in indexes.items()}
+            raise ValueError(
+                f"the {name} split must have windows; got {counts}, split by "
+                f"{split.by!r} with windows of {windows.window_ticks} ticks kept "
+                f"{windows.guard_ticks} ticks apart in blocks; use more or longer "
+                "recordings, shorter windows, a smaller lead_s, another way to split "
+                f"(by=...), or other shares (validation={split.validation:g}, "
+                f"test={split.test:g})"
+            )

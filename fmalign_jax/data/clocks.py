@@ -1,0 +1,211 @@
+"""Clocks and CSV tables: from written times to seconds."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A CSV file of which columns are read when asked for.
+
+    Attributes:
+      path: the file, named in every error.
+      columns: names of the columns; "column 0" and so on where no header came.
+      first_row: cells of the first row of data.
+      has_header: whether the first line holds names.
+    """
+
+    path: pathlib.Path
+    columns: tuple[str, ...]
+    first_row: tuple[str, ...]
+    has_header: bool
+
+    def position(self, column: str | int) -> int:
+        """Position of a column given by name or number.
+
+        Raises:
+          ValueError: no such column.
+        """
+        if isinstance(column, int) and 0 <= column < len(self.columns):
+            return column
+        if isinstance(column, str) and column in self.columns:
+            return self.columns.index(column)
+        raise ValueError(
+            f"{self.path}: a column is missing; got columns {list(self.columns)} but "
+            f"no {column!r}; add it to the file or name another column"
+        )
+
+    def texts(self, column: str | int) -> Shaped[np.ndarray, "N"]:
+        """One column as text, without surrounding blanks."""
+        return np.strings.strip(self._load([column], str)[:, 0])
+
+    def numbers(self, *columns: str | int) -> Float[np.ndarray, "N C"]:
+        """Columns as float64 [N, C].
+
+        Raises:
+          ValueError: a column is missing, or a cell is missing or not a number.
+        """
+        return self._load(columns, float)
+
+    def seconds(self, column: str | int) -> Float[np.ndarray, "N"]:
+        """A column of seconds, or of ISO dates and times as seconds since 1970.
+
+        Raises:
+          ValueError: a cell is neither.
+        """
+        if is_number(self.first_row[self.position(column)]):
+            return self.numbers(column)[:, 0]
+        texts = self.texts(column)
+        try:
+            return np.array([instant(text) for text in texts.tolist()])
+        except ValueError:
+            row = next(i for i, text in enumerate(texts) if not is_instant(text))
+            raise ValueError(
+                f"{self.path}: times must be written YYYY-MM-DD HH:MM:SS; got "
+                f"{str(texts[row])!r} in line {self.line(row)}; correct that line, or "
+                "copy the file again if it was cut short"
+            ) from None
+
+    def line(self, row: int) -> int:
+        """Line of the file that a row of data stands in, counted from 1."""
+        return row + 1 + self.has_header
+
+    def _load(
+        self, columns: Sequence[str | int], kind: type[str] | type[float]
+    ) -> Shaped[np.ndarray, "N C"]:
+        try:
+            return np.loadtxt(
+                self.path,
+                dtype=kind,
+                delimiter=",",
+                quotechar='"',
+                comments=None,
+                skiprows=int(self.has_header),
+                usecols=[self.position(column) for column in columns],
+                encoding="utf-8-sig",
+                ndmin=2,
+            )
+        except ValueError as error:
+            if str(error).startswith(str(self.path)):
+                raise
+            raise ValueError(
+                f"{self.path}: every row must have a value in each column used; got: "
+                f"{error} (rows after the header, from 0); correct that row, or copy "
+                "the file again if it was cut short"
+            ) from None
+
+
+def read_table(path: pathlib.Path) -> Table:
+    """Looks at a CSV file, with or without a header line.
+
+    The first line is a header when its first cell is neither a number nor a time.
+
+    Raises:
+      ValueError: no such file, no rows of data, or not text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = (line for line in csv.reader(file, skipinitialspace=True) if line)
+            first = tuple(cell.strip() for cell in next(lines, ()))
+            second = tuple(cell.strip() for cell in next(lines, ()))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: this CSV file is needed; got no such file; put it there"
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: must be a CSV file in UTF-8; got another kind ({error}); export "
+            "the table again"
+        ) from None
+    has_header = not any(is_number(c) or is_instant(c) for c in first[:1])
+    body = second if has_header else first
+    if not body:
+        raise ValueError(
+            f"{path}: at least one row of data is needed; got none; export it again"
+        )
+    if len(body) < len(first):
+        raise ValueError(
+            f"{path}: every row must have a value for each of the columns "
+            f"{list(first)}; got {list(body)}; correct it or export the table again"
+        )
+    columns = first if has_header else tuple(f"column {i}" for i in range(len(first)))
+    return Table(path, columns, body, has_header)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell reads as a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def is_instant(cell: str) -> bool:
+    """Whether a cell reads as an ISO date and time."""
+    try:
+        instant(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def instant(text: str) -> float:
+    """Seconds since 1970 of an ISO date and time; UTC unless an offset is written.
+
+    Raises:
+      ValueError: the text is something else.
+    """
+    moment = datetime.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return moment.timestamp()
+
+
+def spread_within_seconds(second: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """Times of rows of which only the whole second was written down.
+
+    The n rows of one second, however many, lie 1/n s apart from its beginning on.
+
+    Args:
+      second: int [N], never decreasing.
+
+    Returns:
+      float64 [N], in the same unit and from the same origin.
+    """
+    _, start, count = np.unique(second, return_index=True, return_counts=True)
+    rank = np.arange(len(second)) - np.repeat(start, count)
+    return second + rank / np.repeat(count, count)
+
+
+def slot(
+    time_s: Float[np.ndarray, "..."] | float, *, rate_hz: float
+) -> Float[np.ndarray, "..."] | float:
+    """Number of the interval of 1 / rate_hz seconds that a time lies in."""
+    # The small shift keeps a time such as 0.3 s * 10 Hz = 2.999... in slot 3.
+    return np.floor(time_s * rate_hz + 1e-6)
+
+
+def thin(
+    time_s: Float[np.ndarray, "N"], *, max_rate_hz: float | None
+) -> Bool[np.ndarray, "N"]:
+    """Which samples to keep: the first in each interval of 1 / max_rate_hz.
+
+    Args:
+      time_s: float64 [N], never decreasing within a clip.
+      max_rate_hz: None keeps everything.
+
+    Returns:
+      bool [N].
+    """
+    if max_rate_hz is None:
+        return np.ones(len(time_s), bool)
+    return np.diff(slot(time_s, rate_hz=max_rate_hz), prepend=-np.inf) != 0

@@ -1,0 +1,304 @@
+"""FMF-Benchmark, layout V2: reading it as it lies on disk, and writing it.
+
+    <root>/pixel-level/videos/<name>.mat      HDF5 (MATLAB v7.3): `data` uint8
+                                              [T, C, W, H], `label` uint8 [T, W, H]
+    <root>/pixel-level/currents/<name>.csv    header; time, phases a, b, c in amperes
+    <root>/pixel-level/timestamps/<name>.csv  the second each frame belongs to
+    <root>/pixel-level/train.json, test.json  {"<name>.mat": [frame indices]}
+
+The axes of the HDF5 arrays are those of MATLAB's [H, W, C, T], reversed. Times are
+written to the second: "YYYY-MM-DD HH:MM:SS".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from fmalign_jax.data import clocks, fmf_video
+from fmalign_jax.data.files import fingerprint
+from fmalign_jax.data.validation import check_recording
+from fmalign_jax.structs import UNLABELLED, Recording, Stream
+
+LABEL_NAMES = ("normal", "abnormal")
+PARTS = ("train", "test")
+COUNT_TOLERANCE = 25
+"""Frames and timestamps may differ by this many (one second) before it is an error."""
+
+_FOLDER = "pixel-level"
+
+logger = logging.getLogger(__name__)
+
+
+def write_recording(
+    root: pathlib.Path,
+    name: str,
+    *,
+    frames: UInt8[np.ndarray, "N H W 3"],
+    masks: UInt8[np.ndarray, "N H W"],
+    frame_second: Shaped[np.ndarray, "N"],
+    current: Float[np.ndarray, "M 3"],
+    current_second: Shaped[np.ndarray, "M"],
+) -> None:
+    """Writes one recording in layout V2.
+
+    Files are written in place: build a whole data set in a temporary folder and
+    rename that.
+
+    Args:
+      root: the data set; folders are made as needed.
+      name: stem of the three files.
+      frames: uint8 [N, H, W, 3].
+      masks: uint8 [N, H, W], above 0 where the condition is abnormal.
+      frame_second: datetime64[s] [N], the second each frame belongs to.
+      current: float [M, 3], amperes of the phases a, b, c.
+      current_second: datetime64[s] [M].
+    """
+    folder = root / _FOLDER
+    for kind in ("videos", "currents", "timestamps"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    fmf_video.write_video(folder / "videos" / f"{name}.mat", frames, masks)
+    phases = (",".join(f"{value:.6g}" for value in row) for row in current.tolist())
+    rows = map(",".join, zip(_written(current_second), phases, strict=True))
+    _write_lines(folder / "currents" / f"{name}.csv", ["time,a,b,c", *rows])
+    _write_lines(
+        folder / "timestamps" / f"{name}.csv", ["time", *_written(frame_second)]
+    )
+
+
+def write_split(
+    root: pathlib.Path,
+    split: Mapping[str, Mapping[str, Sequence[int] | Int[np.ndarray, "N"]]],
+) -> None:
+    """Writes train.json and test.json.
+
+    Args:
+      root: the data set.
+      split: frame indices by part and recording name,
+        ``{"train": {"<name>": [0, 1]}, "test": {"<name>": [5, 6]}}``.
+    """
+    (root / _FOLDER).mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        indices = {
+            f"{name}.mat": np.asarray(frames, int).tolist()
+            for name, frames in split.get(part, {}).items()
+        }
+        (root / _FOLDER / f"{part}.json").write_text(json.dumps(indices))
+
+
+def _written(second: Shaped[np.ndarray, "N"]) -> list[str]:
+    text = np.datetime_as_string(second.astype("datetime64[s]"))
+    return [moment.replace("T", " ") for moment in text.tolist()]
+
+
+def _write_lines(path: pathlib.Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n")
+
+
+class BenchmarkDirectory:
+    """The recordings of one directory in layout V2.
+
+    The recording clock starts at the earlier of the two streams' first seconds. Rows
+    that share a written second are spread evenly within it, so any number of rows a
+    second, missing seconds and repeated ones keep both streams on one clock.
+    """
+
+    def __init__(self, path: str, *, max_frame_rate_hz: float | None = None) -> None:
+        """Looks at the directory; reads nothing yet.
+
+        Args:
+          path: the data set, or its folder `pixel-level`.
+          max_frame_rate_hz: keep at most so many frames a second, None keeps all.
+            One tick a second needs few of the 25.
+
+        Raises:
+          ValueError: no such folder.
+        """
+        root = pathlib.Path(path).expanduser()
+        self._folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
+        self._max_frame_rate_hz = max_frame_rate_hz
+        if not (self._folder / "videos").is_dir():
+            raise ValueError(
+                f"{path}: the benchmark holds {_FOLDER}/videos, currents and "
+                "timestamps; got no videos folder there; give the folder above them"
+            )
+
+    def names(self) -> list[str]:
+        """Names of the recordings, sorted.
+
+        Raises:
+          ValueError: there is none.
+        """
+        videos = self._folder.glob("videos/*.mat")
+        names = sorted(path.stem for path in videos if path.name[0] != ".")
+        if not names:
+            raise ValueError(
+                f"{self._folder / 'videos'}: at least one <name>.mat is needed; got "
+                "none; copy the recordings there"
+            )
+        return names
+
+    def read(self, name: str) -> Recording:
+        """Reads and checks one recording.
+
+        Returns:
+          streams "video", uint8 [N, H, W, 3] with labels 0 normal and 1 abnormal (any
+          pixel marked), and "current", float32 [M, 3] in amperes without labels.
+
+        Raises:
+          ValueError: a file is missing, damaged, or not as the layout says.
+        """
+        if name not in self.names():
+            raise ValueError(
+                f"{self._folder}: the name must be one of {self.names()}; got {name!r}"
+                "; choose one of them"
+            )
+        files = {
+            "video": self._folder / "videos" / f"{name}.mat",
+            "current": self._folder / "currents" / f"{name}.csv",
+        }
+        current = clocks.read_table(files["current"])
+        current_second = _whole_seconds(current)
+        frame_second = _whole_seconds(
+            clocks.read_table(self._folder / "timestamps" / f"{name}.csv")
+        )
+        origin = min(current_second[0], frame_second[0])
+        video, partition = self._read_video(files["video"], frame_second - origin)
+        recording = Recording(
+            name=name,
+            streams={
+                "video": video,
+                "current": _current_stream(current, current_second - origin),
+            },
+            label_names=LABEL_NAMES,
+            partition=partition,
+            provenance=json.dumps(
+                {
+                    "layout": "FMF-Benchmark V2",
+                    "clock_zero": str(np.datetime64(int(origin), "s")),
+                }
+            ),
+        )
+        sources = {stream: str(path) for stream, path in files.items()}
+        check_recording(recording, self._folder / name, sources=sources)
+        return recording
+
+    def fingerprint(self) -> str:
+        """Digest of names, sizes and times of all files, and of the frame rate."""
+        files = [
+            path
+            for pattern in ("videos/*.mat", "*/*.csv", "*.json")
+            for path in self._folder.glob(pattern)
+        ]
+        return fingerprint(files, options=self._max_frame_rate_hz)
+
+    def _read_video(
+        self, path: pathlib.Path, second: Int[np.ndarray, "N"]
+    ) -> tuple[Stream, dict[str, tuple[tuple[float, float], ...]]]:
+        with fmf_video.opened_video(path) as (data, masks):
+            count = _common_count(path, frames=len(data), timestamps=len(second))
+            time_s = clocks.spread_within_seconds(second[:count])
+            keep = clocks.thin(time_s, max_rate_hz=self._max_frame_rate_hz)
+            frames, abnormal = fmf_video.read_frames(data, masks, keep)
+            stored = len(data)
+        stream = Stream(
+            values=frames,
+            time_s=time_s[keep],
+            clip=np.zeros(len(frames), np.int32),
+            label=abnormal.astype(np.int32),
+            unit="grey level",
+            channel_names=("red", "green", "blue"),
+        )
+        spans = {
+            part: _spans(time_s, self._frame_indices(part, path.name, stored))
+            for part in PARTS
+        }
+        return stream, {part: span for part, span in spans.items() if span}
+
+    def _frame_indices(self, part: str, name: str, frames: int) -> Int[np.ndarray, "n"]:
+        path = self._folder / f"{part}.json"
+        if not path.is_file():
+            return np.zeros(0, int)
+        try:
+            index = np.asarray(json.loads(path.read_text()).get(name, []))
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f'{path}: must hold {{"<name>.mat": [frame indices]}}; got a file that '
+                f"does not read so ({error}); copy it again or remove it"
+            ) from None
+        if index.size == 0:
+            return np.zeros(0, int)
+        if index.ndim != 1 or index.dtype.kind != "i" or index.min() < 0:
+            raise ValueError(
+                f"{path}: {name} must have a list of frame indices from 0 on; got "
+                f"{index.dtype} of shape {index.shape}; correct that entry"
+            )
+        if index.max() >= frames:
+            raise ValueError(
+                f"{path}: indices of {name} must be below its {frames} frames; got "
+                f"{index.max()}; the video may be cut short: copy it again"
+            )
+        return np.unique(index)
+
+
+def _whole_seconds(table: clocks.Table) -> Int[np.ndarray, "N"]:
+    second = np.floor(table.seconds(0)).astype(np.int64)
+    back = np.diff(second) < 0
+    if back.any():
+        row = int(np.argmax(back)) + 1
+        raise ValueError(
+            f"{table.path}: time must not go back; got a step of "
+            f"{second[row] - second[row - 1]} s in line {table.line(row)}; sort the "
+            "rows by time"
+        )
+    return second
+
+
+def _current_stream(table: clocks.Table, second: Int[np.ndarray, "M"]) -> Stream:
+    return Stream(
+        values=table.numbers(1, 2, 3).astype(np.float32),
+        time_s=clocks.spread_within_seconds(second),
+        clip=np.zeros(len(second), np.int32),
+        label=np.full(len(second), UNLABELLED, np.int32),
+        unit="A",
+        channel_names=table.columns[1:4],
+    )
+
+
+def _common_count(path: pathlib.Path, *, frames: int, timestamps: int) -> int:
+    if abs(frames - timestamps) > COUNT_TOLERANCE:
+        raise ValueError(
+            f"{path}: frames and timestamps may differ in number by {COUNT_TOLERANCE}; "
+            f"got {frames} frames and {timestamps} timestamps; copy the shorter again"
+        )
+    if frames != timestamps:
+        logger.warning(
+            "%s: %d frames but %d timestamps; the surplus at the end is left out",
+            path,
+            frames,
+            timestamps,
+        )
+    return min(frames, timestamps)
+
+
+def _spans(
+    time_s: Float[np.ndarray, "N"], index: Int[np.ndarray, "n"]
+) -> tuple[tuple[float, float], ...]:
+    """Runs of consecutive frames, each from its first frame to the end of its last."""
+    index = index[index < len(time_s)]
+    if not index.size:
+        return ()
+    breaks = np.flatnonzero(np.diff(index) > 1)
+    first = index[np.append(0, breaks + 1)]
+    last = index[np.append(breaks, -1)]
+    period_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 1.0
+    # A frame ends where the next begins, unless frames are missing between them.
+    following = np.append(time_s[1:], np.inf)[last]
+    missing = following - time_s[last] > 1.5 * period_s
+    stop = np.where(missing, time_s[last] + period_s, following)
+    return tuple(zip(time_s[first].tolist(), stop.tolist(), strict=True))

@@ -1,0 +1,205 @@
+"""The neutral form of a recording: one .npz file of plain arrays.
+
+    frames   uint8 [N, H, W, 3], or precomputed feature maps float [N, h, w, C]
+    frame_t  float [N], seconds
+    sensor   float [M, C]; sensor_t float [M]; channel_names [C]
+    meta     where it came from, one string
+
+Optional: `frame_label`, `sensor_label` int, -1 unknown; `label_names`; `frame_clip`,
+`sensor_clip` int and `clip_names` in a file of several clips; `frame_unit`,
+`sensor_unit`; `partition`, a JSON string as Recording.partition. Either of frames and
+sensor may be left out. More streams: `streams` [names], and for each name n the
+arrays `n` and `n_t`, optionally `n_label`, `n_clip`, `n_unit`, `n_channel_names`. Any
+other key is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Shaped
+
+from fmalign_jax.data.files import replacing
+from fmalign_jax.data.validation import check_recording
+from fmalign_jax.structs import UNLABELLED, Recording, Stream
+
+_KEYS = {"video": ("frames", "frame"), "current": ("sensor", "sensor")}
+
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+
+
+def read_npz(path: pathlib.Path) -> Recording:
+    """Reads and checks one recording; its name is the stem of the file.
+
+    Raises:
+      ValueError: the file is damaged, holds pickles, lacks a key, or its arrays do
+        not fit together.
+    """
+    arrays = _load(path)
+    names = [name for name, (key, _) in _KEYS.items() if key in arrays]
+    names += _strings(arrays, "streams")
+    if not names:
+        raise ValueError(
+            f"{path}: must hold 'frames', 'sensor' or both; got {sorted(arrays)}; "
+            "rename the arrays"
+        )
+    recording = Recording(
+        name=path.stem,
+        streams={name: _stream(arrays, name, path) for name in names},
+        label_names=tuple(_strings(arrays, "label_names")),
+        clip_names=tuple(_strings(arrays, "clip_names")),
+        partition=_partition(arrays, path),
+        provenance="".join(_strings(arrays, "meta")),
+    )
+    sources = {name: f"{path}, key {_keys(name)[0]!r}" for name in names}
+    check_recording(recording, path, sources=sources)
+    return recording
+
+
+def read_label_names(path: pathlib.Path) -> tuple[str, ...]:
+    """The classes one file names, without reading its frames; empty if none."""
+    return tuple(_strings(_load(path, only="label_names"), "label_names"))
+
+
+def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) -> None:
+    """Writes a recording in the neutral form, whole or not at all.
+
+    Args:
+      path: the file to write; its stem should be the recording's name.
+      recording: is checked first.
+      packed: compress; slow and of little use for noisy floats.
+
+    Raises:
+      ValueError: the recording does not pass the checks.
+    """
+    check_recording(recording, path)
+    arrays: dict[str, object] = {
+        "meta": recording.provenance,
+        "partition": json.dumps(recording.partition),
+    }
+    for key in ("label_names", "clip_names"):
+        if getattr(recording, key):
+            arrays[key] = np.array(getattr(recording, key))
+    for name, stream in recording.streams.items():
+        values, prefix = _keys(name)
+        arrays[values] = stream.values
+        arrays[f"{prefix}_t"] = stream.time_s
+        arrays[f"{prefix}_clip"] = stream.clip
+        arrays[f"{prefix}_label"] = stream.label
+        arrays[f"{prefix}_unit"] = stream.unit
+        if stream.channel_names:
+            arrays[_channel_key(name)] = np.array(stream.channel_names)
+    extra = [name for name in recording.streams if name not in _KEYS]
+    if extra:
+        arrays["streams"] = np.array(extra)
+    save = np.savez_compressed if packed else np.savez
+    with replacing(path) as temporary:
+        save(temporary, **arrays)  # type: ignore[arg-type]
+
+
+def _load(path: pathlib.Path, *, only: str | None = None) -> Arrays:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        found = "another kind, or one cut short" if path.is_file() else "no such file"
+        raise ValueError(
+            f"{path}: must be a whole .npz file; got {found}; copy or save it again"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if only in (None, key)}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path}: must be a whole .npz file; got a damaged one ({error}); copy or "
+            "save it again"
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: must hold plain arrays, no pickled objects; got: {error}; "
+            "convert them to numbers or strings and save it again"
+        ) from None
+
+
+def _keys(name: str) -> tuple[str, str]:
+    return _KEYS.get(name, (name, name))
+
+
+def _channel_key(name: str) -> str:
+    return "channel_names" if name == "current" else f"{_keys(name)[1]}_channel_names"
+
+
+def _strings(arrays: Arrays, key: str) -> list[str]:
+    return [str(text) for text in np.atleast_1d(arrays.get(key, np.zeros(0, str)))]
+
+
+def _stream(arrays: Arrays, name: str, path: pathlib.Path) -> Stream:
+    key, prefix = _keys(name)
+    for needed in (key, f"{prefix}_t"):
+        if needed not in arrays:
+            raise ValueError(
+                f"{path}: stream {name!r} needs the arrays {key!r} and '{prefix}_t'; "
+                f"got {sorted(arrays)}; add {needed!r}"
+            )
+    values = _values(arrays[key], name, f"{path}, key {key!r}")
+    clip = _column(arrays, f"{prefix}_clip", path, missing=[0] * len(values))
+    label = _column(arrays, f"{prefix}_label", path, missing=[UNLABELLED] * len(values))
+    return Stream(
+        values=values,
+        time_s=_column(arrays, f"{prefix}_t", path).astype(np.float64),
+        clip=clip.astype(np.int32),
+        label=label.astype(np.int32),
+        unit="".join(_strings(arrays, f"{prefix}_unit")),
+        channel_names=tuple(_strings(arrays, _channel_key(name))),
+    )
+
+
+def _values(
+    values: Shaped[np.ndarray, "..."], name: str, source: str
+) -> Shaped[np.ndarray, "..."]:
+    """Values in one of the dtypes a stream may have."""
+    axes = {"video": 4, "current": 2}.get(name, max(values.ndim, 1))
+    numbers = values.dtype.kind in ("f" if name == "video" else "fiub")
+    if values.ndim != axes or not (numbers or values.dtype == np.uint8):
+        raise ValueError(
+            f"{source}: must be frames uint8 [N, H, W, 3] or feature maps float "
+            f"[N, h, w, C], sensors [N, C], tokens int [N]; got {values.dtype} "
+            f"{values.shape}; reshape or convert it"
+        )
+    if values.dtype == np.uint8 and name != "current":
+        return values
+    tokens = values.dtype.kind in "iub" and name != "current"
+    return values.astype(np.int32 if tokens else np.float32, copy=False)
+
+
+def _column(
+    arrays: Arrays, key: str, path: pathlib.Path, *, missing: list[int] | None = None
+) -> Shaped[np.ndarray, "N"]:
+    """One entry a sample: times, or (where `missing` fills in) whole numbers."""
+    column = arrays[key] if missing is None or key in arrays else np.array(missing, int)
+    kinds = "fiu" if missing is None else "iu"
+    if column.ndim != 1 or column.dtype.kind not in kinds:
+        raise ValueError(
+            f"{path}, key {key!r}: must hold one {'' if missing is None else 'whole '}"
+            f"number a sample; got {column.dtype} {column.shape}; convert it"
+        )
+    return column
+
+
+def _partition(
+    arrays: Arrays, path: pathlib.Path
+) -> dict[str, tuple[tuple[float, float], ...]]:
+    text = "".join(_strings(arrays, "partition")) or "{}"
+    try:
+        return {
+            part: tuple((float(start), float(stop)) for start, stop in spans)
+            for part, spans in json.loads(text).items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(
+            f"{path}, key 'partition': must be JSON such as "
+            f'{{"train": [[0.0, 400.0]]}}, spans in seconds; got {text[:80]!r}; '
+            "correct it or leave it out"
+        ) from None

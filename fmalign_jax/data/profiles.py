@@ -1,0 +1,129 @@
+"""What a simulated furnace is like: its lead, its spells, and every confounder.
+
+A confounder is something that makes the task honest: it disturbs the current or the
+video without telling the state, or tells the state less clearly than one would wish.
+Each is a switch, so that its influence can be measured by turning it off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+Interval = tuple[float, float]
+"""Lower and upper end of a uniform distribution."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpellKind:
+    """One face of the semi-molten state in the current.
+
+    Attributes:
+      share: how often a spell is of this kind, relative to the others.
+      drop: how far the logarithm of the volatility falls.
+      wander: factor on the slow swings (10 s) of the arcs.
+    """
+
+    share: float
+    drop: Interval
+    wander: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class FurnaceProfile:
+    """Parameters of a simulated furnace. Immutable; vary by `dataclasses.replace`.
+
+    Attributes:
+      lead_s: how long the current is ahead of the video; one value is drawn for each
+        recording, before the jitter that `lead_jitter` adds.
+      precursor: whether the state shows in the current at all.
+      deep, wander, weak: the three faces of a semi-molten spell.
+      volatility: relative noise of the arc resistance in median normal smelting.
+      slow_volatility: standard deviation of its slow logarithmic drift.
+      slow_volatility_tau_s: how slow.
+      wander_spells, weak_spells: whether those faces occur; else all spells are deep.
+      calm_smelting: normal smelting is calm at times (the slow drift of volatility).
+      bursts: loud bursts of 8-35 s, in both states.
+      feeding: the charge is fed every few minutes, in both states.
+      exhausting: gas breaks out and swings all currents.
+      dips: one phase falls for a second.
+      trips: over-current at the ceiling, all phases to zero, plateaus.
+      furnace_spread: furnaces differ in voltage, reactance, set-point and loudness.
+      phase_loudness: phases of one furnace differ in loudness and gain.
+      set_point_steps: the operator changes the set-point every quarter of an hour.
+      lead_jitter: the lead varies by recording (8 s) and by event (7 s).
+      dark_spells: some spells are never seen.
+      spontaneous_spells: some are seen without a sign in the current before.
+      light_changes: palette, flame and exposure vary.
+      white_out: the palette includes a nearly white frame.
+      mist: a varying veil of mist.
+      puffs: dense puffs that hide the shell for up to 45 s.
+      plume: a lit plume along one edge.
+      static_dots: bright unlabelled dots that never move.
+      sparks: short bright unlabelled dots.
+      label_under_mist: masks are drawn even where dense mist hides the spot.
+      missing_seconds: seconds without a row of current.
+      uneven_rows: seconds with one or three rows of current instead of two.
+      missing_frames: 0.5-2 % of the frames are lost.
+      clock_offset: the clock of the current is 0-2 s late.
+    """
+
+    lead_s: Interval = (240.0, 240.0)
+    precursor: bool = True
+    deep: SpellKind = SpellKind(0.30, drop=(1.6, 3.0), wander=(0.3, 0.8))
+    wander: SpellKind = SpellKind(0.40, drop=(0.9, 1.6), wander=(1.8, 3.2))
+    weak: SpellKind = SpellKind(0.30, drop=(0.6, 1.2), wander=(0.8, 1.4))
+    volatility: float = 0.165
+    slow_volatility: float = 0.25
+    slow_volatility_tau_s: float = 75.0
+
+    wander_spells: bool = True
+    weak_spells: bool = True
+    calm_smelting: bool = True
+    bursts: bool = True
+    feeding: bool = True
+    exhausting: bool = True
+    dips: bool = True
+    trips: bool = True
+    furnace_spread: bool = True
+    phase_loudness: bool = True
+    set_point_steps: bool = True
+    lead_jitter: bool = True
+    dark_spells: bool = True
+    spontaneous_spells: bool = True
+
+    light_changes: bool = True
+    white_out: bool = True
+    mist: bool = True
+    puffs: bool = True
+    plume: bool = True
+    static_dots: bool = True
+    sparks: bool = True
+    label_under_mist: bool = True
+
+    missing_seconds: bool = True
+    uneven_rows: bool = True
+    missing_frames: bool = True
+    clock_offset: bool = True
+
+    @property
+    def kinds(self) -> tuple[SpellKind, ...]:
+        """The faces that occur."""
+        optional = ((self.wander_spells, self.wander), (self.weak_spells, self.weak))
+        return (self.deep, *(kind for occurs, kind in optional if occurs))
+
+
+DEFAULT = FurnaceProfile()
+
+PROFILES = {
+    "default": DEFAULT,
+    # Wander and weak spells as noisy as the noisiest published panels.
+    "hard": dataclasses.replace(
+        DEFAULT,
+        wander=dataclasses.replace(DEFAULT.wander, drop=(0.5, 1.0)),
+        weak=dataclasses.replace(DEFAULT.weak, drop=(0.2, 0.6)),
+    ),
+    "easy": dataclasses.replace(DEFAULT, weak_spells=False),
+    # Controls: nothing to find, and nothing to find ahead.
+    "no_precursor": dataclasses.replace(DEFAULT, precursor=False),
+    "lead_0": dataclasses.replace(DEFAULT, lead_s=(0.0, 0.0)),
+}

@@ -1,0 +1,321 @@
+"""From the clocks of the streams to common ticks: which samples each tick reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+from numpy import ndarray
+
+from fmalign_jax.data.timelines import StreamTimeline, Timeline
+from fmalign_jax.structs import UNLABELLED
+
+MODES = ("sliding", "clip")
+
+_WHOLE = 1e-6  # ticks by which a length may miss a whole number, for rounding
+_TIE = 1e-3  # sample periods within which two samples count as equally near
+
+
+def whole_ticks(name: str, seconds: float, tick_s: float) -> int:
+    """Converts a length in seconds to ticks.
+
+    Raises:
+      ValueError: the length is not a whole, positive number of ticks.
+    """
+    if not tick_s > 0:
+        raise ValueError(f"tick_s must be positive; got {tick_s}")
+    ticks = round(seconds / tick_s)
+    if ticks < 1 or abs(seconds / tick_s - ticks) > _WHOLE:
+        below, above = (max(1, f(seconds / tick_s)) for f in (math.floor, math.ceil))
+        raise ValueError(
+            f"{name} must be a whole, positive number of ticks; got {seconds} s / "
+            f"{tick_s} s = {seconds / tick_s:g}; use {name}={below * tick_s:g} or "
+            f"{max(above, below) * tick_s:g}"
+        )
+    return ticks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowSpec:
+    """How windows are laid over recordings.
+
+    Attributes:
+      samples_per_tick: the streams to read, and the samples R each gives to a tick.
+      window_ticks: ticks T in a window.
+      stride_ticks: ticks from the start of one window to that of the next.
+      tick_s: length of a tick in seconds; with mode "clip" the clip decides.
+      lead_s: how much EARLIER the leading stream is read, in seconds; may be negative.
+      leading_stream: the stream that the lead shifts.
+      reference_stream: the stream whose clock and labels the ticks follow.
+      mode: "sliding" for windows at every stride, "clip" for one window per clip: T
+        equal segments of the time that all streams of the clip cover.
+      max_gap_s: how far the nearest sample may lie from where it is wanted; by
+        default, for each stream, its share of a tick or 3 of its sample periods,
+        whichever is longer. Ticks that miss it are left out of every window.
+    """
+
+    samples_per_tick: Mapping[str, int]
+    window_ticks: int
+    stride_ticks: int = 1
+    tick_s: float = 1.0
+    lead_s: float = 0.0
+    leading_stream: str = "current"
+    reference_stream: str = "video"
+    mode: str = "sliding"
+    max_gap_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}; got {self.mode!r}")
+        counts = {"window_ticks": self.window_ticks, "stride_ticks": self.stride_ticks}
+        counts |= {
+            f"samples_per_tick[{k!r}]": n for k, n in self.samples_per_tick.items()
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1; got {count}")
+        for name in ("reference_stream", "leading_stream"):
+            stream = getattr(self, name)
+            needed = name == "reference_stream" or self.lead_s != 0
+            if needed and stream not in self.samples_per_tick:
+                raise ValueError(
+                    f"{name} must be one of the streams of samples_per_tick, "
+                    f"{sorted(self.samples_per_tick)}; got {stream!r}"
+                )
+        for name in ("tick_s", "max_gap_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+                raise ValueError(f"{name} must be positive; got {seconds}")
+        self._check_lead()
+
+    def _check_lead(self) -> None:
+        if not math.isfinite(self.lead_s):
+            raise ValueError(f"lead_s must be finite; got {self.lead_s}")
+        if self.lead_s and self.leading_stream == self.reference_stream:
+            raise ValueError(
+                "a lead shifts one stream against another; got "
+                f"leading_stream = reference_stream = {self.leading_stream!r}; name two"
+            )
+        if self.lead_s and self.mode == "clip":
+            raise ValueError(
+                f"mode 'clip' takes whole clips, so lead_s must be 0; got "
+                f"{self.lead_s}; use mode 'sliding'"
+            )
+
+    @property
+    def guard_ticks(self) -> int:
+        """Returns the ticks that keep two windows from sharing any moment."""
+        return self.window_ticks + math.ceil(abs(self.lead_s) / self.tick_s - _WHOLE)
+
+    def shift_s(self, stream: str) -> float:
+        """Returns how much later than the tick a stream is read, in seconds."""
+        return -self.lead_s if stream == self.leading_stream else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticks:
+    """All ticks of all recordings, in order of recording name, clip and time.
+
+    Attributes:
+      samples: by stream [n, R], positions of the samples each tick reads.
+      usable: [n], whether every one of those samples is near enough.
+      label: [n], class of the tick, -1 unknown.
+      recording: [n], number of the recording.
+      clip: [n], number of the clip.
+      segment: [n], counts the (recording, clip) pairs; no window crosses a segment.
+      start_s: [n], start of the tick on the recording's clock.
+      end_s: [n], end of the tick.
+    """
+
+    samples: Mapping[str, Int64[ndarray, "n _"]]
+    usable: Bool[ndarray, " n"]
+    label: Int32[ndarray, " n"]
+    recording: Int32[ndarray, " n"]
+    clip: Int32[ndarray, " n"]
+    segment: Int64[ndarray, " n"]
+    start_s: Float64[ndarray, " n"]
+    end_s: Float64[ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+
+def align(timelines: Sequence[Timeline], spec: WindowSpec) -> Ticks:
+    """Lays ticks over recordings and finds the samples that each tick reads.
+
+    Tick i of a clip covers [t0 + i tick_s, t0 + (i+1) tick_s) on the clock that all
+    streams share. It begins half a sample period before the first sample of the
+    reference stream, since a sample stands for the time around it: at equal rates the
+    middle of a tick then falls on a sample. Slot r of R of a stream takes the sample
+    nearest to t0 + (i + (r + 0.5) / R) tick_s, minus lead_s for the leading stream;
+    of two equally near, the earlier.
+
+    The label of a tick is the most frequent known label of the reference stream's
+    samples within it, of several the smallest; with none within, that of the sample
+    nearest to its middle. Where the reference stream of a recording has no labels at
+    all, those of the first other stream (by name) that has some are taken, at the
+    tick's own time: the lead shifts values, never labels.
+
+    Args:
+      timelines: the clocks; their order does not matter.
+      spec: how ticks are laid.
+
+    Raises:
+      ValueError: a recording lacks a stream.
+    """
+    parts = []
+    for timeline in sorted(timelines, key=lambda timeline: timeline.name):
+        missing = set(spec.samples_per_tick) - set(timeline.streams)
+        if missing:
+            raise ValueError(
+                f"every recording must have the streams {sorted(spec.samples_per_tick)}"
+                f"; got {sorted(timeline.streams)} in {timeline.name!r}; leave "
+                f"{sorted(missing)} out of the streams asked for"
+            )
+        parts += _recording_ticks(timeline, spec)
+    return _joined(parts, spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clips:
+    """One stream of a recording, cut into clips."""
+
+    period_s: float
+    rows: dict[int, ndarray]
+    stream: StreamTimeline
+
+    @classmethod
+    def of(cls, stream: StreamTimeline) -> _Clips:
+        order = np.argsort(stream.clip, kind="stable")
+        clips, starts = np.unique(stream.clip[order], return_index=True)
+        rows = dict(zip(clips.tolist(), np.split(order, starts[1:]), strict=True))
+        steps = np.concatenate([np.diff(stream.time_s[part]) for part in rows.values()])
+        steps = steps[steps > 0]
+        period_s = float(np.median(steps)) if steps.size else 0.0
+        return cls(period_s, rows, stream)
+
+    def time_s(self, clip: int) -> ndarray:
+        return self.stream.time_s[self.rows[clip]]
+
+    def span_s(self, clip: int) -> tuple[float, float]:
+        time_s = self.time_s(clip)
+        return time_s[0] - self.period_s / 2, time_s[-1] + self.period_s / 2
+
+    def nearest(self, clip: int, target_s: ndarray) -> tuple[ndarray, ndarray]:
+        """Returns positions of the samples nearest to targets, and how far they are."""
+        time_s = self.time_s(clip)
+        after = np.clip(np.searchsorted(time_s, target_s), 0, len(time_s) - 1)
+        before = np.maximum(after - 1, 0)
+        gap_before = np.abs(target_s - time_s[before])
+        gap_after = np.abs(time_s[after] - target_s)
+        later = gap_after < gap_before - _TIE * self.period_s
+        row = np.where(later, after, before)
+        return self.rows[clip][row], np.where(later, gap_after, gap_before)
+
+
+def _recording_ticks(timeline: Timeline, spec: WindowSpec) -> list[Ticks]:
+    clips = {name: _Clips.of(timeline.streams[name]) for name in spec.samples_per_tick}
+    labelled = _labelled_stream(timeline, spec.reference_stream)
+    in_all = set.intersection(*(set(stream.rows) for stream in clips.values()))
+    return [
+        part
+        for clip in sorted(in_all)
+        if len(part := _clip_ticks(timeline.number, clip, clips, labelled, spec))
+    ]
+
+
+def _clip_ticks(
+    recording: int,
+    clip: int,
+    clips: dict[str, _Clips],
+    labelled: _Clips | None,
+    spec: WindowSpec,
+) -> Ticks:
+    start_s, tick_s, n = _grid(clip, clips, spec)
+    tick = np.arange(n)
+    samples, usable = {}, np.ones(n, bool)
+    for name, slots in spec.samples_per_tick.items():
+        slot = (np.arange(slots) + 0.5) / slots
+        target_s = start_s + (tick[:, None] + slot) * tick_s + spec.shift_s(name)
+        samples[name], gap_s = clips[name].nearest(clip, target_s)
+        most_s = max(tick_s / slots, 3 * clips[name].period_s)
+        most_s = spec.max_gap_s if spec.max_gap_s is not None else most_s
+        usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
+    return Ticks(
+        samples=samples,
+        usable=usable,
+        label=_labels(labelled, clip, start_s, tick_s, n),
+        recording=np.full(n, recording, np.int32),
+        clip=np.full(n, clip, np.int32),
+        segment=np.zeros(n, np.int64),
+        start_s=start_s + tick * tick_s,
+        end_s=start_s + (tick + 1) * tick_s,
+    )
+
+
+def _grid(
+    clip: int, clips: dict[str, _Clips], spec: WindowSpec
+) -> tuple[float, float, int]:
+    """Returns where the ticks of a clip start, how long they are and how many."""
+    if spec.mode == "sliding":
+        start_s, end_s = clips[spec.reference_stream].span_s(clip)
+        n = math.floor((end_s - start_s) / spec.tick_s + _WHOLE)
+        return start_s, spec.tick_s, n
+    starts_s, ends_s = zip(*(s.span_s(clip) for s in clips.values()), strict=True)
+    tick_s = (min(ends_s) - max(starts_s)) / spec.window_ticks
+    return max(starts_s), tick_s, spec.window_ticks if tick_s > 0 else 0
+
+
+def _labelled_stream(timeline: Timeline, reference: str) -> _Clips | None:
+    others = sorted(set(timeline.streams) - {reference})
+    for name in (reference, *others):
+        if (timeline.streams[name].label != UNLABELLED).any():
+            return _Clips.of(timeline.streams[name])
+    return None
+
+
+def _labels(
+    labelled: _Clips | None, clip: int, start_s: float, tick_s: float, n: int
+) -> Int32[ndarray, " n"]:
+    if labelled is None or clip not in labelled.rows:
+        return np.full(n, UNLABELLED, np.int32)
+    label = labelled.stream.label
+    middle_s = start_s + (np.arange(n) + 0.5) * tick_s
+    nearest, gap_s = labelled.nearest(clip, middle_s)
+    fallback = np.where(
+        gap_s <= max(tick_s, 3 * labelled.period_s), label[nearest], UNLABELLED
+    )
+    rows = labelled.rows[clip]
+    tick = np.floor((labelled.time_s(clip) - start_s) / tick_s + _WHOLE).astype(int)
+    known = (tick >= 0) & (tick < n) & (label[rows] != UNLABELLED)
+    classes = int(label.max()) + 1
+    cell = tick[known] * classes + label[rows[known]]
+    counts = np.bincount(cell, minlength=n * classes).reshape(n, classes)
+    label = np.where(counts.any(axis=1), counts.argmax(axis=1), fallback)
+    return label.astype(np.int32)
+
+
+def _joined(parts: list[Ticks], spec: WindowSpec) -> Ticks:
+    def joined(name: str, dtype: type) -> ndarray:
+        return np.concatenate([getattr(p, name) for p in parts] + [np.zeros(0, dtype)])
+
+    lengths = [len(part) for part in parts]
+    return Ticks(
+        samples={
+            name: np.concatenate(
+                [part.samples[name] for part in parts]
+                + [np.zeros((0, slots), np.int64)]
+            )
+            for name, slots in spec.samples_per_tick.items()
+        },
+        usable=joined("usable", bool),
+        label=joined("label", np.int32),
+        recording=joined("recording", np.int32),
+        clip=joined("clip", np.int32),
+        segment=np.repeat(np.arange(len(parts)), lengths),
+        start_s=joined("start_s", np.float64),
+        end_s=joined("end_s", np.float64),
+    )
