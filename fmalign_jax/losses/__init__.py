@@ -1,0 +1,47 @@
+"""The losses as pure functions: arrays in, one fp32 value per window out.
+
+Nothing here knows modalities, configs or parameters; ``fmalign_jax.objectives`` puts
+these functions to work. B windows, T ticks, D code width, M codes, S summary width.
+"""
+
+from fmalign_jax.losses.club import (
+    club_full,
+    club_sampled,
+    gaussian_log_likelihood,
+    random_cycle,
+)
+from fmalign_jax.losses.contrastive import (
+    code_matching,
+    cwcl,
+    cwcl_weights,
+    info_nce,
+    log_code_distribution,
+    normalise,
+    own_is_nearest,
+    triplet,
+)
+from fmalign_jax.losses.elementary import (
+    commitment,
+    gradient_scale,
+    masked_mean,
+    squared_error,
+)
+
+__all__ = [
+    "club_full",
+    "club_sampled",
+    "code_matching",
+    "commitment",
+    "cwcl",
+    "cwcl_weights",
+    "gaussian_log_likelihood",
+    "gradient_scale",
+    "info_nce",
+    "log_code_distribution",
+    "masked_mean",
+    "normalise",
+    "own_is_nearest",
+    "random_cycle",
+    "squared_error",
+    "triplet",
+]

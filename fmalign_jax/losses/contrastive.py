@@ -1,0 +1,226 @@
+"""Losses that tell a window's partner from the other windows of the global batch.
+
+In every matrix of logits here rows are the given (contexts) and columns the candidates,
+the diagonal holding the true partners. Masked windows are no candidates, and their own
+loss is 0. Under jit over a mesh the batch axis is the global one, so that negatives
+come from all devices.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Far below any logit, yet finite: a row without candidates gives no NaN.
+_EXCLUDED = -1e30
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def info_nce(
+    logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None = None
+) -> Float[Array, "*n B"]:
+    """InfoNCE, -log softmax_j(logits[i, j])[i] (van den Oord et al. 2018, eq. 4).
+
+    Args:
+      logits: [..., B, B], row i the given context, column j a candidate sample; the
+        softmax runs over the samples.
+      mask: [B], False for windows that are neither counted nor negatives.
+
+    >>> info_nce(jnp.zeros((2, 2)))
+    Array([0.6931472, 0.6931472], dtype=float32)
+    """
+    log_softmax = jax.nn.log_softmax(_exclude(logits, mask), axis=-1)
+    return _counted(-jnp.diagonal(log_softmax, axis1=-2, axis2=-1), mask)
+
+
+def own_is_nearest(
+    logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None = None
+) -> Float[Array, "*n B"]:
+    """Top-1 accuracy of each context: 1 where its own sample has the largest logit.
+
+    Equal logits count for the lowest column, so a collapsed model scores 1/B.
+
+    >>> own_is_nearest(jnp.array([[2.0, 1.0], [2.0, 1.0]]))
+    Array([1., 0.], dtype=float32)
+    """
+    nearest = jnp.argmax(_exclude(logits, mask), axis=-1)
+    correct = nearest == jnp.arange(logits.shape[-1])
+    return _counted(correct.astype(jnp.float32), mask)
+
+
+def log_code_distribution(
+    semantic: Float[Array, "B T D"], embeddings: Float[Array, "M D"]
+) -> Float[Array, "B M"]:
+    """Log of a window's mean code distribution, mean_t softmax_j(-||z_t - e_j||).
+
+    The norm is not squared (METHOD 3). Distances and both sums are in fp32.
+
+    Args:
+      semantic: z [B, T, D].
+      embeddings: codes e [M, D].
+
+    >>> jnp.exp(log_code_distribution(jnp.zeros((1, 3, 2)), jnp.ones((4, 2))))
+    Array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+    """
+    log_p = jax.nn.log_softmax(-_distances(semantic, embeddings), axis=-1)
+    return jax.nn.logsumexp(log_p, axis=1) - jnp.log(semantic.shape[1])
+
+
+def code_matching(
+    log_p: Float[Array, "B M"],
+    log_q: Float[Array, "B M"],
+    mask: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Cross-modal code matching, L_cmcm of Xia et al. 2023 (METHOD 3).
+
+        S[b, b'] = sum_j p_b log q_b' + q_b' log p_b
+
+    contrasted over rows and over columns, the mean of both directions. Both terms are
+    indexed (b of the first modality, b' of the second), so S^T serves the way back.
+
+    Args:
+      log_p: [B, M] from `log_code_distribution`, first modality.
+      log_q: [B, M] of the second modality.
+      mask: [B], False for windows that are neither counted nor negatives.
+
+    >>> log_p = jnp.log(jnp.array([[0.9, 0.1], [0.1, 0.9]]))
+    >>> code_matching(log_p, log_p).round(3)
+    Array([0.029, 0.029], dtype=float32)
+    """
+    forth = jnp.matmul(jnp.exp(log_p), log_q.T, precision=_EXACT)
+    back = jnp.matmul(log_p, jnp.exp(log_q).T, precision=_EXACT)
+    similarity = forth + back
+    return (info_nce(similarity, mask) + info_nce(similarity.T, mask)) / 2
+
+
+def cwcl_weights(
+    anchors: Float[Array, "B D"],
+    mask: Bool[Array, " B"] | None = None,
+    *,
+    centre: bool = False,
+    temperature: float | None = None,
+) -> Float[Array, "B B"]:
+    """How much each pair of windows counts as the same in CWCL, between 0 and 1.
+
+    The published weight is (cos + 1) / 2 (Srinivasa et al. 2023). With two working
+    states and a common offset of the features all cosines are near 1 and so are all
+    weights; the loss is then least for uniform logits. Both options prevent that.
+
+    Args:
+      anchors: p [B, D] of the stronger modality; no gradient reaches them.
+      mask: [B], windows that take part in the mean to be subtracted.
+      centre: subtract the mean over the windows before the cosine.
+      temperature: use exp((cos - 1) / temperature) instead of (cos + 1) / 2.
+
+    >>> cwcl_weights(jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+    Array([[1. , 0.5],
+           [0.5, 1. ]], dtype=float32)
+    """
+    anchors = jax.lax.stop_gradient(anchors).astype(jnp.float32)
+    if centre:
+        counted = jnp.ones(len(anchors), bool) if mask is None else mask
+        anchors -= anchors.mean(axis=0, where=counted[:, None])
+    unit = normalise(anchors)
+    cosine = jnp.matmul(unit, unit.T, precision=_EXACT)
+    if temperature is None:
+        return (cosine + 1) / 2
+    return jnp.exp((cosine - 1) / temperature)
+
+
+def cwcl(
+    logits: Float[Array, "B B"],
+    weights: Float[Array, "B B"],
+    mask: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Continuously weighted contrastive loss (Srinivasa et al. 2023, METHOD 5).
+
+        L_i = -1 / (sum_j w_ij) sum_j w_ij log softmax_j(logits_ij)
+
+    The identity as weights gives InfoNCE.
+
+    Args:
+      logits: [B, B], rows the stronger modality's windows.
+      weights: w [B, B], not negative, from `cwcl_weights`.
+      mask: [B], False for windows that are neither counted nor negatives.
+
+    >>> cwcl(jnp.zeros((2, 2)), jnp.ones((2, 2)))
+    Array([0.6931472, 0.6931472], dtype=float32)
+    """
+    log_softmax = jax.nn.log_softmax(_exclude(logits, mask), axis=-1)
+    weights = weights if mask is None else weights * mask
+    total = jnp.maximum(weights.sum(axis=-1), jnp.finfo(jnp.float32).tiny)
+    return _counted(-(weights * log_softmax).sum(axis=-1) / total, mask)
+
+
+def triplet(
+    anchor: Float[Array, "B D"],
+    positive: Float[Array, "B D"],
+    allowed: Bool[Array, "B B"],
+    *,
+    margin: float,
+) -> Float[Array, " B"]:
+    """Semi-hard triplet loss on the unit sphere (Schroff et al. 2015, eq. 4).
+
+        L_i = max(0, ||a_i - p_i||^2 - ||a_i - p_n||^2 + margin)
+
+    with n the nearest allowed negative farther than the positive, or the farthest one
+    when all are nearer. Normalised, no feature escapes by growing. Active where > 0.
+
+    Args:
+      anchor: [B, D] features, one a window.
+      positive: [B, D] partners; those of other windows are the negatives.
+      allowed: [B, B], True where window j may serve as negative of window i.
+      margin: least difference of squared distances, which lie in [0, 4].
+
+    >>> x = jnp.eye(2)
+    >>> triplet(x, x[::-1], ~jnp.eye(2, dtype=bool), margin=0.5)
+    Array([2.5, 2.5], dtype=float32)
+    """
+    cosine = jnp.matmul(normalise(anchor), normalise(positive).T, precision=_EXACT)
+    distance = 2 - 2 * cosine
+    own = jnp.diagonal(distance)
+    farther = allowed & (distance > own[:, None])
+    nearest_farther = distance.min(axis=-1, where=farther, initial=4.0)
+    farthest = distance.max(axis=-1, where=allowed, initial=0.0)
+    negative = jnp.where(farther.any(axis=-1), nearest_farther, farthest)
+    loss = jnp.maximum(own - negative + margin, 0.0)
+    return jnp.where(allowed.any(axis=-1), loss, 0.0)
+
+
+def normalise(x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
+    """Scales vectors to length one in fp32; a zero vector stays, without NaN gradient.
+
+    >>> normalise(jnp.array([3.0, 4.0]))
+    Array([0.6, 0.8], dtype=float32)
+    """
+    x = x.astype(jnp.float32)
+    squares = jnp.square(x).sum(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+
+
+def _distances(
+    semantic: Float[Array, "B T D"], embeddings: Float[Array, "M D"]
+) -> Float[Array, "B T M"]:
+    """||z - e|| through one matrix product, with gradient 0 where it is 0."""
+    # Distances do not change under a shift; around the codes' mean less cancels.
+    shift = jax.lax.stop_gradient(embeddings.mean(axis=0)).astype(jnp.float32)
+    z = semantic.astype(jnp.float32) - shift
+    e = embeddings.astype(jnp.float32) - shift
+    product = jnp.matmul(z, e.T, precision=_EXACT)
+    squares = jnp.square(z).sum(-1, keepdims=True) - 2 * product + jnp.square(e).sum(-1)
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _exclude(
+    logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None
+) -> Float[Array, "*n B B"]:
+    logits = logits.astype(jnp.float32)
+    return logits if mask is None else jnp.where(mask, logits, _EXCLUDED)
+
+
+def _counted(
+    values: Float[Array, "*n B"], mask: Bool[Array, " B"] | None
+) -> Float[Array, "*n B"]:
+    return values if mask is None else jnp.where(mask, values, 0.0)

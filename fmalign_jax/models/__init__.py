@@ -1,0 +1,1 @@
+"""Encoders, decoders, the quantiser, and the model they make."""

@@ -1,0 +1,74 @@
+"""Networks that only the objectives use: Cross-CPC's predictors and CLUB's q(s|z)."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class CpcNetwork(nn.Module):
+    """Looks ahead from one modality's past: an LSTM and K linear predictors (METHOD 5).
+
+    The predictors carry no bias, so that a logit is the bilinear <z, W_k h>.
+
+    Attributes:
+      steps: K, ticks predicted ahead.
+      features: F, width of what is predicted.
+      width: of the LSTM's context.
+      layers: LSTM layers.
+    """
+
+    steps: int
+    features: int
+    width: int = 256
+    layers: int = 2
+
+    def setup(self) -> None:
+        """Creates the layers."""
+        self.recurrent = nn.Sequential(
+            [nn.RNN(nn.OptimizedLSTMCell(self.width)) for _ in range(self.layers)]
+        )
+        self.predictors = nn.DenseGeneral((self.steps, self.features), use_bias=False)
+
+    def __call__(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B T K F"]:
+        """Predicts, from the contexts of all ticks, the K ticks that follow each."""
+        return self.predict(self.contexts(semantic))
+
+    def contexts(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
+        """Returns h_t, which depends on the ticks up to and including t alone."""
+        return self.recurrent(semantic.astype(jnp.float32))
+
+    def predict(self, contexts: Float[Array, "*n E"]) -> Float[Array, "*n K F"]:
+        """Returns W_k h for k = 1..K."""
+        return self.predictors(contexts)
+
+
+class ClubNetwork(nn.Module):
+    """q(s|z), a diagonal Gaussian given by two MLPs (METHOD 4).
+
+    Attributes:
+      features: S, width of s.
+      hidden: widths of the hidden layers.
+      learned_variance: False fixes the variance at 1 and leaves the second MLP out.
+    """
+
+    features: int
+    hidden: tuple[int, ...] = (128, 128, 128)
+    learned_variance: bool = True
+
+    @nn.compact
+    def __call__(
+        self, semantic: Float[Array, "*n D"]
+    ) -> tuple[Float[Array, "*n S"], Float[Array, "*n S"]]:
+        """Returns mean and log variance; the latter ends in tanh, within [-1, 1]."""
+        semantic = semantic.astype(jnp.float32)
+        mean = self._mlp("mean", semantic)
+        if not self.learned_variance:
+            return mean, jnp.zeros_like(mean)
+        return mean, jnp.tanh(self._mlp("log_variance", semantic))
+
+    def _mlp(self, name: str, x: Float[Array, "*n D"]) -> Float[Array, "*n S"]:
+        for layer, width in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(width, name=f"{name}_{layer}")(x))
+        return nn.Dense(self.features, name=f"{name}_{len(self.hidden)}")(x)

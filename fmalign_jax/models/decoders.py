@@ -1,0 +1,159 @@
+"""Decoders: from code vector and specific features back to the encoder's input.
+
+Every decoder is called with (quantized [B, T, D], specific [B, T, ...], inputs) and
+returns (prediction, target), both fp32 and of one shape, for a mean squared error. The
+code vector goes through a Linear and is laid beside the specific features, at every
+position of a map. The target carries no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from fmalign_jax.models.layers import ResidualBlock, conv, depth_to_space
+
+
+class ConvDecoder(nn.Module):
+    """Feature maps [B, T, 1, h, w, C] by transposed convolutions; mirrors ConvSpecific.
+
+    Attributes:
+      features: channels of ConvSpecific's layers, in the encoder's order.
+      residual: inner channels of the residual block.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: Sequence[int] = (1024, 2048)
+    residual: int = 1024
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        quantized: Float[Array, "B T D"],
+        specific: Float[Array, "B T hs ws F"],
+        inputs: Float[Array, "B T 1 h w C"],
+    ) -> tuple[Float[Array, "B T h w C"], Float[Array, "B T h w C"]]:
+        """Returns (prediction, target)."""
+        code = nn.Dense(self.features[-1], dtype=self.dtype)(quantized)
+        x = _beside(code, specific)
+        x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
+        x = nn.relu(ResidualBlock(self.residual, self.dtype)(x))
+        for width in reversed(self.features[:-1]):
+            x = nn.relu(self._widen(width)(x))
+        x = self._widen(inputs.shape[-1])(x)
+        return x.astype(jnp.float32), jax.lax.stop_gradient(inputs[:, :, 0])
+
+    def _widen(self, features: int) -> nn.Conv:
+        # A 3x3 transposed convolution of stride 1 is a convolution with 2 zeros around.
+        return conv(features, (3, 3), padding=2, dtype=self.dtype)
+
+
+class FrameDecoder(nn.Module):
+    """A tick's frames [B, T, R, H, W, C] at reduced size, as [B, T, R, s, s, C].
+
+    Attributes:
+      target_size: s, the side of the reduced frames in pixels; a multiple of the
+        specific map's side and a divisor of the frame's.
+      features: channels of the hidden layer.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    target_size: int = 16
+    features: int = 64
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        quantized: Float[Array, "B T D"],
+        specific: Float[Array, "B T hs ws F"],
+        inputs: Float[Array, "B T R H W C"],
+    ) -> tuple[Float[Array, "B T R s s C"], Float[Array, "B T R s s C"]]:
+        """Returns (prediction, target); the target is the average-pooled frames."""
+        b, t, r, h, w, c = inputs.shape
+        side, size = specific.shape[2], self.target_size
+        if specific.shape[3] != side or size % side or h % size or w % size:
+            raise ValueError(
+                "target_size must be a multiple of the specific map's side and divide "
+                f"the frame's; got target_size {size}, map {specific.shape[2:4]}, "
+                f"frame {(h, w)}; use a size such as {side * max(1, size // side)}"
+            )
+        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        hidden = conv(self.features, (3, 3), dtype=self.dtype)
+        x = nn.relu(hidden(_beside(code, specific)))
+        patch = size // side
+        x = nn.Dense(patch**2 * r * c, dtype=self.dtype)(x)
+        x = depth_to_space(x, patch).reshape(b, t, size, size, r, c)
+        blocks = inputs.reshape(b, t, r, size, h // size, size, w // size, c)
+        target = jax.lax.stop_gradient(blocks.mean(axis=(4, 6)))
+        return jnp.moveaxis(x, 4, 2).astype(jnp.float32), target
+
+
+class DenseDecoder(nn.Module):
+    """Samples or vectors of any shape [B, T, ...] by Linear layers.
+
+    Attributes:
+      features: width that the code vector takes beside the specific features.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        quantized: Float[Array, "B T D"],
+        specific: Float[Array, "B T F"],
+        inputs: Float[Array, "B T *rest"],
+    ) -> tuple[Float[Array, "B T *rest"], Float[Array, "B T *rest"]]:
+        """Returns (prediction, target), shaped as the inputs."""
+        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        x = jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)
+        x = nn.Dense(math.prod(inputs.shape[2:]), dtype=self.dtype)(x)
+        target = jax.lax.stop_gradient(inputs)
+        return x.reshape(inputs.shape).astype(jnp.float32), target
+
+
+class TokenDecoder(nn.Module):
+    """How often each token occurs in a tick, [B, T, vocabulary], shares that sum to 1.
+
+    Attributes:
+      vocabulary: number of different tokens.
+      features: width that the code vector takes beside the specific features.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    vocabulary: int
+    features: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        quantized: Float[Array, "B T D"],
+        specific: Float[Array, "B T F"],
+        inputs: Int[Array, "B T R"],
+    ) -> tuple[Float[Array, "B T V"], Float[Array, "B T V"]]:
+        """Returns (prediction, target)."""
+        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        x = jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)
+        prediction = nn.Dense(self.vocabulary, dtype=self.dtype)(x)
+        target = jax.nn.one_hot(inputs, self.vocabulary).mean(axis=2)
+        return prediction.astype(jnp.float32), target
+
+
+def _beside(
+    code: Float[Array, "B T E"], specific: Float[Array, "B T hs ws F"]
+) -> Float[Array, "B T hs ws EF"]:
+    """Lays the code vector beside the specific features of every position."""
+    shape = (*specific.shape[:-1], code.shape[-1])
+    code = jnp.broadcast_to(code[:, :, None, None], shape)
+    return jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)

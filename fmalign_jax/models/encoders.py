@@ -1,0 +1,334 @@
+"""Encoders: from one modality's input to semantic and specific features.
+
+A stem turns normalised input into features, a map [B, T, h, w, C] or a vector
+[B, T, C] a tick. A pool turns maps into vectors, from which `SemanticEncoder` makes
+what modalities share. A specific encoder reads the stem's features and returns
+(specific features, their summary as one vector a tick).
+
+Stems, pools and specific encoders are named in the config; another one is a Linen
+module with the same call. One that needs to know whether it is trained asks
+``self.has_rng("dropout")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from fmalign_jax.models.layers import (
+    ResidualBlock,
+    TransformerLayer,
+    conv,
+    sinusoids,
+    space_to_depth,
+)
+
+PROJECTION = "projection"
+"""Name of the Linear -> D of `SemanticEncoder`."""
+
+
+class FeatureStem(nn.Module):
+    """Passes precomputed features on: [B, T, 1, h, w, C] or [B, T, 1, C].
+
+    Raises:
+      ValueError: when a tick holds more than one sample.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "B T R *rest"]) -> Array:
+        """Returns the features without the axis of samples."""
+        if inputs.shape[2] != 1:
+            raise ValueError(
+                "precomputed features come once a tick; got "
+                f"{inputs.shape[2]} samples a tick; set samples_per_tick to 1"
+            )
+        return inputs[:, :, 0].astype(self.dtype)
+
+
+class FrameStem(nn.Module):
+    """Convolutions over each tick's frames, [B, T, R, H, W, C] -> [B, T, h, w, F].
+
+    The first layer cuts the frame into patches, one matrix product, which is several
+    times faster on a CPU than a convolution over full-size frames.
+
+    Attributes:
+      features: channels of each layer.
+      strides: stride of each layer; the first is the side of a patch in pixels.
+      norm: "group" or "none", before each ReLU.
+      differences: also show what changed since the tick before (0 at the first).
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: Sequence[int] = (32, 64, 128)
+    strides: Sequence[int] = (4, 2, 1)
+    norm: str = "group"
+    differences: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "B T R H W C"]
+    ) -> Float[Array, "B T h w F"]:
+        """Returns feature maps."""
+        self._check(inputs.shape)
+        b, t, r, h, w, c = inputs.shape
+        x = jnp.moveaxis(inputs, 2, 4).reshape(b, t, h, w, r * c).astype(self.dtype)
+        if self.differences:
+            change = jnp.diff(x, axis=1, prepend=x[:, :1])
+            x = jnp.concatenate([x, change], axis=-1)
+        patches = space_to_depth(x, self.strides[0])
+        x = self._activate(nn.Dense(self.features[0], dtype=self.dtype)(patches))
+        for width, stride in zip(self.features[1:], self.strides[1:], strict=True):
+            layer = conv(width, (3, 3), (stride, stride), dtype=self.dtype)
+            x = self._activate(layer(x))
+        return x
+
+    def _activate(self, x: Array) -> Array:
+        if self.norm == "group":
+            groups = min(8, x.shape[-1])
+            x = nn.GroupNorm(groups, reduction_axes=(-3, -2, -1), dtype=self.dtype)(x)
+        return nn.relu(x)
+
+    def _check(self, shape: Sequence[int]) -> None:
+        patch = self.strides[0]
+        if shape[3] % patch or shape[4] % patch:
+            raise ValueError(
+                "frames must divide into patches of strides[0] pixels; got frames of "
+                f"{shape[3]}x{shape[4]} and {patch}; choose another first stride"
+            )
+        if len(self.features) != len(self.strides):
+            raise ValueError(
+                "FrameStem needs one stride a layer; got features "
+                f"{tuple(self.features)} and strides {tuple(self.strides)}"
+                "; make them equally long"
+            )
+        if self.norm not in ("group", "none"):
+            raise ValueError(
+                f"FrameStem normalises by 'group' or 'none'; got {self.norm!r}; "
+                "use one of them"
+            )
+
+
+class SensorStem(nn.Module):
+    """1-D convolutions over the raw samples, [B, T, R, C] -> [B, T, F].
+
+    One layer at the sensor's own rate finds local shapes and fluctuations, one strided
+    layer gathers them into a token a tick. Nothing normalises over time or channels, so
+    level and amplitude survive; the ends are mirrored, so that the edge of a window
+    does not look like a jump.
+
+    Attributes:
+      features: channels of the two layers.
+      kernel: length of the first layer's filters, samples.
+      phase_layer_norm: LayerNorm over the channels of each sample, as in published
+        code. It throws level and common amplitude away: for ablation only.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: tuple[int, int] | list[int] = (64, 128)
+    kernel: int = 5
+    phase_layer_norm: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "B T R C"]) -> Float[Array, "B T F"]:
+        """Returns one token a tick."""
+        b, t, r, c = inputs.shape
+        x = inputs.reshape(b, t * r, c).astype(self.dtype)
+        if self.phase_layer_norm:
+            x = nn.LayerNorm(dtype=self.dtype)(x)
+        local, token = self.features
+        x = conv(local, (self.kernel,), padding="REFLECT", dtype=self.dtype)(x)
+        # Half a tick into both neighbours, so that a token is centred on its tick.
+        reach = max(1, r // 2)
+        x = jnp.pad(nn.relu(x), ((0, 0), (reach, reach), (0, 0)), mode="reflect")
+        gather = conv(token, (r + 2 * reach,), (r,), padding="VALID", dtype=self.dtype)
+        return nn.relu(gather(x))
+
+
+class TokenStem(nn.Module):
+    """Mean embedding of a tick's tokens, int [B, T, R] -> [B, T, F].
+
+    Attributes:
+      vocabulary: number of different tokens.
+      features: width of the embedding.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    vocabulary: int
+    features: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Int[Array, "B T R"]) -> Float[Array, "B T F"]:
+        """Returns one vector a tick."""
+        embed = nn.Embed(self.vocabulary, self.features, dtype=self.dtype)
+        return embed(inputs).mean(axis=2)
+
+
+class AttentivePool(nn.Module):
+    """Channel and spatial attention, [B, T, h, w, C] -> [B, T, C].
+
+    Channels are re-weighted by squeeze and excitation, x (1 + s). Positions are
+    weighted by a softmax over the POSITIONS; over any other axis all weights would be
+    one and the attention a plain sum.
+
+    Attributes:
+      width: of the space in which position and pooled vector meet.
+      reduction: of the channels in the squeeze.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    width: int = 256
+    reduction: int = 8
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B T h w C"]) -> Float[Array, "B T C"]:
+        """Returns the weighted mean; sows the weights [B, T, h * w] as `attention`."""
+        b, t, h, w, c = features.shape
+        x = features.reshape(b, t, h * w, c).astype(self.dtype)
+
+        def dense(width: int) -> nn.Dense:
+            return nn.Dense(width, dtype=self.dtype)
+
+        squeezed = nn.relu(dense(max(1, c // self.reduction))(x.mean(axis=2)))
+        x = x * (1.0 + nn.sigmoid(dense(c)(squeezed)))[:, :, None]
+        pooled = nn.relu(dense(self.width)(x.mean(axis=2)))[:, :, None]
+        places = nn.relu(dense(self.width)(x))
+        scores = jnp.tanh(dense(1)(pooled * places).astype(jnp.float32))[..., 0]
+        attention = jax.nn.softmax(scores, axis=-1)
+        self.sow("intermediates", "attention", attention)
+        return jnp.einsum("btp,btpc->btc", attention.astype(x.dtype), x)
+
+
+class FlattenPool(nn.Module):
+    """All positions side by side, through one Linear, [B, T, h, w, C] -> [B, T, F].
+
+    Keeps where in the frame something happens, which any pooling by weights loses.
+
+    Attributes:
+      features: F.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: int = 128
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B T h w C"]) -> Float[Array, "B T F"]:
+        """Returns one vector a tick."""
+        x = features.reshape(*features.shape[:2], -1)
+        return nn.Dense(self.features, dtype=self.dtype)(x)
+
+
+class SemanticEncoder(nn.Module):
+    """From one vector a tick to semantic features, [B, T, C] -> [B, T, D] fp32.
+
+    Attributes:
+      width: D.
+      layers: number of transformer layers.
+      heads: attention heads.
+      ffn: width of the feed-forward layers.
+      dropout: rate, in training.
+      positions: "none" (the paper's form), "sinusoidal" or "learned".
+      dtype: of the computation; parameters are fp32.
+    """
+
+    width: int
+    layers: int = 2
+    heads: int = 4
+    ffn: int = 1024
+    dropout: float = 0.1
+    positions: str = "none"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "B T C"], *, train: bool
+    ) -> Float[Array, "B T D"]:
+        """Returns continuous semantic features, fp32 for the quantiser."""
+        x = nn.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
+        x = x + self._positions(x.shape[1]).astype(x.dtype)
+        for _ in range(self.layers):
+            layer = TransformerLayer(self.heads, self.ffn, self.dropout, self.dtype)
+            x = layer(x, train=train)
+        return x.astype(jnp.float32)
+
+    def _positions(self, ticks: int) -> Array:
+        if self.positions == "none":
+            return jnp.zeros(())
+        if self.positions == "sinusoidal":
+            return sinusoids(ticks, self.width)
+        if self.positions == "learned":
+            initial = nn.initializers.normal(0.02)
+            return self.param("positions", initial, (ticks, self.width))
+        raise ValueError(
+            "positions are 'none', 'sinusoidal' or 'learned'; got "
+            f"{self.positions!r}; use one of them"
+        )
+
+
+class ConvSpecific(nn.Module):
+    """Specific features of a map: 3x3 valid convolutions, 1x1, a residual block.
+
+    Attributes:
+      features: channels of the 3x3 layers; each takes 2 off the map's sides.
+      residual: inner channels of the residual block.
+      summary: width of the summary, None for as many as the map has channels.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: Sequence[int] = (1024, 2048)
+    residual: int = 1024
+    summary: int | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "B T h w C"]
+    ) -> tuple[Float[Array, "B T hs ws F"], Float[Array, "B T S"]]:
+        """Returns the map and, by average pooling and an MLP, its summary in fp32."""
+        shrink = 2 * len(self.features)
+        if min(features.shape[2:4]) <= shrink:
+            raise ValueError(
+                f"maps must be larger than the {shrink} rows that ConvSpecific takes "
+                f"off; got {features.shape[2]}x{features.shape[3]}; give fewer layers "
+                "or the stem smaller strides"
+            )
+        x = features
+        for width in self.features:
+            x = nn.relu(conv(width, (3, 3), padding="VALID", dtype=self.dtype)(x))
+        x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
+        x = ResidualBlock(self.residual, self.dtype)(x)
+        pooled = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype)(x.mean(axis=(2, 3))))
+        width = self.summary or features.shape[-1]
+        summary = nn.Dense(width, dtype=self.dtype)(pooled)
+        return x, summary.astype(jnp.float32)
+
+
+class DenseSpecific(nn.Module):
+    """Specific features of a vector, Linear and ReLU; they are their own summary.
+
+    Attributes:
+      features: width.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "B T C"]
+    ) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
+        """Returns the features twice, the second time in fp32."""
+        x = nn.relu(nn.Dense(self.features, dtype=self.dtype)(features))
+        return x, x.astype(jnp.float32)

@@ -1,0 +1,167 @@
+"""Layers that encoders and decoders are made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+def conv(
+    features: int,
+    kernel: Sequence[int],
+    strides: int | Sequence[int] = 1,
+    *,
+    padding: str | int = "SAME",
+    dtype: DTypeLike = jnp.float32,
+) -> nn.Conv:
+    """Returns flax.linen.Conv, as one matrix product where that is faster: on a CPU.
+
+    There XLA's gradient of a convolution takes about ten times as long as the
+    convolution; the gradient of a matrix product does not. Parameters and values are
+    the same in both forms.
+    """
+    by_product = jax.default_backend() == "cpu"
+    return nn.Conv(
+        features,
+        kernel,
+        strides,
+        padding=padding,
+        dtype=dtype,
+        conv_general_dilated=convolve_by_product if by_product else None,
+    )
+
+
+def convolve_by_product(
+    lhs: Float[Array, "n *space C"],
+    rhs: Float[Array, "*kernel C F"],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "n *out F"]:
+    """Convolution, channels last, as the product of patches and the flattened kernel.
+
+    Args:
+      lhs: the maps.
+      rhs: the kernel.
+      window_strides: stride of each axis.
+      padding: "SAME", "VALID", or zeros before and after each axis.
+      **options: the further arguments of `jax.lax.conv_general_dilated`; dilation and
+        groups are not used in this project.
+
+    Raises:
+      NotImplementedError: on dilation or groups.
+    """
+    for name in ("lhs_dilation", "rhs_dilation"):
+        if any(d != 1 for d in options.get(name) or ()):
+            raise NotImplementedError(f"convolve_by_product takes no {name}")
+    if options.get("feature_group_count", 1) != 1:
+        raise NotImplementedError("convolve_by_product takes no groups")
+    kernel, space = rhs.shape[:-2], lhs.shape[1:-1]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(space, kernel, window_strides, padding)
+    x = jnp.pad(lhs, [(0, 0), *padding, (0, 0)])
+    sizes = [
+        (size - k) // stride + 1
+        for size, k, stride in zip(x.shape[1:-1], kernel, window_strides, strict=True)
+    ]
+    patches = [
+        x[
+            (
+                slice(None),
+                *(
+                    slice(start, start + (size - 1) * stride + 1, stride)
+                    for start, size, stride in zip(
+                        offset, sizes, window_strides, strict=True
+                    )
+                ),
+            )
+        ]
+        for offset in itertools.product(*map(range, kernel))
+    ]
+    return jnp.concatenate(patches, axis=-1) @ rhs.reshape(-1, rhs.shape[-1])
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))), as in VQ-VAE's encoder.
+
+    Attributes:
+      features: channels inside the block.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n h w C"]) -> Float[Array, "*n h w C"]:
+        """Returns maps of the same shape."""
+        inner = conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(x))
+        return x + conv(x.shape[-1], (1, 1), dtype=self.dtype)(nn.relu(inner))
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward layer, each with post-norm residual.
+
+    Attributes:
+      heads: attention heads.
+      ffn: width of the feed-forward layer.
+      dropout: rate, in training.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    heads: int
+    ffn: int
+    dropout: float
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], *, train: bool
+    ) -> Float[Array, "B T D"]:
+        """Returns features of the same shape; every tick sees every other."""
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads,
+            dtype=self.dtype,
+            broadcast_dropout=False,
+            dropout_rate=self.dropout,
+            deterministic=not train,
+            force_fp32_for_softmax=True,
+        )
+        x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x)))
+        inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
+        outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)
+        return nn.LayerNorm(dtype=self.dtype)(x + drop(outer))
+
+
+def sinusoids(ticks: int, width: int) -> Float[Array, "T D"]:
+    """Fixed positions: sin(t / 10000^(2i/D)), then the cosines (Vaswani et al.)."""
+    pairs = (width + 1) // 2
+    rates = 10000.0 ** (-np.arange(pairs) / pairs)
+    angles = np.arange(ticks)[:, None] * rates
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return jnp.asarray(waves[:, :width], jnp.float32)
+
+
+def space_to_depth(x: Float[Array, "*n H W C"], side: int) -> Float[Array, "*n h w F"]:
+    """Cuts maps into patches of side x side pixels and lays each along the channels."""
+    *n, h, w, c = x.shape
+    x = x.reshape(*n, h // side, side, w // side, side, c)
+    x = jnp.swapaxes(x, -4, -3)
+    return x.reshape(*n, h // side, w // side, side * side * c)
+
+
+def depth_to_space(x: Float[Array, "*n h w F"], side: int) -> Float[Array, "*n H W C"]:
+    """Undoes `space_to_depth`."""
+    *n, h, w, f = x.shape
+    x = x.reshape(*n, h, w, side, side, f // side**2)
+    x = jnp.swapaxes(x, -4, -3)
+    return x.reshape(*n, h * side, w * side, f // side**2)

@@ -1,0 +1,1 @@
+"""The loss terms: one file a term, each a Linen module over Features."""

@@ -1,0 +1,83 @@
+"""What is semantic tells as little as possible about what is specific."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmalign_jax import losses
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.models.critics import ClubNetwork
+
+
+class Club(nn.Module):
+    """CLUB bound of the information between z and s, summed over modalities (METHOD 4).
+
+    A critic: all its parameters are q(s|z), fitted by `critic_loss` and held fixed
+    while the bound is minimised.
+
+    Attributes:
+      estimator: "sampled" compares each window with one other, drawn from the random
+        stream "permutation"; "full" with all others. Evaluation takes all.
+      variance: "learned", or "unit" for variance 1.
+      hidden: widths of the networks' hidden layers.
+    """
+
+    estimator: str = "sampled"
+    variance: str = "learned"
+    hidden: tuple[int, ...] = (128, 128, 128)
+
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Returns the bound and ``club_bound/<modality>``, all [B]; may be negative."""
+        permutation = None
+        if train and self.estimator == "sampled":
+            key = self.make_rng("permutation")
+            permutation = losses.random_cycle(key, features.mask)
+        bounds = {}
+        for name, (mean, log_variance) in self._conditionals(features).items():
+            summary = features.summary[name]
+            bounds[f"club_bound/{name}"] = (
+                losses.club_full(mean, log_variance, summary, features.mask)
+                if permutation is None
+                else losses.club_sampled(mean, log_variance, summary, permutation)
+            )
+        return sum(bounds.values(), jnp.zeros(len(features.mask))), bounds
+
+    def critic_loss(self, features: Features) -> Float[Array, ""]:
+        """Negative log-likelihood of s given z, mean over windows and ticks.
+
+        Summed over the dimensions and modalities; no gradient reaches the features.
+        """
+        features = jax.lax.stop_gradient(features)
+        total = jnp.zeros(len(features.mask))
+        for name, (mean, log_variance) in self._conditionals(features).items():
+            total -= losses.gaussian_log_likelihood(
+                mean, log_variance, features.summary[name]
+            ).mean(axis=-1)
+        return losses.masked_mean(total, features.mask)
+
+    @nn.compact
+    def _conditionals(self, features: Features) -> dict[str, tuple[Array, Array]]:
+        """Mean and log variance of q(s|z) by modality."""
+        for option, value, allowed in (
+            ("estimator", self.estimator, ("sampled", "full")),
+            ("variance", self.variance, ("learned", "unit")),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"CLUB's {option} must be one of {allowed}; got {value!r}; correct "
+                    "the config"
+                )
+        return {
+            name: ClubNetwork(
+                features.summary[name].shape[-1],
+                self.hidden,
+                learned_variance=self.variance == "learned",
+                name=name,
+            )(features.semantic[name])
+            for name in sorted(features.summary)
+        }

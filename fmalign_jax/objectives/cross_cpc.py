@@ -1,0 +1,107 @@
+"""Each modality's past foretells every modality's next ticks."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fmalign_jax import losses
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.models.critics import CpcNetwork
+from fmalign_jax.pairs import PairTable, check_names, learning_scale, pair_entries
+
+
+class CrossCpc(nn.Module):
+    """InfoNCE between contexts of one modality and later ticks of another (METHOD 5).
+
+    logits[b', b] = <z^n_{b, t+k}, W^m_k h^m_{b', t}>, normalised over the samples b of
+    the global batch; the mean over k = 1..K and the starts t.
+
+    Attributes:
+      weights: weights[context modality][predicted modality]; the paper's cross 1.0,
+        self 0.1.
+      steps: K, ticks predicted ahead. With K = 5 take windows of 20 ticks or more.
+      learns_from: learns_from[m][n] scales the gradient that the pairs of m and n,
+        in either role, send into the features of m; None for all of it. The
+        network's own parameters always learn.
+      starts: "random" draws one t of 1..T-K-1 a step for the whole batch, from the
+        random stream "start"; "all" takes the mean over them. Evaluation takes all.
+      width: of the LSTM's context.
+      layers: LSTM layers.
+    """
+
+    weights: PairTable
+    steps: int = 5
+    learns_from: PairTable | None = None
+    starts: str = "random"
+    width: int = 256
+    layers: int = 2
+
+    @nn.compact
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Returns the loss and ``cpc_accuracy/<context>-><predicted>``, all [B].
+
+        Raises:
+          ValueError: when the windows are too short for K steps.
+        """
+        semantic = features.semantic
+        check_names(self.weights, semantic, table_name="Cross-CPC weights")
+        check_names(self.learns_from, semantic, table_name="learns_from")
+        _, ticks, width = next(iter(semantic.values())).shape
+        starts = self._starts(ticks, train=train)
+        ahead = starts[:, None] + 1 + jnp.arange(self.steps)
+        entries = list(pair_entries(self.weights))
+        networks = {
+            name: CpcNetwork(self.steps, width, self.width, self.layers, name=name)
+            for name in sorted({context for context, _, _ in entries})
+        }
+
+        @functools.cache  # one run of the LSTM serves all pairs of the same scale
+        def predictions(name: str, scale: float) -> Float[Array, "B S K D"]:
+            z = losses.gradient_scale(semantic[name], scale)
+            return networks[name].predict(networks[name].contexts(z)[:, starts])
+
+        total = jnp.zeros(len(features.mask))
+        metrics = {}
+        for context, target, weight in entries:
+            predicted = predictions(
+                context, learning_scale(self.learns_from, context, target)
+            )
+            candidates = losses.gradient_scale(
+                semantic[target],
+                learning_scale(self.learns_from, target, context),
+            )[:, ahead]
+            logits = jnp.einsum(
+                "iskd,jskd->skij",
+                predicted,
+                candidates,
+                precision=jax.lax.Precision.HIGHEST,
+            )
+            total += weight * losses.info_nce(logits, features.mask).mean((0, 1))
+            correct = losses.own_is_nearest(logits, features.mask).mean((0, 1))
+            metrics[f"cpc_accuracy/{context}->{target}"] = correct
+        return total, metrics
+
+    def _starts(self, ticks: int, *, train: bool) -> Int[Array, " S"]:
+        """The ticks to look ahead from: one at random, or all that have K ahead."""
+        if self.starts not in ("random", "all"):
+            raise ValueError(
+                f"starts must be 'random' or 'all'; got {self.starts!r}; correct the "
+                "config"
+            )
+        if ticks < self.steps + 2:
+            raise ValueError(
+                "Cross-CPC needs windows of at least steps + 2 ticks; got "
+                f"{ticks} ticks and steps={self.steps}; use longer windows or fewer "
+                "steps"
+            )
+        if train and self.starts == "random":
+            key = self.make_rng("start")
+            return jax.random.randint(key, (1,), 1, ticks - self.steps)
+        return jnp.arange(1, ticks - self.steps)

@@ -1,0 +1,54 @@
+"""Codes and specific features together must give the encoder's input back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmalign_jax import losses
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.models.components import build
+
+
+class Reconstruction(nn.Module):
+    """Mean squared error of the decoded inputs, summed over the modalities (METHOD 1).
+
+    Attributes:
+      decoders: by modality ``{"name": dotted name, **options}`` of a Linen module
+        called as ``decoder(quantized, specific, inputs) -> (prediction, target)``, so
+        that the decoder says what of the input it reconstructs.
+    """
+
+    decoders: Mapping[str, Mapping[str, Any]]
+
+    def setup(self) -> None:
+        """Builds the decoders."""
+        self.networks = {
+            modality: build(entry, f"the decoder of {modality!r}")
+            for modality, entry in self.decoders.items()
+        }
+
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Returns the loss and ``reconstruction_error/<modality>``, all [B]."""
+        if unknown := sorted(set(self.decoders) - set(features.semantic)):
+            raise ValueError(
+                "decoders may name only the modalities "
+                f"{sorted(features.semantic)}; got {unknown}; correct the config"
+            )
+        errors = {}
+        for modality in sorted(self.decoders):
+            prediction, target = self.networks[modality](
+                features.quantized[modality],
+                features.specific[modality],
+                features.inputs[modality],
+            )
+            errors[f"reconstruction_error/{modality}"] = losses.squared_error(
+                prediction, target
+            )
+        return sum(errors.values(), jnp.zeros(len(features.mask))), errors

@@ -1,0 +1,83 @@
+"""All loss terms of a config, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmalign_jax.imports import load
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.models.components import build
+
+
+class Objectives(nn.Module):
+    """The loss terms by name; weighting and summing is the train step's.
+
+    A term is any Linen module called as ``term(features, train=train) -> (loss [B],
+    metrics)``. One that has a method ``critic_loss(features) -> scalar`` is a critic:
+    all its parameters are fitted by that loss. The parameters of each term lie in
+    ``params[<term name>]``, so that critics are split off by name.
+
+    Attributes:
+      terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
+        to the train step.
+    """
+
+    terms: Mapping[str, Mapping[str, Any]]
+
+    def setup(self) -> None:
+        """Builds the terms as attributes, so that parameters lie under their names."""
+        for name, entry in self.terms.items():
+            if hasattr(self, name):
+                raise ValueError(
+                    f"{name!r} is not free as the name of an objective; rename it in "
+                    "the config"
+                )
+            options = {k: v for k, v in entry.items() if k != "weight"}
+            setattr(self, name, build(options, f"objective {name!r}"))
+
+    @property
+    def critic_names(self) -> tuple[str, ...]:
+        """Names of the terms that are critics, in the order of the config."""
+        return tuple(
+            name
+            for name, entry in self.terms.items()
+            if hasattr(load(entry.get("name", "")), "critic_loss")
+        )
+
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[dict[str, Float[Array, " B"]], dict[str, Array]]:
+        """Evaluates every term.
+
+        Random streams in training: "start" (Cross-CPC), "permutation" (CLUB).
+
+        Returns:
+          Loss of each term [B], unweighted and 0 where masked; metrics of all terms,
+          scalars or [B] (to be averaged over the windows that count).
+
+        Raises:
+          ValueError: when a term's options do not fit it, or two terms report a
+            metric of the same name.
+        """
+        term_losses = {}
+        metrics: dict[str, Array] = {}
+        for name in self.terms:
+            loss, term_metrics = getattr(self, name)(features, train=train)
+            term_losses[name] = jnp.where(features.mask, loss, 0.0)
+            if taken := sorted(metrics.keys() & term_metrics.keys()):
+                raise ValueError(
+                    f"metrics must have different names; got {taken} again from "
+                    f"objective {name!r}; use a term once"
+                )
+            metrics |= term_metrics
+        return term_losses, metrics
+
+    def critic_loss(self, features: Features) -> Float[Array, ""]:
+        """Returns the sum of the critics' own losses, for the inner optimiser."""
+        critics = [getattr(self, name) for name in self.critic_names]
+        return sum((c.critic_loss(features) for c in critics), jnp.zeros(()))
