@@ -1,0 +1,105 @@
+"""What all commands share: the flags, logging, and errors in one clean line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config file, such as configs/pretrain.py or configs/pretrain.py:smoke",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; by default runs/CONFIG-DIGEST"
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes of the run")
+_PROCESS = flags.DEFINE_integer("process", 0, "Index of this process")
+
+Main = Callable[[ConfigDict], Any]
+
+
+def run(main: Main) -> None:
+    """Parses the command line, then calls `main(config)`; never returns."""
+    app.run(lambda _: _guarded(main), flags_parser=_parse_flags)
+
+
+def config_name() -> str:
+    """Returns the name of the config: "pretrain-smoke" for pretrain.py:smoke."""
+    flag: Any = flags.FLAGS["config"]
+    path, _, variant = flag.config_filename.partition(":")
+    return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
+
+
+def workdir() -> pathlib.Path | None:
+    """Returns the folder given with --workdir."""
+    return None if _WORKDIR.value is None else pathlib.Path(_WORKDIR.value)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    try:
+        remaining: list[str] = flags.FLAGS(list(arguments))
+        if _CONFIG.value is None:
+            raise ValueError(
+                "a command needs --config; got none; try --config configs/pretrain.py"
+            )
+    except (AttributeError, KeyError) as error:
+        _fail(f"an override must name a key of the config; got {_one_line(error)}")
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        _fail(_one_line(error))
+    return remaining
+
+
+def _guarded(main: Main) -> None:
+    _keep_compiled_programs()
+    logging.getLogger().setLevel(logging.INFO)
+    for chatty in ("absl", "jax", "orbax"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        if _COORDINATOR.value is not None:
+            _join_processes()
+        main(_CONFIG.value)
+    except (ValueError, OSError, FloatingPointError) as error:
+        logging.debug("the error's origin", exc_info=True)
+        _fail(_one_line(error))
+
+
+def _join_processes() -> None:
+    # Gloo, which carries messages between CPUs, pairs them by their order. A scheduler
+    # that runs independent operations at once lets two processes send in different
+    # orders, and both abort.
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+
+
+def _keep_compiled_programs() -> None:
+    """Lets the next run of the same config skip compiling."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(cache / "fmalign_jax" / "jax"))
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _one_line(error: BaseException) -> str:
+    """Returns a message of absl or ml_collections, which may hold a traceback."""
+    lines = str(error).replace("\\n", "\n").replace("\\", "").splitlines()
+    lines = [line.strip(" \"'") for line in lines if line.strip(" \"'")]
+    traceback = any(line.startswith("Traceback") for line in lines)
+    return lines[-1].removeprefix("ValueError: ") if traceback else " ".join(lines)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,139 @@
+"""From the batch as it travelled (uint8, amperes) to what the encoders see.
+
+Runs inside the compiled step, on the device: frames cross the bus as uint8, and
+augmentation depends on (seed, step, row of the global batch) alone, so that it is the
+same after a resume and on any number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
+
+Statistics = Mapping[str, Mapping[str, Array]]
+Streams = Mapping[str, Shaped[Array, "B T R ..."]]
+Augmentation = Callable[
+    [Key[Array, ""], Float[Array, "B T R ..."], float], Float[Array, "B T R ..."]
+]
+
+
+def normalise(streams: Streams, statistics: Statistics) -> dict[str, Array]:
+    """Standardises each channel with the statistics of the training split.
+
+    Args:
+      streams: raw windows [B, T, R, ...] by modality.
+      statistics: mean and std [C] by modality; a modality without an entry is a
+        token stream and passes through unchanged.
+
+    Returns:
+      The same shapes, float32 and dimensionless (tokens keep their integer dtype).
+    """
+    return {
+        name: (values.astype(jnp.float32) - statistics[name]["mean"])
+        / statistics[name]["std"]
+        if name in statistics
+        else values
+        for name, values in streams.items()
+    }
+
+
+def augment(
+    key: Key[Array, ""],
+    inputs: Mapping[str, Array],
+    *,
+    settings: Mapping[str, Mapping[str, float | int]],
+) -> dict[str, Array]:
+    """Applies to every modality the augmentations that its settings name.
+
+    Args:
+      key: random key of this step.
+      inputs: normalised windows [B, T, R, ...] by modality.
+      settings: by modality, the strength of each augmentation by its name in
+        AUGMENTATIONS; a strength of 0 switches it off.
+
+    Raises:
+      ValueError: when a setting names an unknown modality or augmentation.
+    """
+    for name, strengths in settings.items():
+        unknown = sorted(set(strengths) - set(AUGMENTATIONS))
+        if name not in inputs or unknown:
+            raise ValueError(
+                f"augment.<modality>.<name> must name a modality of {sorted(inputs)} "
+                f"and an augmentation of {sorted(AUGMENTATIONS)}; got {name!r} with "
+                f"{unknown}; correct the config"
+            )
+    augmented = dict(inputs)
+    for modality_index, name in enumerate(sorted(settings)):
+        modality_key = jax.random.fold_in(key, modality_index)
+        for index, (operation, apply) in enumerate(AUGMENTATIONS.items()):
+            strength = settings[name].get(operation, 0)
+            if strength:
+                operation_key = jax.random.fold_in(modality_key, index)
+                augmented[name] = apply(operation_key, augmented[name], float(strength))
+    return augmented
+
+
+def _per_window(draws: Shaped[Array, " B"], like: Array) -> Array:
+    return draws.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _flip(
+    key: Key[Array, ""], frames: Float[Array, "B T R H W C"], share: float
+) -> Float[Array, "B T R H W C"]:
+    """Mirrors left and right in this share of the windows."""
+    chosen = jax.random.bernoulli(key, share, frames.shape[:1])
+    return jnp.where(_per_window(chosen, frames), jnp.flip(frames, axis=-2), frames)
+
+
+def _crop(
+    key: Key[Array, ""], frames: Float[Array, "B T R H W C"], pixels: float
+) -> Float[Array, "B T R H W C"]:
+    """Shifts a whole window by up to so many pixels, repeating its edge."""
+    pad = int(pixels)
+    shifts = jax.random.randint(key, (frames.shape[0], 2), 0, 2 * pad + 1)
+
+    def shift_one(window: Array, shift: Array) -> Array:
+        widths = [(0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)]
+        start = (0, 0, shift[0], shift[1], 0)
+        return jax.lax.dynamic_slice(
+            jnp.pad(window, widths, mode="edge"), start, window.shape
+        )
+
+    return jax.vmap(shift_one)(frames, shifts)
+
+
+def _brightness(key: Key[Array, ""], values: Array, deviation: float) -> Array:
+    """Adds one normal offset to a window, in standard deviations of the data."""
+    offsets = deviation * jax.random.normal(key, values.shape[:1])
+    return values + _per_window(offsets, values)
+
+
+def _scale(key: Key[Array, ""], values: Array, deviation: float) -> Array:
+    """Multiplies a window by one factor drawn around 1."""
+    factors = 1 + deviation * jax.random.normal(key, values.shape[:1])
+    return values * _per_window(factors, values)
+
+
+def _jitter(key: Key[Array, ""], values: Array, deviation: float) -> Array:
+    """Adds independent normal noise to every sample."""
+    return values + deviation * jax.random.normal(key, values.shape)
+
+
+def _mask(key: Key[Array, ""], values: Array, share: float) -> Array:
+    """Sets this share of the ticks to the mean of the data (zero)."""
+    keep = jax.random.bernoulli(key, 1 - share, values.shape[:2])
+    return values * keep.reshape(*keep.shape, *(1,) * (values.ndim - 2))
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "flip": _flip,
+    "crop": _crop,
+    "brightness": _brightness,
+    "scale": _scale,
+    "jitter": _jitter,
+    "mask": _mask,
+}
+"""Augmentations by their name in a config, in the order in which they are applied."""

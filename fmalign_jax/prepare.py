@@ -1,0 +1,90 @@
+"""Prepares a data set: raw recordings -> a tensorflow-datasets folder -> windows.
+
+    python -m fmalign_jax.prepare --config configs/pretrain.py
+
+Training does the same by itself when the prepared set is absent.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import pathlib
+
+from ml_collections import ConfigDict
+
+from fmalign_jax import command, imports
+from fmalign_jax.data import alignment, builder
+from fmalign_jax.data.store import RecordingStore
+
+
+def prepare(config: ConfigDict) -> RecordingStore:
+    """Opens the prepared data set of a config, building it when it is absent.
+
+    Raises:
+      ValueError: when the raw data are missing or faulty; the message names the file.
+    """
+    data = config.data
+    source = _source(data)
+    name = data.source.rpartition(".")[2].lower()
+    directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
+    builder.prepare(source, directory)
+    return RecordingStore(directory)
+
+
+def _source(data: ConfigDict) -> builder.Source:
+    kind = imports.load(data.source)
+    try:
+        inspect.signature(kind).bind(data.path, **data.options.to_dict())
+    except TypeError as error:
+        raise ValueError(
+            f"data.options must be arguments of {data.source}; {error}; it takes "
+            f"{', '.join(list(inspect.signature(kind).parameters)[1:])}"
+        ) from error
+    source: builder.Source = kind(data.path, **data.options.to_dict())
+    return source
+
+
+def window_spec(data: ConfigDict, *, stride_ticks: int) -> alignment.WindowSpec:
+    """Returns how the config cuts recordings into windows."""
+    return alignment.WindowSpec(
+        tick_s=data.tick_s,
+        window_ticks=data.window_ticks,
+        stride_ticks=stride_ticks,
+        lead_s=data.lead_s,
+        leading_stream=data.leading_stream,
+        reference_stream=data.reference_stream,
+        samples_per_tick=data.samples_per_tick.to_dict(),
+        mode=data.windows,
+        max_gap_s=data.max_gap_s or None,
+    )
+
+
+def make_windows(
+    store: RecordingStore, config: ConfigDict
+) -> dict[str, alignment.WindowIndex]:
+    """Returns the windows of each split: "train", "validation" and "test".
+
+    Training windows overlap (`stride_ticks`); evaluation windows have their own stride.
+    """
+    data = config.data
+    split = alignment.SplitSpec(
+        **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
+    )
+    timelines = store.timelines()
+    training, evaluation = (
+        alignment.build_index(timelines, window_spec(data, stride_ticks=stride), split)
+        for stride in (data.stride_ticks, data.eval_stride_ticks)
+    )
+    return {**evaluation, "train": training["train"]}
+
+
+def main(config: ConfigDict) -> None:
+    """Prepares the data set and says what it holds."""
+    store = prepare(config)
+    for split, index in make_windows(store, config).items():
+        logging.info("%s: %d windows", split, len(index))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,119 @@
+"""From the metrics of single steps to the values a run reports."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+Metrics = Mapping[str, Any]
+
+
+class Meter:
+    """Collects the metrics of train steps on the device and reports them together.
+
+    Nothing is fetched between two reports, so the host never waits for a single step.
+    """
+
+    def __init__(self, *, first_step: int, batch_size: int) -> None:
+        self._next_step = first_step
+        self._batch_size = batch_size
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._pending: list[Metrics] = []
+        self._waited_s = 0.0
+        self._started_s = time.perf_counter()
+
+    def next_batch(self, batches: Iterator[Any]) -> Any:
+        """Draws the next batch and notes how long that took."""
+        started_s = time.perf_counter()
+        batch = next(batches)
+        self._waited_s += time.perf_counter() - started_s
+        return batch
+
+    def add(self, metrics: Metrics) -> None:
+        """Adds the metrics of one step."""
+        self._pending.append(metrics)
+
+    def report(self) -> dict[str, float]:
+        """Returns the means since the last report, codebook health and speed.
+
+        Raises:
+          FloatingPointError: when a value of a step was not finite.
+        """
+        steps = jax.device_get(self._pending)
+        elapsed_s = time.perf_counter() - self._started_s
+        for offset, metrics in enumerate(steps):
+            check_finite(metrics["scalars"], step=self._next_step + offset)
+        names = steps[0]["scalars"]
+        values = {n: float(np.mean([m["scalars"][n] for m in steps])) for n in names}
+        values |= _codebook_health(steps)
+        values |= _cross_modal_accuracy(values)
+        values["windows_per_s"] = self._batch_size * len(steps) / elapsed_s
+        values["waiting_share"] = self._waited_s / elapsed_s
+        self._next_step += len(steps)
+        self._start_over()
+        return values
+
+    def restart_clock(self) -> None:
+        """Leaves time spent on evaluation and saving out of the speed."""
+        self._started_s = time.perf_counter()
+
+
+def summarise(batches: Iterable[Metrics]) -> dict[str, float]:
+    """Returns the values of an evaluation, each window counted once."""
+    fetched = [jax.device_get(metrics) for metrics in batches]
+    scalars = {
+        name: float(merged([m["scalars"][name] for m in fetched]).compute())
+        for name in fetched[0]["scalars"]
+    }
+    return scalars | _codebook_health(fetched) | _cross_modal_accuracy(scalars)
+
+
+def _codebook_health(steps: list[Metrics]) -> dict[str, float]:
+    health = merged([metrics["codes"] for metrics in steps]).compute()
+    return {name: float(value) for name, value in health.items()}
+
+
+def _cross_modal_accuracy(values: Mapping[str, float]) -> dict[str, float]:
+    """Returns the CPC accuracy, mean over the pairs of different modalities."""
+    prefix = "cpc_accuracy/"
+    pairs = {
+        tuple(name.removeprefix(prefix).split("->")): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
+    cross = [value for (context, target), value in pairs.items() if context != target]
+    return {"cpc_accuracy": float(np.mean(cross))} if cross else {}
+
+
+def merged(parts: list[Any]) -> Any:
+    """Merges the sums and counts of several batches."""
+    return functools.reduce(lambda a, b: a.merge(b), parts)
+
+
+def check_finite(scalars: Mapping[str, Any], *, step: int) -> None:
+    """Raises FloatingPointError, naming step and term, if a value is not finite.
+
+    Loss terms are named before what is derived from them.
+    """
+    bad = [name for name, value in scalars.items() if not math.isfinite(float(value))]
+    if bad:
+        bad.sort(key=lambda name: not name.startswith("loss/"))
+        raise FloatingPointError(
+            f"every loss must be finite; at step {step} {', '.join(bad[:4])} "
+            f"{'was' if len(bad) == 1 else 'were'} not; the last checkpoint is intact: "
+            "lower optimizer.learning_rate or that term's weight and start a new run"
+        )
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Returns a two-column table."""
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())

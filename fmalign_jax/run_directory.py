@@ -1,0 +1,181 @@
+"""The folder of one run: its config, metrics, TensorBoard events and summary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+MAY_CHANGE = ("max_steps", "log_every_steps", "checkpoint_every_steps")
+"""Config keys under which a run may be continued with another value."""
+
+
+class RunDirectory:
+    """Writes what a run reports; on processes other than the first it is silent.
+
+    Layout: config.json, metrics.jsonl (one object a line: step, split, and values),
+    tensorboard/, checkpoints/, summary.json.
+    """
+
+    def __init__(self, path: pathlib.Path, config: ConfigDict, *, write: bool) -> None:
+        """Opens a new or an interrupted run.
+
+        Args:
+          path: folder of the run; created when absent.
+          config: the run's config.
+          write: False on processes that must stay silent.
+
+        Raises:
+          ValueError: when the folder holds a run of a different config, or something
+            that is not a run.
+        """
+        self.path = path
+        self._write = write
+        settings = to_json(config)
+        self._writer = None
+        if write:
+            _check_same_run(path, settings)
+            path.mkdir(parents=True, exist_ok=True)
+            _write_json(path / "config.json", settings)
+
+    def __enter__(self) -> RunDirectory:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Returns the folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """Returns the file of metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def start(self, step: int) -> None:
+        """Forgets what an interrupted run reported after the step it resumes from."""
+        if not self._write:
+            return
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            _write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+        self._writer = SummaryWriter(
+            str(self.path / "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Appends the values of a split ("train", "validation") at a step."""
+        if self._writer is None:
+            return
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        for name, value in values.items():
+            # TensorBoard allows no ">" in a name.
+            self._writer.add_scalar(
+                f"{split}/{name}".replace("->", "_to_"), value, step
+            )
+
+    def log_histogram(self, step: int, name: str, values: np.ndarray) -> None:
+        """Adds a TensorBoard histogram of the values."""
+        if self._writer is not None:
+            self._writer.add_histogram(name, values, step)
+
+    def last(self, split: str) -> dict[str, Any] | None:
+        """Returns the values last reported for a split, None without any."""
+        if not self.metrics.exists():
+            return None
+        lines = map(json.loads, self.metrics.read_text().splitlines())
+        return next(
+            (line for line in reversed(list(lines)) if line["split"] == split), None
+        )
+
+    def finish(self, summary: Mapping[str, Any]) -> pathlib.Path:
+        """Writes summary.json and returns its path."""
+        path = self.path / "summary.json"
+        if self._write:
+            _write_json(path, summary)
+        return path
+
+
+def default_path(name: str, config: ConfigDict) -> pathlib.Path:
+    """Returns runs/NAME-DIGEST: the same command finds its run again."""
+    settings = {k: v for k, v in to_json(config).items() if k not in MAY_CHANGE}
+    text = json.dumps(settings, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return pathlib.Path("runs") / f"{name}-{digest}"
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as plain JSON values."""
+    settings: dict[str, Any] = json.loads(config.to_json())
+    return settings
+
+
+def _check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir() or not (path / "config.json").exists():
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        raise ValueError(
+            f"--workdir must be new, empty, or the folder of a run; got {path}, which "
+            "holds no config.json; choose another folder"
+        )
+    saved = json.loads((path / "config.json").read_text())
+    different = _differences(saved, settings)
+    if different:
+        raise ValueError(
+            f"a run goes on only with the config it was started with; {path} differs "
+            f"in {', '.join(different[:5])}; choose another --workdir"
+        )
+
+
+def _differences(saved: Any, given: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(saved, dict) and isinstance(given, dict)):
+        return [] if saved == given else [f"{prefix} ({saved!r} there, {given!r} here)"]
+    return [
+        line
+        for key in sorted(saved.keys() | given.keys())
+        if prefix or key not in MAY_CHANGE
+        for line in _differences(
+            saved.get(key), given.get(key), f"{prefix}.{key}" if prefix else key
+        )
+    ]
+
+
+def _step_of(line: str) -> float:
+    try:
+        step = float(json.loads(line)["step"])
+    except (ValueError, KeyError):  # the line a kill cut short
+        return float("inf")
+    return step
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

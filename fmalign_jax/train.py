@@ -1,0 +1,304 @@
+"""Pre-trains the model: recordings in, an aligned codebook and checkpoints out.
+
+    python -m fmalign_jax.train --config configs/pretrain.py
+
+Running the same command again resumes an interrupted run where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from fmalign_jax import command, prepare, reporting, sharding, train_step
+from fmalign_jax.checkpoint import Checkpoints, abstract
+from fmalign_jax.data import pipeline
+from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.interruption import Interruption
+from fmalign_jax.models import quantizer
+from fmalign_jax.run_directory import RunDirectory, default_path, to_json
+from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The prepared recordings, their windows by split, and the run's length.
+
+    `planned_steps` is what `epochs` asks for and what the learning rate follows;
+    `steps` is where this call stops, earlier with `max_steps`.
+    """
+
+    store: RecordingStore
+    windows: Mapping[str, WindowIndex]
+    steps_per_epoch: int
+    planned_steps: int
+    steps: int
+
+
+def train(
+    config: ConfigDict, workdir: pathlib.Path
+) -> tuple[TrainState, dict[str, Any]]:
+    """Trains a config in a folder, resuming what the folder holds.
+
+    Args:
+      config: as from `default_config`.
+      workdir: folder of the run.
+
+    Returns:
+      The last state, and the summary that was also written to summary.json.
+
+    Raises:
+      ValueError: on faulty data or settings, or a folder of another run.
+      FloatingPointError: when a loss stops being finite; names the step and the term.
+    """
+    started_s = time.perf_counter()
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.batch_size, mesh)
+    with RunDirectory(workdir, config, write=jax.process_index() == 0) as run:
+        data = load_data(config)
+        learner = make_learner(
+            config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
+        )
+        with (
+            closing(training_batches(data, config, seed=config.seed)) as batches,
+            Checkpoints(run.checkpoints) as checkpoints,
+        ):
+            state = first_state(learner, data, mesh)
+            restored = checkpoints.restore_latest(
+                abstract(state, sharding.replicated(mesh))
+            )
+            if restored is not None:
+                state, position = restored
+                batches.set_state(position)
+            start = int(state.step)
+            logging.info(
+                "%s: %s at step %d of %d",
+                workdir,
+                "starting" if restored is None else "resuming",
+                start,
+                data.steps,
+            )
+            run.start(start)
+            state = run_steps(learner, data, mesh, state, batches, run, checkpoints)
+            checkpoints.wait()
+            summary = summarise(run, checkpoints, state, data) | {
+                "seconds": round(time.perf_counter() - started_s, 1)
+            }
+    run.finish(summary)
+    return state, summary
+
+
+def load_data(config: ConfigDict) -> Data:
+    """Opens the data set (prepared when absent) and cuts it into windows."""
+    store = prepare.prepare(config)
+    windows = prepare.make_windows(store, config)
+    steps_per_epoch = len(windows["train"]) // config.batch_size
+    planned = round(config.epochs * steps_per_epoch)
+    steps = min(planned, config.max_steps) if config.max_steps else planned
+    return Data(store, windows, steps_per_epoch, planned, steps)
+
+
+def training_batches(
+    data: Data, config: ConfigDict, *, seed: int
+) -> pipeline.TrainingBatches:
+    """Returns this process's endless, resumable share of shuffled batches."""
+    return pipeline.training_batches(
+        data.store,
+        data.windows["train"],
+        batch_size=config.batch_size,
+        seed=seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.read_threads,
+        prefetch=config.data.prefetch_batches,
+    )
+
+
+def first_state(learner: Learner, data: Data, mesh: Mesh) -> TrainState:
+    """Returns the state before the first step.
+
+    Codes and shapes come from one shuffled batch, drawn apart from the training ones.
+    """
+    config = learner.config
+    statistics = pipeline.statistics(
+        data.store, data.windows["train"], list(config.model.modalities)
+    )
+    with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
+        batch = sharding.place_batch(next(batches), mesh)
+    return init_state(learner, batch, statistics, mesh)
+
+
+def run_steps(
+    learner: Learner,
+    data: Data,
+    mesh: Mesh,
+    state: TrainState,
+    batches: pipeline.TrainingBatches,
+    run: RunDirectory,
+    checkpoints: Checkpoints,
+) -> TrainState:
+    """Trains to the last step, or until the run is asked to stop; saves on the way."""
+    config = learner.config
+    compiled_step = train_step.make_train_step(learner, mesh)
+    compiled_eval = train_step.make_eval_step(learner, mesh)
+    eval_every = max(1, round(config.eval_every_epochs * data.steps_per_epoch))
+    start = int(state.step)
+    meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
+    bar = tqdm(
+        total=data.steps,
+        initial=start,
+        unit="step",
+        disable=jax.process_index() > 0,
+    )
+    with Interruption() as interruption, bar:
+        for step in range(start + 1, data.steps + 1):
+            batch = sharding.place_batch(meter.next_batch(batches), mesh)
+            state, metrics = compiled_step(state, batch)
+            meter.add(metrics)
+            bar.update()
+
+            log = step % config.log_every_steps == 0
+            stop = interruption.requested(agree_after=metrics if log else None)
+            last = stop or step == data.steps
+            evaluate = len(data.windows["validation"]) > 0 and (
+                step % eval_every == 0 or step == data.steps
+            )
+            save = last or evaluate or step % config.checkpoint_every_steps == 0
+            if log or save:
+                values = meter.report()
+                run.log(step, "train", values)
+                bar.set_postfix(progress(values))
+            score = None
+            if evaluate:
+                values = validate(compiled_eval, state, data, mesh, config)
+                run.log(step, "validation", values)
+                log_histograms(run, step, state)
+                score = validation_score(values, config.score)
+                bar.write(f"step {step}: validation {config.score} {score:.4f}")
+            if save:
+                # Before the next batch is drawn, so that data and state agree.
+                checkpoints.save(
+                    state,
+                    data=batches.get_state(),
+                    config=to_json(config),
+                    score=score,
+                )
+            if evaluate or save:
+                meter.restart_clock()
+            if stop:
+                logging.warning("asked to stop: saved step %d", step)
+                break
+    return state
+
+
+def validate(
+    compiled_eval: Any, state: TrainState, data: Data, mesh: Mesh, config: ConfigDict
+) -> dict[str, float]:
+    """Returns losses and codebook health on the validation windows, each once."""
+    batches = pipeline.evaluation_batches(
+        data.store,
+        data.windows["validation"],
+        batch_size=config.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return reporting.summarise(
+        compiled_eval(state, sharding.place_batch(batch, mesh)) for batch in batches
+    )
+
+
+def validation_score(values: Mapping[str, float], name: str) -> float:
+    """Returns the value that chooses the best checkpoint (higher is better).
+
+    Raises:
+      ValueError: when the config names a value that validation does not measure.
+    """
+    if name not in values:
+        raise ValueError(
+            f"score must name a validation metric; got {name!r}; use one of "
+            f"{', '.join(sorted(values))}"
+        )
+    return values[name]
+
+
+def log_histograms(run: RunDirectory, step: int, state: TrainState) -> None:
+    """Adds what a code counts and how long its vector is."""
+    counts = np.asarray(state.codebook.counts)
+    vectors = np.asarray(quantizer.embeddings(state.codebook))
+    run.log_histogram(step, "codebook/count", counts)
+    run.log_histogram(step, "codebook/norm", np.linalg.norm(vectors, axis=-1))
+
+
+def progress(values: Mapping[str, float]) -> dict[str, str]:
+    """Returns what stands beside the progress bar."""
+    shown = {
+        name.removeprefix("loss/"): value
+        for name, value in values.items()
+        if name.startswith(("loss", "perplexity/"))
+    } | {"windows/s": values["windows_per_s"]}
+    return {name: f"{value:.3g}" for name, value in shown.items()}
+
+
+def summarise(
+    run: RunDirectory, checkpoints: Checkpoints, state: TrainState, data: Data
+) -> dict[str, Any]:
+    """Returns what a run ends with: its last values, best step, and paths."""
+    best = checkpoints.best_step()
+    return {
+        "step": int(state.step),
+        "steps": data.steps,
+        "finished": int(state.step) == data.steps,
+        "windows": {name: len(index) for name, index in data.windows.items()},
+        "train": run.last("train"),
+        "validation": run.last("validation"),
+        "best_step": best,
+        "best_score": checkpoints.score(best),
+        "latest_checkpoint": str(checkpoints.path(int(state.step))),
+        "best_checkpoint": None if best is None else str(checkpoints.path(best)),
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+        "devices": [str(device) for device in jax.devices()],
+        "versions": {"jax": jax.__version__},
+    }
+
+
+def print_summary(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Prints a short table and the paths of what a run wrote."""
+    rows = {
+        "steps": f"{summary['step']} of {summary['steps']}, {summary['seconds']:.0f} s",
+        "best checkpoint": str(summary["best_checkpoint"]),
+        "latest checkpoint": summary["latest_checkpoint"],
+        "metrics": str(workdir / "metrics.jsonl"),
+        "summary": str(workdir / "summary.json"),
+        "curves": f"tensorboard --logdir {workdir / 'tensorboard'}",
+    }
+    values = summary["validation"] or summary["train"] or {}
+    shown = {
+        name: f"{value:.4g}"
+        for name, value in values.items()
+        if name.startswith(("loss", "cpc_accuracy", "perplexity", "equal_share"))
+    }
+    print(reporting.table(shown | rows))
+
+
+def main(config: ConfigDict) -> None:
+    """Trains the config of the command line and prints a summary."""
+    workdir = command.workdir() or default_path(command.config_name(), config)
+    _, summary = train(config, workdir)
+    if jax.process_index() == 0:
+        print_summary(summary, workdir)
+
+
+if __name__ == "__main__":
+    command.run(main)

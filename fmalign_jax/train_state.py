@@ -1,0 +1,224 @@
+"""The two halves of training: what changes (TrainState) and what does not (Learner)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, no_type_check
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from fmalign_jax import inputs as inputs_lib
+from fmalign_jax import sharding
+from fmalign_jax.models import quantizer
+from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.models.encoders import PROJECTION
+from fmalign_jax.objectives.total import Objectives
+
+Params = Mapping[str, Any]
+
+
+@no_type_check  # as a pytree it also carries shardings and shapes
+@flax.struct.dataclass
+class TrainState:
+    """Everything that training changes, and nothing else.
+
+    Attributes:
+      step: number of updates done.
+      params: {"model": encoders, "objectives": decoders, CPC networks, ...}.
+      codebook: counts, sums and idle counters of the codes.
+      opt_state: of the outer optimiser, over params.
+      critic_params: parameters of the critics (CLUB), by term.
+      critic_opt_state: of the critics' own optimiser.
+      statistics: mean and std per channel of the training split, by modality.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    codebook: quantizer.Codebook
+    opt_state: optax.OptState
+    critic_params: Params
+    critic_opt_state: optax.OptState
+    statistics: dict[str, dict[str, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """The static half of training: modules, optimisers and settings."""
+
+    model: Cmg
+    objectives: Objectives
+    optimizer: optax.GradientTransformation
+    critic_optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    config: ConfigDict
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each objective in the total loss."""
+        return {name: term.weight for name, term in self.config.objectives.items()}
+
+
+def make_schedule(
+    config: ConfigDict, *, steps_per_epoch: int, steps: int
+) -> optax.Schedule:
+    """Returns the learning rate by step.
+
+    A linear warm-up to `learning_rate`, then "constant", "cosine" (to zero at `steps`)
+    or "halving" at each epoch of `halve_at_epochs` (the paper's).
+    """
+    warmup = config.warmup_steps
+    if config.schedule == "constant":
+        return optax.warmup_constant_schedule(0.0, config.learning_rate, warmup)
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            0.0, config.learning_rate, warmup, max(steps, warmup + 1)
+        )
+    if config.schedule == "halving":
+        halvings = {
+            int(epoch * steps_per_epoch) - warmup: 0.5
+            for epoch in config.halve_at_epochs
+        }
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, config.learning_rate, warmup),
+                optax.piecewise_constant_schedule(config.learning_rate, halvings),
+            ],
+            [warmup],
+        )
+    raise ValueError(
+        "optimizer.schedule must be 'constant', 'cosine' or 'halving'; got "
+        f"{config.schedule!r}; correct the config"
+    )
+
+
+def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Learner:
+    """Builds the modules and optimisers that a config describes.
+
+    Args:
+      config: as from `default_config`.
+      steps_per_epoch: training batches in one pass over the training windows.
+      steps: updates in the whole run, for schedules that end.
+    """
+    schedule = make_schedule(
+        config.optimizer, steps_per_epoch=steps_per_epoch, steps=steps
+    )
+    entries = config.to_dict()
+    terms = {
+        name: {key: value for key, value in term.items() if key != "weight"}
+        for name, term in entries["objectives"].items()
+        if term["weight"] != 0
+    }
+    return Learner(
+        model=Cmg(**entries["model"], dtype=jnp.dtype(config.compute_dtype)),
+        objectives=Objectives(terms=terms),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(config.optimizer.clip_norm),
+            optax.adam(schedule),
+        ),
+        critic_optimizer=optax.adam(config.optimizer.critic_learning_rate),
+        schedule=schedule,
+        config=config,
+    )
+
+
+def init_state(
+    learner: Learner,
+    batch: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    mesh: Mesh,
+) -> TrainState:
+    """Returns the state before the first step, the same on every device.
+
+    The codes are drawn from the semantic features that the untrained encoders give
+    for `batch` (METHOD 2: counts at one, codes from data).
+    """
+    config = learner.config
+
+    @functools.partial(
+        jax.jit,
+        out_shardings=sharding.replicated(mesh),
+        # It runs once: optimising it costs five times what it takes.
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    def init(batch: Mapping[str, Any], statistics: Any) -> TrainState:
+        model_key, objectives_key, code_key = jax.random.split(
+            jax.random.key(config.seed), 3
+        )
+        inputs = inputs_lib.normalise(batch["streams"], statistics)
+        blank = quantizer.blank(
+            config.codebook.codes, config.model.width, modalities=inputs
+        )
+        variables = learner.model.init(
+            model_key, inputs, blank, batch["mask"], train=False
+        )
+        if config.standardise_projections:
+            variables = _standardise_projections(learner, variables, inputs)
+        semantic: Any = learner.model.apply(
+            variables, inputs, train=False, method=Cmg.encode
+        )
+        codebook = quantizer.initialise(
+            code_key,
+            jnp.concatenate([z.reshape(-1, z.shape[-1]) for z in semantic.values()]),
+            config.codebook.codes,
+            modalities=inputs,
+            method=config.codebook.initialisation,
+        )
+        features = learner.model.apply(
+            variables, inputs, codebook, batch["mask"], train=False
+        )
+        terms = learner.objectives.init(objectives_key, features, train=False)
+        terms = dict(terms.get("params", {}))
+        critics = {name: terms.pop(name) for name in learner.objectives.critic_names}
+        params = {"model": variables["params"], "objectives": terms}
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            codebook=codebook,
+            opt_state=learner.optimizer.init(params),
+            critic_params=critics,
+            critic_opt_state=learner.critic_optimizer.init(critics),
+            statistics=statistics,
+        )
+
+    return init(batch, statistics)
+
+
+def _standardise_projections(
+    learner: Learner, variables: Any, inputs: Mapping[str, Array]
+) -> Any:
+    """Scales and shifts each Linear -> D so that its output has mean 0, variance 1.
+
+    Untrained stems answer all windows nearly alike: on video the mean took 97 % of
+    the features' energy, and the contrast between windows drowned in it. Depends on
+    the first batch alone (data-dependent initialisation, Salimans and Kingma 2016).
+    """
+    _, captured = learner.model.apply(
+        variables,
+        inputs,
+        train=False,
+        method=Cmg.encode,
+        capture_intermediates=lambda module, _: module.name == PROJECTION,
+        mutable=["intermediates"],
+    )
+    params = dict(variables["params"])
+    for encoder, outputs in captured["intermediates"].items():
+        if PROJECTION not in outputs:  # what other modules sow
+            continue
+        x = outputs[PROJECTION]["__call__"][0].astype(jnp.float32)
+        mean, std = x.mean(axis=(0, 1)), x.std(axis=(0, 1)) + 1e-6
+        layer = params[encoder][PROJECTION]
+        params[encoder] = params[encoder] | {
+            PROJECTION: {
+                "kernel": layer["kernel"] / std,
+                "bias": (layer["bias"] - mean) / std,
+            }
+        }
+    return {"params": params}

@@ -1,0 +1,208 @@
+"""The compiled steps: train (state, batch) -> (state, metrics), and evaluation.
+
+Order of one train step (METHOD sections 2-6):
+  1. inputs: normalise and augment on the device;
+  2. encode and quantise with the codebook as it stands;
+  3. critics (the CLUB networks): a few likelihood steps on detached features;
+  4. losses with the updated critics; gradients of everything else; Adam;
+  5. codebook: one joint EMA update from all modalities, then revival.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from fmalign_jax import inputs as inputs_lib
+from fmalign_jax import sharding
+from fmalign_jax.metrics import CodeStatistics, Mean
+from fmalign_jax.models import quantizer
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.train_state import Learner, TrainState
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, Any]
+"""{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
+
+RANDOM_STREAMS = ("augment", "dropout", "start", "permutation", "revive")
+
+
+def step_keys(seed: int, step: Int[Array, ""]) -> dict[str, Key[Array, ""]]:
+    """Returns the random key of each named use in one step.
+
+    They depend on (seed, step, name) alone: the same after a resume, on any devices.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return {
+        name: jax.random.fold_in(key, zlib.crc32(name.encode()))
+        for name in RANDOM_STREAMS
+    }
+
+
+def make_train_step(
+    learner: Learner, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the compiled step; it takes over (donates) the state it is given."""
+    return jax.jit(
+        functools.partial(_train_step, learner),
+        donate_argnums=0,
+        out_shardings=sharding.replicated(mesh),
+    )
+
+
+def make_eval_step(
+    learner: Learner, mesh: Mesh
+) -> Callable[[TrainState, Batch], Metrics]:
+    """Returns the compiled evaluation of one batch; it changes nothing."""
+    return jax.jit(
+        functools.partial(_eval_step, learner),
+        out_shardings=sharding.replicated(mesh),
+    )
+
+
+def _train_step(
+    learner: Learner, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    config = learner.config
+    keys = step_keys(config.seed, state.step)
+    inputs = inputs_lib.augment(
+        keys.pop("augment"),
+        inputs_lib.normalise(batch["streams"], state.statistics),
+        settings=config.augment.to_dict(),
+    )
+    revive_key = keys.pop("revive")
+
+    def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
+        features: Any = learner.model.apply(
+            {"params": params["model"]},
+            inputs,
+            state.codebook,
+            batch["mask"],
+            train=True,
+            rngs=keys,
+        )
+        critics = _fit_critics(learner, state, jax.lax.stop_gradient(features))
+        terms, term_metrics = learner.objectives.apply(
+            {"params": params["objectives"] | jax.lax.stop_gradient(critics[0])},
+            features,
+            train=True,
+            rngs=keys,
+        )
+        means = {name: jnp.mean(values) for name, values in terms.items()}
+        total = jnp.asarray(
+            sum(learner.weights[name] * value for name, value in means.items())
+        )
+        return total, (features, critics, means, term_metrics)
+
+    (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    features, (critic_params, critic_opt_state), terms, term_metrics = aux
+    updates, opt_state = learner.optimizer.update(
+        gradients, state.opt_state, state.params
+    )
+    codebook, revived = _update_codebook(learner, state, features, revive_key)
+    scalars = {
+        "loss": loss,
+        **{f"loss/{name}": value for name, value in terms.items()},
+        **{name: jnp.mean(value) for name, value in term_metrics.items()},
+        "learning_rate": learner.schedule(state.step),
+        "norm/gradient": optax.tree.norm(gradients),
+        "norm/parameter": optax.tree.norm(state.params),
+        "norm/update": optax.tree.norm(updates),
+        "revived_codes": revived,
+    }
+    new_state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        codebook=codebook,
+        opt_state=opt_state,
+        critic_params=critic_params,
+        critic_opt_state=critic_opt_state,
+    )
+    return new_state, {
+        "scalars": scalars,
+        "codes": CodeStatistics.from_features(features),
+    }
+
+
+def _fit_critics(
+    learner: Learner, state: TrainState, features: Features
+) -> tuple[Any, optax.OptState]:
+    """Takes the critics' likelihood steps on detached features (METHOD 4)."""
+    start = (state.critic_params, state.critic_opt_state)
+    if not state.critic_params:
+        return start
+
+    def negative_log_likelihood(params: Any) -> Float[Array, ""]:
+        loss: Any = learner.objectives.apply(
+            {"params": params}, features, method="critic_loss"
+        )
+        return jnp.asarray(loss)
+
+    def fit(carry: Any, _: None) -> tuple[Any, None]:
+        params, opt_state = carry
+        gradients = jax.grad(negative_log_likelihood)(params)
+        updates, opt_state = learner.critic_optimizer.update(gradients, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    fitted, _ = jax.lax.scan(fit, start, length=learner.config.optimizer.critic_steps)
+    return fitted
+
+
+def _update_codebook(
+    learner: Learner, state: TrainState, features: Features, key: Key[Array, ""]
+) -> tuple[quantizer.Codebook, Int[Array, ""]]:
+    settings = learner.config.codebook
+    semantic = jax.lax.stop_gradient(features.semantic)
+    codebook = quantizer.ema_update(
+        state.codebook,
+        semantic,
+        features.codes,
+        decay=settings.decay,
+        ema_mix=settings.ema_mix.to_dict(),
+    )
+    return quantizer.revive(
+        key,
+        codebook,
+        semantic,
+        idle_steps=settings.idle_steps,
+        rule=settings.idle_rule,
+        noise_scale=settings.revival_noise,
+    )
+
+
+def _eval_step(learner: Learner, state: TrainState, batch: Batch) -> Metrics:
+    inputs = inputs_lib.normalise(batch["streams"], state.statistics)
+    features: Any = learner.model.apply(
+        {"params": state.params["model"]},
+        inputs,
+        state.codebook,
+        batch["mask"],
+        train=False,
+    )
+    terms, term_metrics = learner.objectives.apply(
+        {"params": state.params["objectives"] | state.critic_params},
+        features,
+        train=False,
+    )
+    loss = sum(learner.weights[name] * values for name, values in terms.items())
+    per_window = {
+        "loss": loss,
+        **{f"loss/{name}": values for name, values in terms.items()},
+        **term_metrics,
+    }
+    return {
+        "scalars": {
+            name: Mean.of(values, batch["mask"]) for name, values in per_window.items()
+        },
+        "codes": CodeStatistics.from_features(features),
+    }
