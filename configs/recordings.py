@@ -1,0 +1,73 @@
+"""Pre-training on your own recordings: neutral .npz files, or video files with CSV.
+
+Command   python -m fmalign_jax.train --config configs/recordings.py[:clips] \\
+              --config.data.path='recordings/*.npz'
+
+Variants
+  sliding   the default: windows of `window_ticks` ticks slide over recordings or clips
+  clips     each clip is one window of `window_ticks` equal ticks
+
+Purpose   Set tick_s and samples_per_tick to the rates of your sensor, and lead_s to the
+  lead of the sensor over the video, 0 when they show the same thing at the same time.
+
+Expected time   700 steps in 20 min on two CPU cores that other jobs shared.
+
+Result   On UTD-MHAD (depth video and a motion sensor; three people train, one
+  validates, tick_s 0.1, 5 samples a tick, 700 steps, 2437 windows; chance in batches
+  of 32 is 0.03):
+      Cross-CPC accuracy   video -> video 0.62, current -> current 0.44,
+                           between the two 0.10, on the person never seen
+      perplexity           video 35, current 34; 39 codes used by both
+      token agreement      0.10 (0.13 at step 608)
+  In training the accuracy between the two reaches 0.39 and the token agreement 0.33,
+  with 120 codes used by both: three people are few to learn from.
+"""
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.default_config import component, default_config
+
+
+def get_config(variant: str = "sliding") -> ConfigDict:
+    variants = {"sliding": lambda config: None, "clips": clips}
+    if variant not in variants:
+        raise ValueError(
+            f"configs/recordings.py has the variants {', '.join(variants)}; got "
+            f"{variant!r}; choose one of them"
+        )
+    config = default_config()
+    config.epochs = 40.0
+    config.data.source = "fmalign_jax.data.recordings.RecordingFiles"
+    config.data.path = "recordings/*.npz"
+    config.data.lead_s = 0.0
+    config.data.tick_s = 0.2
+    config.data.window_ticks = 20
+    config.data.stride_ticks = 2
+    config.data.eval_stride_ticks = 10
+    config.data.samples_per_tick.current = 8
+    # Where something moves tells more here than on a furnace's shell.
+    video = config.model.modalities.video
+    video.stem.differences = True
+    video.pool = component("fmalign_jax.models.encoders.FlattenPool", features=128)
+    learn_from_each_other(config)
+    variants[variant](config)
+    return config
+
+
+def learn_from_each_other(config: ConfigDict) -> None:
+    """Nothing says which modality foretells the other, so neither is the teacher."""
+    both = {"video": {"current": 1.0}, "current": {"video": 1.0}}
+    for term in ("code_matching", "cross_cpc", "window_contrast"):
+        config.objectives[term].learns_from = both
+    config.objectives.commitment.weights = {
+        "video": {"video": 0.25, "current": 0.125},
+        "current": {"video": 0.125, "current": 0.25},
+    }
+    config.codebook.ema_mix = {
+        "video": {"video": 0.5, "current": 0.5},
+        "current": {"video": 0.5, "current": 0.5},
+    }
+
+
+def clips(config: ConfigDict) -> None:
+    config.data.windows = "clip"
