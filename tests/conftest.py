@@ -1,0 +1,31 @@
+"""Shared test setup: shape checking, virtual devices, where real recordings lie."""
+
+import os
+import pathlib
+
+# Compiling takes most of a test's time, and optimising most of compiling.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Before the first JAX operation: eight virtual CPU devices for the sharding tests.
+jax.config.update("jax_num_cpu_devices", 8)
+
+# Every annotated shape is checked in every test; users pay nothing for it.
+install_import_hook("fmalign_jax", "beartype.beartype")
+
+
+def _shared_data_dir() -> pathlib.Path:
+    default = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+    return pathlib.Path(os.environ.get("FMALIGN_SHARED_DATA", default))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of real recordings; tests that need it skip where it is absent."""
+    folder = _shared_data_dir()
+    if not folder.is_dir():
+        pytest.skip(f"real recordings not found at {folder}; set FMALIGN_SHARED_DATA")
+    return folder

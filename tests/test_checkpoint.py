@@ -1,0 +1,160 @@
+import dataclasses
+import logging
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from fmalign_jax import checkpoint, sharding
+from fmalign_jax.checkpoint import Checkpoints, DamagedCheckpointError, abstract
+
+
+@pytest.fixture(scope="module")
+def setup():
+    return tiny.first_state(tiny.tiny_config())
+
+
+def _at(state, step):
+    return dataclasses.replace(state, step=state.step + step)
+
+
+def _save(folder, state, steps, scores=()):
+    with Checkpoints(folder) as checkpoints:
+        for index, step in enumerate(steps):
+            checkpoints.save(
+                _at(state, step),
+                data={"next_index": 8 * step},
+                config={"seed": 0},
+                score=scores[index] if scores else None,
+            )
+
+
+def _assert_equal(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_state_and_data_position_come_back_bit_for_bit(tmp_path, setup):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        restored = checkpoints.restore_latest(
+            abstract(state, sharding.replicated(mesh))
+        )
+    _assert_equal(restored[0], _at(state, 8))
+    assert restored[1] == {"next_index": 64}
+
+
+def test_it_restores_on_another_number_of_devices(tmp_path, setup):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [1])
+    everywhere = sharding.replicated(sharding.make_mesh())
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        restored, _ = checkpoints.restore_latest(abstract(state, everywhere))
+    _assert_equal(restored, _at(state, 1))
+    assert len(restored.codebook.counts.sharding.device_set) == 8
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path, setup):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [1, 2, 3, 4, 5], scores=[0.1, 0.9, 0.3, 0.2, 0.4])
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
+        assert checkpoints.best_step() == 2
+        assert checkpoints.score(2) == 0.9
+
+
+def test_nothing_to_restore(tmp_path, setup):
+    _, mesh, state = setup
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        assert checkpoints.restore_latest(target) is None
+        assert checkpoints.best_step() is None
+        assert checkpoints.score(None) is None
+
+
+def _array_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    files = [p for p in folder.rglob("*") if p.is_file() and "/d/" in str(p)]
+    return sorted(files, key=lambda p: p.stat().st_size)
+
+
+def _flip_byte(folder):
+    file = _array_files(folder)[-1]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _truncate(folder):
+    file = _array_files(folder)[-1]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _forge_position(folder):
+    file = next(p for p in (folder / "data").rglob("*") if p.is_file())
+    for file in (p for p in (folder / "data").rglob("*") if p.is_file()):
+        text = file.read_bytes()
+        file.write_bytes(text.replace(b"64", b"72"))
+
+
+@pytest.mark.parametrize("damage", [_flip_byte, _truncate, _empty, _forge_position])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path, setup, damage, caplog
+):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+    damage(tmp_path / "c" / "8")
+    target = abstract(state, sharding.replicated(mesh))
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path / "c") as checkpoints:
+        restored, position = checkpoints.restore_latest(target)
+        assert checkpoints.steps() == [4]
+        # The run reaches step 8 again and must be able to save it.
+        checkpoints.save(_at(state, 8), data={"next_index": 64}, config={})
+    assert "checkpoint 8 is damaged" in caplog.text
+    _assert_equal(restored, _at(state, 4))
+    assert position == {"next_index": 32}
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert int(checkpoints.restore_latest(target)[0].step) == 8
+
+
+def test_only_damaged_checkpoints_is_an_error_that_says_what_to_do(tmp_path, setup):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4])
+    _flip_byte(tmp_path / "c" / "4")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        with pytest.raises(DamagedCheckpointError, match=r"all \(4\) are damaged"):
+            checkpoints.restore_latest(target)
+    assert (tmp_path / "damaged_checkpoints" / "4-0").is_dir()
+
+
+def test_a_save_that_was_killed_is_ignored(tmp_path, setup):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+    (tmp_path / "c" / "8").rename(tmp_path / "c" / "8.orbax-checkpoint-tmp")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        assert int(checkpoints.restore_latest(target)[0].step) == 4
+
+
+def test_encoders_and_codebook_restore_alone(tmp_path, setup):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4])
+    shutil.rmtree(tmp_path / "c" / "4" / "optim")
+    model = {
+        "params": state.params["model"],
+        "codebook": state.codebook,
+        "statistics": state.statistics,
+    }
+    target = abstract(model, sharding.replicated(mesh))
+    _assert_equal(checkpoint.restore_model(tmp_path / "c", 4, target), model)
+    _flip_byte(tmp_path / "c" / "4" / "model")
+    with pytest.raises(ValueError, match=r"."):
+        checkpoint.restore_model(tmp_path / "c", 4, target)

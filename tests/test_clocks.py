@@ -1,0 +1,107 @@
+"""Times: written seconds spread out, thinning, and CSV tables."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmalign_jax.data import clocks
+
+FEW = settings(deadline=None, max_examples=25)
+
+
+def test_spread_by_hand():
+    second = np.array([5, 5, 6, 8, 8, 8, 9, 9, 9, 9])
+    expected = [5, 5.5, 6, 8, 8 + 1 / 3, 8 + 2 / 3, 9, 9.25, 9.5, 9.75]
+    np.testing.assert_allclose(clocks.spread_within_seconds(second), expected)
+
+
+@FEW
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200))
+def test_spread_keeps_each_row_in_its_second_and_in_order(seconds):
+    second = np.sort(np.array(seconds))
+    time_s = clocks.spread_within_seconds(second)
+    assert (np.floor(time_s) == second).all()
+    assert (np.diff(time_s) > 0).all()
+    for value in np.unique(second):
+        here = time_s[second == value]
+        expected = value + np.arange(len(here)) / len(here)
+        np.testing.assert_allclose(here, expected, atol=1e-12)
+
+
+@FEW
+@given(
+    st.lists(st.floats(0.001, 0.3), min_size=1, max_size=200),
+    st.floats(0.5, 50),
+)
+def test_thinning_keeps_the_first_of_each_interval(steps, rate_hz):
+    time_s = np.cumsum(steps)
+    keep = clocks.thin(time_s, max_rate_hz=rate_hz)
+    slots = np.floor(time_s * rate_hz + 1e-6)
+    assert keep[0]
+    assert len(np.unique(slots[keep])) == keep.sum() == len(np.unique(slots))
+
+
+def test_thinning_regular_frames_is_regular():
+    time_s = np.arange(2500) / 25
+    kept = time_s[clocks.thin(time_s, max_rate_hz=5.0)]
+    np.testing.assert_allclose(np.diff(kept), 0.2)
+    assert clocks.thin(time_s, max_rate_hz=None).all()
+
+
+def test_a_header_is_optional(tmp_path):
+    for text in ("time,a\n2023-05-10 21:33:27,4\n", "2023-05-10 21:33:27,4\n"):
+        path = tmp_path / "x.csv"
+        path.write_text(text)
+        table = clocks.read_table(path)
+        assert table.numbers(1).tolist() == [[4.0]]
+        moment = np.datetime64("2023-05-10T21:33:27", "s").astype(int)
+        assert table.seconds(0).tolist() == [moment]
+
+
+def test_times_of_several_forms_agree():
+    texts = ("2023-05-10 21:33:27.5", "2023-05-10T21:33:27.5Z")
+    assert len({clocks.instant(text) for text in texts}) == 1
+    ahead = clocks.instant("2023-05-10T23:33:27.5+02:00")
+    assert ahead == clocks.instant(texts[0])
+
+
+def test_byte_order_mark_blank_lines_and_quotes(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'\xef\xbb\xbf"time", "a b"\r\n\r\n0.5,"4"\r\n\r\n1, 5\r\n')
+    table = clocks.read_table(path)
+    assert table.columns == ("time", "a b")
+    assert table.numbers("time", "a b").tolist() == [[0.5, 4], [1, 5]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "at least one row of data"),
+        (b"time,a\n", "at least one row of data"),
+        (b"time,a\n1,2\n2,x\n", r"could not convert string 'x'.*row 1"),
+        (b"time,a\n1,2\n2,\n", r"could not convert string ''.*row 1"),
+        (b"time,a\n1,2\n2\n", r"index 1 at row 2.*cut short"),
+        (b"time,a\n1\n2,3\n", r"every row must have.*got \['1'\]"),
+        (b"time,b\n1,2\n", r"columns \['time', 'b'\] but no 'a'"),
+        (b"time,a\n\xff\xfe\x00\n", "must be a CSV file in UTF-8"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        clocks.read_table(path).numbers("time", "a")
+    assert str(path) in str(caught.value)
+
+
+def test_bad_times_name_the_line(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("time\n2023-05-10 21:33:27\n10/05/2023 21:33\n")
+    with pytest.raises(ValueError, match=r"'10/05/2023 21:33' in line 3"):
+        clocks.read_table(path).seconds(0)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"x\.csv: .*no such file"):
+        clocks.read_table(tmp_path / "x.csv")

@@ -1,0 +1,130 @@
+"""Commands as a user meets them: what works, and one clean line when it does not."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tiny
+from absl import app, flags
+
+from fmalign_jax import command, prepare
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = str(pathlib.Path(tiny.__file__))
+
+# ml_collections loads config files so.
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+
+
+@dataclasses.dataclass
+class Outcome:
+    code: int
+    error: str
+    configs: list
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a command in this process, but ends as a process would."""
+    # What a command sets for its own process must not reach the other tests.
+    monkeypatch.setattr(command, "_keep_compiled_programs", lambda: None)
+    loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "orbax")]
+    levels = [logger.level for logger in loggers]
+    monkeypatch.setattr(app, "usage", lambda *_, **__: None)
+
+    def call(*arguments, main=None):
+        configs = []
+
+        def read(config):
+            config.to_json()
+            configs.append(config)
+
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        flags.FLAGS.unparse_flags()
+        for name in ("config", "workdir"):
+            flags.FLAGS[name].unparse()
+        with pytest.raises(SystemExit) as ended:
+            command.run(main or read)
+        return Outcome(ended.value.code or 0, capsys.readouterr().err, configs)
+
+    yield call
+    flags.FLAGS.unparse_flags()
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def _one_clean_line(outcome, *parts):
+    assert outcome.code == 2
+    lines = outcome.error.strip().splitlines()
+    assert len(lines) == 1, outcome.error
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_a_command_gets_its_config_with_overrides(call, tmp_path):
+    outcome = call("--config", f"{TINY}:{tmp_path}", "--config.data.lead_s=3")
+    assert (outcome.code, outcome.error) == (0, "")
+    assert outcome.configs[0].data.lead_s == 3.0
+
+
+def test_a_mistyped_override_is_refused(call, tmp_path):
+    outcome = call("--config", f"{TINY}:{tmp_path}", "--config.data.laed_s=3")
+    _one_clean_line(outcome, "laed_s")
+    assert not outcome.configs
+
+
+def test_an_override_of_the_wrong_type_is_refused(call, tmp_path):
+    outcome = call("--config", f"{TINY}:{tmp_path}", "--config.batch_size=many")
+    _one_clean_line(outcome, "batch_size")
+
+
+def test_a_command_without_config_says_what_to_add(call):
+    _one_clean_line(call(), "--config configs/pretrain.py")
+
+
+def test_a_config_file_that_is_not_there_is_named(call):
+    _one_clean_line(call("--config", "configs/nowhere.py"), "nowhere.py")
+
+
+def test_an_unknown_flag_is_refused(call, tmp_path):
+    outcome = call("--config", f"{TINY}:{tmp_path}", "--wrokdir=here")
+    _one_clean_line(outcome, "wrokdir")
+
+
+def test_an_unknown_variant_names_the_known_ones(call):
+    path = ROOT / "configs" / "pretrain.py"
+    outcome = call("--config", f"{path}:nonsense")
+    _one_clean_line(outcome, "smoke", "'nonsense'")
+
+
+def test_missing_data_are_named(call, tmp_path):
+    missing = tmp_path / "nothing" / "*.npz"
+    outcome = call(
+        "--config",
+        f"{TINY}:{tmp_path}",
+        f"--config.data.path={missing}",
+        main=prepare.main,
+    )
+    _one_clean_line(outcome, str(missing))
+
+
+@pytest.mark.slow
+def test_the_prepare_command_prepares_and_counts_windows(tmp_path):
+    command_line = [sys.executable, "-m", "fmalign_jax.prepare"]
+    ended = subprocess.run(
+        [*command_line, "--config", f"{TINY}:{tmp_path}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "train: " in ended.stderr
+    assert list((tmp_path / "prepared").iterdir())

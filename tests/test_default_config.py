@@ -1,0 +1,107 @@
+"""Every config file, and every variant in it, describes something that can be built."""
+
+import importlib.util
+import inspect
+import pathlib
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from fmalign_jax import imports, prepare, train_state
+from fmalign_jax.data import alignment
+from fmalign_jax.default_config import component, default_config
+from fmalign_jax.models.quantizer import blank
+from fmalign_jax.objectives.total import Objectives
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _variants(path):
+    """Names between quotes in the refusal of an unknown variant."""
+    get_config = _load(path).get_config
+    if not inspect.signature(get_config).parameters:
+        return [None]
+    with pytest.raises(ValueError, match="has the variants") as refusal:
+        get_config("no such variant")
+    named = re.search(r"has the variants (.*?); got", str(refusal.value))
+    return named[1].split(", ")
+
+
+FILES = sorted(FOLDER.glob("*.py"))
+CASES = [(path, variant) for path in FILES for variant in _variants(path)]
+
+
+def _config(path, variant):
+    get_config = _load(path).get_config
+    return get_config() if variant is None else get_config(variant)
+
+
+def test_there_are_configs():
+    assert FILES
+
+
+@pytest.mark.parametrize(
+    ("path", "variant"),
+    CASES,
+    ids=[f"{path.stem}-{variant}" for path, variant in CASES],
+)
+def test_every_variant_builds_what_it_describes(path, variant):
+    config = _config(path, variant)
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    modalities = set(config.model.modalities)
+    assert set(config.data.samples_per_tick) == modalities
+    assert set(config.augment) <= modalities
+    assert set(config.codebook.ema_mix) == modalities
+    for row in config.codebook.ema_mix.values():
+        assert sum(row.values()) == pytest.approx(1)
+    assert {config.data.reference_stream, config.data.leading_stream} <= modalities
+    assert isinstance(learner.objectives, Objectives)
+    for term in learner.objectives.terms.values():
+        imports.load(term["name"])
+    for parts in config.model.modalities.values():
+        for part in filter(None, parts.values()):
+            imports.load(part.name)
+    assert inspect.isclass(imports.load(config.data.source))
+    inspect.signature(imports.load(config.data.source)).bind(
+        config.data.path, **config.data.options
+    )
+    spec = prepare.window_spec(config.data, stride_ticks=config.data.stride_ticks)
+    assert isinstance(spec, alignment.WindowSpec)
+    book = blank(config.codebook.codes, config.model.width, modalities=modalities)
+    assert book.sums.shape == (config.codebook.codes, config.model.width)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_config_file_tells_how_to_run_it(path):
+    text = _load(path).__doc__
+    assert "python -m fmalign_jax.train" in text
+    assert f"configs/{path.name}" in text
+
+
+def test_windows_are_long_enough_for_the_steps_predicted():
+    for path, variant in CASES:
+        config = _config(path, variant)
+        if config.objectives.cross_cpc.weight:
+            steps = config.objectives.cross_cpc.steps
+            assert config.data.window_ticks >= steps + 2, (path, variant)
+
+
+def test_the_default_is_json_and_fresh_each_time():
+    first, second = default_config(), default_config()
+    first.objectives.cross_cpc.learns_from.video.current = 0.9
+    assert second.to_json() == default_config().to_json()
+    assert second.objectives.code_matching.learns_from.video.current == 0.2
+
+
+def test_a_component_is_a_name_and_its_options():
+    entry = component("pkg.Class", width=3)
+    assert isinstance(entry, ConfigDict)
+    assert entry.to_dict() == {"name": "pkg.Class", "width": 3}

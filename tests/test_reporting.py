@@ -1,0 +1,110 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmalign_jax import reporting
+from fmalign_jax.metrics import CodeStatistics, Mean
+from fmalign_jax.models.cmg import Features
+
+
+def _codes(rows, mask=None):
+    """Statistics of a batch whose modalities use the given codes [B, T]."""
+    codes = {name: jnp.asarray(values, jnp.int32) for name, values in rows.items()}
+    embeddings = jnp.eye(4, dtype=jnp.float32)
+    vectors = {name: embeddings[values] for name, values in codes.items()}
+    count = len(next(iter(codes.values())))
+    return CodeStatistics.from_features(
+        Features(
+            inputs={},
+            semantic=vectors,
+            specific={},
+            summary={},
+            codes=codes,
+            code_vectors=vectors,
+            quantized=vectors,
+            embeddings=embeddings,
+            mask=jnp.ones(count, bool) if mask is None else jnp.asarray(mask),
+        )
+    )
+
+
+SAME = {"current": [[0, 1]], "video": [[0, 1]]}
+APART = {"current": [[2, 2]], "video": [[3, 3]]}
+
+
+def _step(loss, rows=SAME, **scalars):
+    return {"scalars": {"loss": jnp.asarray(loss), **scalars}, "codes": _codes(rows)}
+
+
+def test_a_meter_reports_means_and_starts_over():
+    meter = reporting.Meter(first_step=1, batch_size=4)
+    meter.add(_step(1.0))
+    meter.add(_step(3.0, APART))
+    values = meter.report()
+    assert values["loss"] == 2.0
+    assert values["token_agreement/current-video"] == 0.5
+    assert values["equal_num"] == 1
+    # Use of codes over both steps: a quarter each of 0 and 1, half of 2.
+    entropy = 2 * 0.25 * math.log(4) + 0.5 * math.log(2)
+    assert values["perplexity/current"] == pytest.approx(math.exp(entropy))
+    meter.add(_step(7.0))
+    assert meter.report()["loss"] == 7.0
+
+
+def test_speed_and_waiting(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 8.0, 8.0])
+    monkeypatch.setattr(reporting.time, "perf_counter", lambda: next(clock))
+    meter = reporting.Meter(first_step=1, batch_size=4)
+    assert meter.next_batch(iter(["batch"])) == "batch"
+    meter.add(_step(1.0))
+    values = meter.report()
+    assert values["windows_per_s"] == pytest.approx(4 / 8)
+    assert values["waiting_share"] == pytest.approx(2 / 8)
+
+
+def test_a_value_that_is_not_finite_names_its_step_and_the_term_first():
+    meter = reporting.Meter(first_step=11, batch_size=4)
+    meter.add(_step(1.0, **{"loss/club": 0.0}))
+    meter.add(_step(math.nan, **{"loss/club": math.inf}))
+    with pytest.raises(FloatingPointError, match=r"step 12 loss/club, loss were not"):
+        meter.report()
+
+
+def test_only_pairs_of_different_modalities_count_as_cross_modal_accuracy():
+    scalars = {
+        "cpc_accuracy/video->video": 1.0,
+        "cpc_accuracy/video->current": 0.2,
+        "cpc_accuracy/current->video": 0.4,
+    }
+    meter = reporting.Meter(first_step=1, batch_size=4)
+    meter.add(_step(1.0, **scalars))
+    assert meter.report()["cpc_accuracy"] == pytest.approx(0.3)
+    meter.add(_step(1.0))
+    assert "cpc_accuracy" not in meter.report()
+
+
+def test_a_summary_counts_each_window_once():
+    rng = np.random.default_rng(0)
+    losses = rng.normal(size=10).astype(np.float32)
+    rows = {name: rng.integers(0, 4, (10, 3)) for name in SAME}
+    batches = []
+    for start in (0, 4, 8):
+        mask = start + np.arange(4) < 10
+        taken = np.minimum(start + np.arange(4), 9)
+        batches.append(
+            {
+                "scalars": {"loss": Mean.of(jnp.asarray(losses[taken]), mask)},
+                "codes": _codes({n: r[taken] for n, r in rows.items()}, mask),
+            }
+        )
+    values = reporting.summarise(batches)
+    assert values["loss"] == pytest.approx(losses.mean(), rel=1e-6)
+    agreement = (rows["current"] == rows["video"]).mean()
+    assert values["token_agreement/current-video"] == pytest.approx(agreement)
+    assert all(isinstance(value, float) for value in values.values())
+
+
+def test_a_table_lines_up():
+    assert reporting.table({"a": "1", "long": "2"}) == "  a     1\n  long  2"

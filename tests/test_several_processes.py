@@ -1,0 +1,135 @@
+"""Two processes on this machine train as one does."""
+
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tiny
+
+from fmalign_jax import train
+from fmalign_jax.data import pipeline
+
+ROOT = pathlib.Path(__file__).parents[1]
+LIMIT_S = 240
+
+
+def _free_port():
+    with contextlib.closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def _start(folder, workdir, *flags, devices):
+    """Starts one training process; its output goes to a file beside the run."""
+    log = workdir.with_name(f"{workdir.name}-{len(list(folder.glob('*.log')))}.log")
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    command = [sys.executable, "-m", "fmalign_jax.train"]
+    command += ["--config", f"{tiny.__file__}:{folder}", "--workdir", str(workdir)]
+    with log.open("w") as output:
+        return log, subprocess.Popen(
+            [*command, *flags],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _finish(started):
+    try:
+        for log, process in started:
+            assert process.wait(timeout=LIMIT_S) == 0, log.read_text()[-3000:]
+    finally:
+        for _, process in started:
+            process.kill()
+            process.wait()
+
+
+def _together(folder, workdir, *flags):
+    address = f"--coordinator=127.0.0.1:{_free_port()}"
+    _finish(
+        [
+            _start(
+                folder,
+                workdir,
+                *(address, "--processes=2", f"--process={index}", *flags),
+                devices=1,
+            )
+            for index in range(2)
+        ]
+    )
+
+
+def _saved(workdir, step):
+    folder = workdir / "checkpoints" / str(step)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        for item in ("model", "optim"):
+            metadata = checkpointer.metadata(folder / item).item_metadata.tree
+            restore_args = jax.tree.map(
+                lambda _: ocp.ArrayRestoreArgs(sharding=sharding), metadata
+            )
+            tree = checkpointer.restore(
+                folder / item,
+                args=ocp.args.PyTreeRestore(restore_args=restore_args),
+            )
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                yield item + jax.tree_util.keystr(path), np.asarray(leaf)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * LIMIT_S)
+def test_two_processes_train_save_and_resume_as_one(tmp_path):
+    tiny.tiny_config(tmp_path)
+    alone = tmp_path / "alone"
+    _finish([_start(tmp_path, alone, devices=2)])
+    both = tmp_path / "both"
+    _together(tmp_path, both, "--config.max_steps=4")
+    _together(tmp_path, both)
+    assert "resuming at step 4" in "".join(
+        path.read_text() for path in tmp_path.glob("both-*.log")
+    )
+    expected, found = dict(_saved(alone, 8)), dict(_saved(both, 8))
+    assert expected.keys() == found.keys()
+    for path, value in expected.items():
+        np.testing.assert_allclose(
+            found[path], value, rtol=1e-5, atol=1e-5, err_msg=path
+        )
+
+
+def test_the_rows_of_two_processes_make_up_the_batch(tmp_path):
+    config = tiny.tiny_config(tmp_path)
+    data = train.load_data(config)
+
+    def batch(process, count):
+        batches = pipeline.training_batches(
+            data.store,
+            data.windows["train"],
+            batch_size=config.batch_size,
+            seed=0,
+            process_index=process,
+            process_count=count,
+        )
+        with contextlib.closing(batches):
+            return next(batches)
+
+    whole, first, second = batch(0, 1), batch(0, 2), batch(1, 2)
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
+    jax.tree.map(np.testing.assert_array_equal, both, whole)
+    windows = [
+        set(zip(part["recording"].tolist(), part["time_s"].tolist(), strict=True))
+        for part in (first, second)
+    ]
+    assert not windows[0] & windows[1]

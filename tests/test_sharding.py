@@ -1,0 +1,28 @@
+import jax
+import numpy as np
+import pytest
+
+from fmalign_jax import sharding
+
+
+def test_a_batch_is_divided_over_the_devices_in_order():
+    mesh = sharding.make_mesh()
+    batch = {"x": np.arange(32).reshape(16, 2), "t": np.arange(16.0)}
+    placed = sharding.place_batch(batch, mesh)
+    np.testing.assert_array_equal(placed["x"], batch["x"])
+    assert placed["t"].dtype == np.float32
+    assert len(placed["x"].addressable_shards) == 8
+    for index, shard in enumerate(placed["x"].addressable_shards):
+        np.testing.assert_array_equal(shard.data, batch["x"][2 * index : 2 * index + 2])
+
+
+def test_global_products_of_sharded_rows_are_allowed():
+    mesh = sharding.make_mesh()
+    z = sharding.place_batch({"z": np.ones((8, 3), np.float32)}, mesh)["z"]
+    assert jax.jit(lambda z: z @ z.T)(z).shape == (8, 8)
+
+
+def test_a_batch_the_devices_cannot_share_is_refused():
+    with pytest.raises(ValueError, match=r"multiple .* got 12 on 8 .*batch_size=8"):
+        sharding.check_batch_size(12, sharding.make_mesh())
+    sharding.check_batch_size(16, sharding.make_mesh())

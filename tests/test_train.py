@@ -1,0 +1,385 @@
+"""Whole runs on tiny recordings: what they write, how they stop and go on."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from fmalign_jax import sharding, train
+from fmalign_jax.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+EVERY_RUN = {
+    "loss",
+    *(
+        f"loss/{term}"
+        for term in (
+            "reconstruction",
+            "commitment",
+            "code_matching",
+            "cross_cpc",
+            "window_contrast",
+            "club",
+        )
+    ),
+    *(f"perplexity/{name}" for name in ("video", "current")),
+    *(f"used_codes/{name}" for name in ("video", "current", "all")),
+    "equal_num",
+    "equal_share",
+    "token_agreement/current-video",
+    "code_cosine/current-video",
+    "cpc_accuracy/video->current",
+    "cpc_accuracy/current->video",
+    "cpc_accuracy",
+}
+TRAIN_ONLY = {
+    "learning_rate",
+    "norm/gradient",
+    "norm/parameter",
+    "norm/update",
+    "revived_codes",
+    "windows_per_s",
+    "waiting_share",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs of one config compile once, as they do for a user."""
+    previous = {
+        name: getattr(jax.config, name)
+        for name in (
+            "jax_compilation_cache_dir",
+            "jax_persistent_cache_min_compile_time_secs",
+        )
+    }
+    if previous["jax_compilation_cache_dir"] is None:
+        folder = tmp_path_factory.mktemp("compiled")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    yield
+    for name, value in previous.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Whole runs on one device: eight starve one another on a small machine."""
+    on_all = sharding.make_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sharding, "make_mesh", lambda devices=None: on_all(jax.devices()[:1])
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """An undisturbed run of eight steps."""
+    workdir = folder / "finished"
+    state, summary = train.train(tiny.tiny_config(folder), workdir)
+    return workdir, jax.device_get(state), summary
+
+
+def _lines(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _learnt(line):
+    """What a run learnt, without how fast it was."""
+    return {
+        k: v for k, v in line.items() if k not in ("windows_per_s", "waiting_share")
+    }
+
+
+def _assert_equal(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), expected)
+
+
+def _saved_steps(workdir):
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.steps()
+
+
+def test_a_run_writes_what_it_promises(finished, folder):
+    workdir, state, summary = finished
+    assert int(state.step) == 8
+    config = json.loads((workdir / "config.json").read_text())
+    assert config == json.loads(tiny.tiny_config(folder).to_json())
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert _saved_steps(workdir)[-1] == 8
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert summary["finished"]
+    assert summary["step"] == summary["steps"] == 8
+    assert pathlib.Path(summary["latest_checkpoint"]).is_dir()
+    assert pathlib.Path(summary["best_checkpoint"]).is_dir()
+    values = [line["cpc_accuracy"] for line in _lines(workdir) if "cpc" in str(line)]
+    assert summary["best_score"] in values
+
+
+def test_both_splits_report_every_metric(finished):
+    lines = _lines(finished[0])
+    assert {line["split"] for line in lines} == {"train", "validation"}
+    for line in lines:
+        expected = EVERY_RUN | (TRAIN_ONLY if line["split"] == "train" else set())
+        assert expected <= line.keys(), expected - line.keys()
+        assert np.isfinite([v for k, v in line.items() if k != "split"]).all()
+        windows = line["equal_num"] / line["equal_share"] if line["equal_num"] else 0
+        if windows and line["split"] == "validation":
+            assert windows == pytest.approx(finished[2]["windows"]["validation"])
+
+
+def test_a_finished_run_stays_as_it_is(finished, folder):
+    workdir, state, _ = finished
+    before = _lines(workdir)
+    again, summary = train.train(tiny.tiny_config(folder), workdir)
+    _assert_equal(again, state)
+    assert _lines(workdir) == before
+    assert summary["finished"]
+
+
+def _stop_after(monkeypatch, steps):
+    """Asks the run to stop after so many steps, as SIGTERM would."""
+    asked = iter([False] * (steps - 1) + [True])
+    monkeypatch.setattr(
+        train.Interruption, "requested", lambda self, agree_after: next(asked)
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(folder, finished):
+    """A run stopped after five of its eight steps; copy it before going on."""
+    workdir = folder / "stopped"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _stop_after(monkeypatch, 5)
+        state, summary = train.train(tiny.tiny_config(folder), workdir)
+    assert int(state.step) == 5
+    assert not summary["finished"]
+    return workdir
+
+
+def _copied(workdir, target):
+    shutil.copytree(workdir, target)
+    return target
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(stopped, finished, folder, tmp_path):
+    workdir = _copied(stopped, tmp_path / "run")
+    state, summary = train.train(tiny.tiny_config(folder), workdir)
+    assert summary["finished"]
+    _assert_equal(state, finished[1])
+    straight, resumed = (
+        [_learnt(line) for line in _lines(path) if line["step"] > 6]
+        for path in (finished[0], workdir)
+    )
+    assert straight == resumed
+    assert len(straight) >= 2
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    stopped, finished, folder, tmp_path, caplog
+):
+    workdir = _copied(stopped, tmp_path / "run")
+    assert _saved_steps(workdir) == [4, 5]
+    arrays = list((workdir / "checkpoints" / "5" / "optim").rglob("d/*"))
+    largest = max(arrays, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with caplog.at_level("INFO"):
+        state, _ = train.train(tiny.tiny_config(folder), workdir)
+    assert "checkpoint 5 is damaged" in caplog.text
+    assert "resuming at step 4 of 8" in caplog.text
+    _assert_equal(state, finished[1])
+    steps = [line["step"] for line in _lines(workdir) if line["split"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    stopped, folder, tmp_path, monkeypatch
+):
+    workdir = _copied(stopped, tmp_path / "run")
+    make_train_step = train.train_step.make_train_step
+
+    def poisoned(learner, mesh):
+        step = make_train_step(learner, mesh)
+
+        def poison(state, batch):
+            if int(state.step) == 6:
+                video = batch["streams"]["video"]
+                current = batch["streams"]["current"] * np.float32(np.nan)
+                streams = {"video": video, "current": current}
+                batch = batch | {"streams": streams}
+            return step(state, batch)
+
+        return poison
+
+    monkeypatch.setattr(train.train_step, "make_train_step", poisoned)
+    with pytest.raises(FloatingPointError, match="at step 7 loss/"):
+        train.train(tiny.tiny_config(folder), workdir)
+    assert _saved_steps(workdir) == [4, 5]
+    assert max(line["step"] for line in _lines(workdir)) == 6
+
+
+def test_another_config_is_refused_and_nothing_changes(finished, folder):
+    workdir = finished[0]
+    config = tiny.tiny_config(folder)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"differs in optimizer\.learning_rate"):
+        train.train(config, workdir)
+    assert _saved_steps(workdir)[-1] == 8
+    saved = json.loads((workdir / "config.json").read_text())
+    assert saved["optimizer"]["learning_rate"] == 1e-3
+
+
+def test_another_lead_needs_no_new_preparation(finished, folder):
+    def snapshot():
+        files = (folder / "prepared").rglob("*.array_record*")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = snapshot()
+    assert before
+    config = tiny.tiny_config(folder)
+    straight = train.load_data(config)
+    config.data.lead_s = 5.0
+    leading = train.load_data(config)
+    assert snapshot() == before
+    first, second = (
+        next(iter(train.training_batches(d, config, seed=0)))
+        for d in (straight, leading)
+    )
+    assert not np.array_equal(first["streams"]["current"], second["streams"]["current"])
+
+
+# Layout V2, by hand
+
+START = np.datetime64("2021-04-19T21:40:52", "s")
+
+
+def _stamps(seconds):
+    return [str(START + second).replace("T", " ") for second in seconds]
+
+
+def _write_layout_v2(root):
+    """Two recordings of 300 s with every quirk, written without the package."""
+    folder = root / "pixel-level"
+    for kind in ("videos", "currents", "timestamps"):
+        (folder / kind).mkdir(parents=True)
+    parts = {"train": {}, "test": {}}
+    for number, name in enumerate(("SaveToAvi-b-2", "SaveToAvi-a-1")):
+        rng = np.random.default_rng(number)
+        frame_second = np.repeat(np.arange(2, 300), 3)  # three frames a second
+        frame_second = frame_second[frame_second != 40]  # a second without frames
+        frame_second = np.sort(np.append(frame_second, [50, 50]))  # and a crowded one
+        count = len(frame_second)
+        rows = np.full(300, 2)
+        rows[[10, 30]] = 1
+        rows[[11, 60]] = 3
+        rows[45] = 4  # a second written twice
+        rows[70] = 0  # and one that is missing
+        row_second = np.repeat(np.arange(300), rows)
+        bright = (frame_second // 15) % 2
+        frames = (
+            rng.integers(0, 60, (count, 3, 16, 16)) + 120 * bright[:, None, None, None]
+        )
+        masks = np.zeros((count, 16, 16), np.uint8)
+        masks[bright == 1, 3, 4] = 255
+        with h5py.File(folder / "videos" / f"{name}.mat", "w") as file:
+            file["data"] = frames.astype(np.uint8)
+            file["label"] = masks
+        current = rng.uniform(1e3, 1.6e4, (len(row_second), 3)).round(2).tolist()
+        lines = [
+            f"{stamp},{a},{b},{c}"
+            for stamp, (a, b, c) in zip(_stamps(row_second), current, strict=True)
+        ]
+        (folder / "currents" / f"{name}.csv").write_text(
+            "\n".join(["Time,Ia,Ib,Ic", *lines]) + "\n"
+        )
+        (folder / "timestamps" / f"{name}.csv").write_text(
+            "\n".join(["time", *_stamps(frame_second)]) + "\n"
+        )
+        split = int(0.6 * count)
+        parts["train"][f"{name}.mat"] = list(range(split))
+        parts["test"][f"{name}.mat"] = list(range(split + 60, count))
+    for part, frames in parts.items():
+        (folder / f"{part}.json").write_text(json.dumps(frames))
+
+
+@pytest.mark.slow
+def test_a_benchmark_directory_written_by_hand_trains(tmp_path):
+    _write_layout_v2(tmp_path / "FMF")
+    config = tiny.tiny_config()
+    config.data.source = "fmalign_jax.data.fmf.BenchmarkDirectory"
+    config.data.path = str(tmp_path / "FMF")
+    config.data.options = {"max_frame_rate_hz": 2.0}
+    config.data.prepared_dir = str(tmp_path / "prepared")
+    config.data.split.by = "given"
+    config.data.stride_ticks = 2
+    config.data.lead_s = 2.0
+    config.max_steps = 2
+    state, summary = train.train(config, tmp_path / "run")
+    assert int(state.step) == 2
+    assert summary["windows"]["train"] >= config.batch_size
+    assert summary["windows"]["test"] > 0
+    # Means over brightness 0..60 and 120..180; amperes between 1e3 and 1.6e4.
+    assert np.all(np.abs(np.asarray(state.statistics["video"]["mean"]) - 90) < 20)
+    assert np.all(np.abs(np.asarray(state.statistics["current"]["mean"]) - 8500) < 900)
+
+
+# Signals
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_leaves_in_peace(tmp_path):
+    config = ["--config", f"{tiny.__file__}:{tmp_path}"]
+    many = ["--config.max_steps=100000", "--config.epochs=100000"]
+    tiny.tiny_config(tmp_path)
+    workdir = tmp_path / "run"
+    with (tmp_path / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "fmalign_jax.train"),
+                *(*config, *many, "--workdir", str(workdir)),
+            ],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+                "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+        try:
+            deadline_s = time.monotonic() + 200
+            while time.monotonic() < deadline_s and process.poll() is None:
+                if (workdir / "metrics.jsonl").exists():
+                    break
+                time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=60)
+        finally:
+            process.kill()
+    assert code == 0, (tmp_path / "stderr").read_text()[-2000:]
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert not summary["finished"]
+    assert 0 < summary["step"] < 100000
+    assert _saved_steps(workdir)[-1] == summary["step"]

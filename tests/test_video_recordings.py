@@ -1,0 +1,230 @@
+"""Video files with a CSV beside them, written here, whole and spoiled."""
+
+import pathlib
+
+import av
+import numpy as np
+import pytest
+
+from fmalign_jax.data.recordings import RecordingFiles
+
+RATE_HZ = 10
+
+
+def _colour(frame: int) -> np.ndarray:
+    """Red grows and blue falls with time; green stays: swapped axes would show."""
+    return np.array([40 + 5 * frame, 60, 200 - 4 * frame])
+
+
+def _write_video(path: pathlib.Path, frames: int = 30) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=RATE_HZ)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.bit_rate = 4_000_000
+        for number in range(frames):
+            picture = np.zeros((64, 96, 3), np.uint8)
+            picture[:32] = _colour(number)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_pair(folder: pathlib.Path, suffix: str = ".mp4", *, text: str) -> None:
+    _write_video(folder / f"run{suffix}")
+    (folder / "run.csv").write_text(text)
+
+
+SECONDS = "t,ia,note,ib\n-0.5,1,x,2\n0,3,x,4\n0.5,5,y,6\n2.5,7,y,8\n"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_video_and_csv_share_a_clock(tmp_path, suffix):
+    _write_pair(tmp_path, suffix, text=SECONDS)
+    files = RecordingFiles(str(tmp_path / f"*{suffix}"), frame_size=(8, 6), unit="A")
+    assert files.names() == ["run"]
+    recording = files.read("run")
+    video, current = recording.streams["video"], recording.streams["current"]
+    assert video.values.shape == (30, 8, 6, 3)
+    np.testing.assert_allclose(video.time_s, 0.5 + np.arange(30) / RATE_HZ, atol=2e-3)
+    expected = np.stack([_colour(number) for number in range(30)])
+    assert abs(video.values[:, 1, 3] - expected).max() < 16
+    assert video.values[:, 6].max() < 16
+    np.testing.assert_array_equal(current.values, [[1, 2], [3, 4], [5, 6], [7, 8]])
+    np.testing.assert_allclose(current.time_s, [0, 0.5, 1, 3])
+    assert (current.channel_names, current.unit) == (("ia", "ib"), "A")
+    assert set(current.label) == set(video.label) == {-1}
+
+
+@pytest.mark.parametrize("start", [10.0, "10", {"run": 10.0}, {"run": "10.0"}])
+def test_video_start_in_seconds_and_columns_by_name(tmp_path, start):
+    _write_pair(tmp_path, text="ib,s,ia\n1,10,2\n3,11,4\n")
+    files = RecordingFiles(
+        str(tmp_path), time_column="s", channels=["ia"], video_start=start
+    )
+    current = files.read("run").streams["current"]
+    np.testing.assert_array_equal(current.values, [[2], [4]])
+    np.testing.assert_allclose(current.time_s, [0, 1])
+    assert current.channel_names == ("ia",)
+
+
+def test_dates_with_a_start_and_labels(tmp_path):
+    _write_pair(
+        tmp_path, text="time,ia\n2024-05-01 10:00:00,1\n2024-05-01 10:00:02.5,2\n"
+    )
+    (tmp_path / "run.labels.csv").write_text(
+        "time,label\n2024-05-01 10:00:01.25,wild\n2024-05-01 10:00:02,calm\n"
+        "2024-05-01 10:00:02.45,\n"
+    )
+    files = RecordingFiles(str(tmp_path), video_start="2024-05-01T10:00:00.500")
+    recording = files.read("run")
+    assert recording.label_names == ("calm", "wild")
+    video, current = recording.streams["video"], recording.streams["current"]
+    np.testing.assert_allclose(current.time_s, [0, 2.5])
+    # Frame i is shown 0.5 + i / 10 s after the first row of the table.
+    expected = [-1] * 8 + [1] * 7 + [0] * 5 + [-1] * 10
+    assert video.label.tolist() == expected
+    assert current.label.tolist() == [-1, -1]
+
+
+def test_labels_may_be_numbers_of_named_classes(tmp_path):
+    _write_pair(tmp_path, text=SECONDS)
+    (tmp_path / "run.labels.csv").write_text("0,1\n1,0\n2,1\n")
+    for names in ((), ("calm", "wild")):
+        recording = RecordingFiles(str(tmp_path), label_names=names).read("run")
+        assert recording.label_names == names
+        video = recording.streams["video"]
+        assert video.label.tolist() == [1] * 10 + [0] * 10 + [1] * 10
+        assert recording.streams["current"].label.tolist() == [-1, 1, 1, 1]
+
+
+def test_video_files_can_be_thinned(tmp_path):
+    _write_pair(tmp_path, text=SECONDS)
+    files = RecordingFiles(str(tmp_path), max_frame_rate_hz=2.0)
+    video = files.read("run").streams["video"]
+    np.testing.assert_allclose(video.time_s - 0.5, np.arange(6) / 2, atol=2e-3)
+    red = video.values[:, 10, 10, 0].astype(int)
+    assert abs(red - [_colour(5 * number)[0] for number in range(6)]).max() < 16
+
+
+def _cut_video(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _sound_only(path: pathlib.Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+LABELS = "run.labels.csv"
+SPOILED_VIDEO = {
+    "mp4 cut short": (
+        lambda f: _cut_video(f / "run.mp4"),
+        {},
+        "run.mp4",
+        "whole video",
+    ),
+    "not a video": (
+        lambda f: (f / "run.mp4").write_bytes(b"x" * 999),
+        {},
+        "run.mp4",
+        "cannot be decoded",
+    ),
+    "empty video": (lambda f: (f / "run.mp4").write_bytes(b""), {}, "run.mp4", "whole"),
+    "sound only": (lambda f: _sound_only(f / "run.mp4"), {}, "run.mp4", "hold a video"),
+    "no table": (lambda f: (f / "run.csv").unlink(), {}, "run.csv", "no such file"),
+    "no rows": (
+        lambda f: (f / "run.csv").write_text("t,a\n"),
+        {},
+        "run.csv",
+        "got none",
+    ),
+    "no numbers": (
+        lambda f: (f / "run.csv").write_text("t,a\n0,x\n"),
+        {},
+        "run.csv",
+        "column of numbers is needed",
+    ),
+    "no time column": (None, {"time_column": "s"}, "run.csv", "no 's'"),
+    "no channel": (None, {"channels": ["ia", "ic"]}, "run.csv", "no 'ic'"),
+    "channel of texts": (None, {"channels": ["note"]}, "run.csv", "string 'x'"),
+    "not a number": (
+        lambda f: (f / "run.csv").write_text("t,a\n0,1\n1,nan\n"),
+        {},
+        "run.csv",
+        r"must be finite; got nan at index \[1, 0\]",
+    ),
+    "time goes back": (
+        lambda f: (f / "run.csv").write_text("t,a\n0,1\n2,1\n1,1\n"),
+        {},
+        "run.csv",
+        "got 1 s after 2 s at index 2",
+    ),
+    "dates without start": (
+        lambda f: (f / "run.csv").write_text("t,a\n2024-05-01 10:00:00,1\n"),
+        {},
+        "run.csv",
+        "both be dates; got '2024-05-01 10:00:00' and None",
+    ),
+    "seconds with a date": (
+        None,
+        {"video_start": "2024-05-01 10:00:00"},
+        "run.csv",
+        "both be seconds",
+    ),
+    "start of no date": (
+        lambda f: (f / "run.csv").write_text("t,a\n2024-05-01 10:00:00,1\n"),
+        {"video_start": "ten"},
+        "run.csv",
+        "and 'ten'",
+    ),
+    "disjoint clocks": (None, {"video_start": 60.0}, "run.mp4", "share one clock"),
+    "label unknown": (
+        lambda f: (f / LABELS).write_text("0,calm\n1,odd\n"),
+        {"label_names": ("calm",)},
+        LABELS,
+        r"one of \['calm'\]; got 'odd'",
+    ),
+    "label without name": (
+        lambda f: (f / LABELS).write_text("0,0\n1,7\n"),
+        {"label_names": ("calm",)},
+        "run.mp4",
+        "must be 0 to 0, or -1 for unknown; got 7",
+    ),
+    "label times go back": (
+        lambda f: (f / LABELS).write_text("t,l\n0,0\n2,1\n1,0\n"),
+        {},
+        LABELS,
+        "step back in line 4",
+    ),
+    "labels missing": (
+        lambda f: (f / LABELS).write_text("t\n0\n"),
+        {},
+        LABELS,
+        r"columns \['t'\] but no 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED_VIDEO)
+def test_spoiled_video_recordings_are_refused_by_name(tmp_path, case):
+    spoil, options, file, message = SPOILED_VIDEO[case]
+    _write_pair(tmp_path, text=SECONDS)
+    if spoil:
+        spoil(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        RecordingFiles(str(tmp_path / "*.mp4"), **options).read("run")
+    assert str(tmp_path / file) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_avi_cut_short_is_refused(tmp_path):
+    _write_pair(tmp_path, ".avi", text=SECONDS)
+    _cut_video(tmp_path / "run.avi")
+    with pytest.raises(ValueError, match=r"run\.avi: must hold the 30 frames"):
+        RecordingFiles(str(tmp_path)).read("run")

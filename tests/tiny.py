@@ -1,0 +1,143 @@
+"""The smallest run that is still the whole thing: tiny recordings, a tiny model."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fmalign_jax import sharding, train_state
+from fmalign_jax.default_config import component, default_config
+
+
+def get_config(folder: str) -> ConfigDict:
+    """Returns the config for commands: --config tests/tiny.py:FOLDER."""
+    return tiny_config(pathlib.Path(folder))
+
+
+def tiny_config(tmp_path: pathlib.Path | None = None) -> ConfigDict:
+    """Returns a config that trains in seconds on recordings below `tmp_path`."""
+    config = default_config()
+    config.batch_size = 8
+    config.log_every_steps = 2
+    config.checkpoint_every_steps = 4
+    config.max_steps = 8
+    config.codebook.codes = 16
+    config.model.width = 16
+    config.model.transformer.layers = 1
+    config.model.transformer.ffn = 32
+    config.model.modalities.video.stem.features = (8, 8)
+    config.model.modalities.video.stem.strides = (4, 1)
+    config.model.modalities.video.specific.features = (8,)
+    config.model.modalities.video.specific.residual = 8
+    config.model.modalities.current.stem.features = (8, 16)
+    config.model.modalities.current.specific.features = 8
+    config.objectives.reconstruction.decoders.video.target_size = 4
+    config.objectives.cross_cpc.width = 16
+    config.objectives.cross_cpc.steps = 2
+    config.optimizer.warmup_steps = 1
+    config.data.tick_s = 1.0
+    config.data.window_ticks = 8
+    config.data.stride_ticks = 4
+    config.data.eval_stride_ticks = 8
+    config.data.samples_per_tick.current = 2
+    config.augment.video.crop = 1
+    if tmp_path is not None:
+        config.data.source = "fmalign_jax.data.recordings.RecordingFiles"
+        config.data.path = str(tmp_path / "raw" / "*.npz")
+        config.data.prepared_dir = str(tmp_path / "prepared")
+        write_recordings(tmp_path / "raw")
+    return config
+
+
+def write_recordings(
+    folder: pathlib.Path, *, recordings: int = 3, seconds: int = 120, seed: int = 0
+) -> None:
+    """Writes recordings of a slow rhythm that frames and current share, once."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    for index in range(recordings):
+        rng = np.random.default_rng([seed, index])
+        state = np.cumsum(rng.normal(size=seconds * 2)) / 5
+        frames = np.clip(
+            100
+            + 80 * np.sin(state[::2, None, None, None])
+            + rng.normal(0, 8, (seconds, 16, 16, 3)),
+            0,
+            255,
+        )
+        amplitude = 1 + 0.5 * np.sin(state)[:, None]
+        np.savez(
+            folder / f"furnace_{index}.npz",
+            frames=frames.astype(np.uint8),
+            frame_t=np.arange(seconds) + 0.5,
+            frame_label=(state[::2] > 0).astype(np.int16),
+            label_names=np.array(["normal", "abnormal"]),
+            sensor=(amplitude * rng.normal(size=(seconds * 2, 3))).astype(np.float32),
+            sensor_t=np.arange(seconds * 2) / 2 + 0.25,
+            channel_names=np.array(["a", "b", "c"]),
+            meta=np.array(json.dumps({"source": "test"})),
+        )
+
+
+def with_text(config: ConfigDict) -> ConfigDict:
+    """Adds a third modality, a sequence of tokens, by configuration alone."""
+    encoders, decoders = "fmalign_jax.models.encoders.", "fmalign_jax.models.decoders."
+    config.model.modalities.text = {
+        "stem": component(encoders + "TokenStem", vocabulary=VOCABULARY, features=16),
+        "pool": None,
+        "specific": component(encoders + "DenseSpecific", features=8),
+    }
+    config.data.samples_per_tick.text = 4
+    terms = config.objectives
+    terms.reconstruction.decoders.text = component(
+        decoders + "TokenDecoder", vocabulary=VOCABULARY, features=16
+    )
+    others = ("video", "current")
+    for table in (terms.commitment.weights, terms.cross_cpc.weights):
+        table.text = dict.fromkeys((*others, "text"), 0.2)
+    for other in others:
+        terms.cross_cpc.weights[other].text = 1.0
+    for term in (terms.code_matching, terms.cross_cpc):
+        term.learns_from.text = dict.fromkeys(others, 1.0)
+    config.codebook.ema_mix = {
+        "video": {"video": 0.8, "current": 0.1, "text": 0.1},
+        "current": {"video": 0.6, "current": 0.3, "text": 0.1},
+        "text": {"video": 0.5, "current": 0.2, "text": 0.3},
+    }
+    return config
+
+
+def random_batch(config: ConfigDict, seed: int = 0) -> dict:
+    """Returns a batch of the shapes a config describes, without any data set."""
+    rng = np.random.default_rng(seed)
+    shape = (config.batch_size, config.data.window_ticks)
+    streams = {
+        "video": rng.integers(0, 256, (*shape, 1, 16, 16, 3)).astype(np.uint8),
+        "current": rng.normal(size=(*shape, 2, 3)).astype(np.float32),
+    }
+    if "text" in config.model.modalities:
+        tokens = rng.integers(0, VOCABULARY, (*shape, 4))
+        streams["text"] = tokens.astype(np.int32)
+    return {
+        "streams": streams,
+        "mask": np.ones(config.batch_size, bool),
+    }
+
+
+VOCABULARY = 20
+
+STATISTICS = {
+    "video": {"mean": np.full(3, 127, np.float32), "std": np.full(3, 74, np.float32)},
+    "current": {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)},
+}
+
+
+def first_state(config: ConfigDict, devices: int = 1):
+    """Returns (learner, mesh, state before the first step) on so many devices."""
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    batch = sharding.place_batch(random_batch(config), mesh)
+    return learner, mesh, train_state.init_state(learner, batch, STATISTICS, mesh)
