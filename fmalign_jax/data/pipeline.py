@@ -174,7 +174,7 @@ def training_batches(
             "seed": seed,
             "batch_size": batch_size,
             "windows": len(index),
-            "windows_crc32": _digest(store, index),
+            "windows_crc32": windows_digest(store, index),
         },
         read_options=grain.ReadOptions(threads, prefetch),
     )
@@ -221,6 +221,15 @@ def assemble(
         recording=recording,
         time_s=index.time_s[windows],
     )
+
+
+def windows_digest(store: RecordingStore, index: WindowIndex) -> int:
+    """Returns a number that changes when the windows or the raw data do."""
+    parts = [store.fingerprint.encode(), index.start.tobytes()]
+    parts += [
+        index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
+    ]
+    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
 
 
 def statistics(
@@ -318,12 +327,3 @@ def _process_rows(batch_size: int, process_index: int, process_count: int) -> sl
         )
     share = batch_size // process_count
     return slice(process_index * share, (process_index + 1) * share)
-
-
-def _digest(store: RecordingStore, index: WindowIndex) -> int:
-    """Returns a number that changes when the windows or the raw data do."""
-    parts = [store.fingerprint.encode(), index.start.tobytes()]
-    parts += [
-        index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
-    ]
-    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
