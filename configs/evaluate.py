@@ -1,0 +1,22 @@
+"""Zero-shot evaluation of a run: a head learnt on one modality, tried on the other.
+
+Command   python -m fmalign_jax.evaluate --config configs/evaluate.py \\
+              --config.checkpoint=RUN
+
+Purpose   What the aligned codes are worth. RUN is the folder of a run, such as
+  runs/pretrain-1a2b3c4d. Without further keys the run's own splits are used; other
+  recordings are given by
+      --config.head_data='labelled/*.npz' --config.test_data='unseen/*.npz'
+
+Expected time   TO BE MEASURED
+
+Result   TO BE MEASURED
+"""
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.default_config import evaluation_config
+
+
+def get_config() -> ConfigDict:
+    return evaluation_config()
