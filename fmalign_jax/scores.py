@@ -101,25 +101,25 @@ def point_metrics(predictions: Predictions) -> dict[str, float | None]:
     counted = from_confusion(
         confusion_matrix(
             predictions.label, predictions.predicted, labels=np.arange(classes)
-        )
+        )[None]
     )
-    areas = {"auroc": np.nan, "auprc": np.nan}
+    values = {name: value.item() for name, value in counted.items()}
+    values |= {"auroc": np.nan, "auprc": np.nan}
     present = np.unique(predictions.label)
     if len(present) > 1:
         ranked = present if classes > 2 else np.array([1])
         hits = [(predictions.label == c, predictions.probability[:, c]) for c in ranked]
-        areas = {
+        values |= {
             "auroc": np.mean([roc_auc_score(*hit) for hit in hits]),
             "auprc": np.mean([average_precision_score(*hit) for hit in hits]),
         }
-    values = counted | areas
     return {name: _number(values[name]) for name in METRICS}
 
 
 def from_confusion(
-    confusion: Int[ndarray, "*n K K"] | Float[ndarray, "*n K K"],
-) -> dict[str, Float[ndarray, "*n"]]:
-    """Returns the metrics that counts decide, for any number of confusion matrices.
+    confusion: Int[ndarray, "n K K"] | Float[ndarray, "n K K"],
+) -> dict[str, Float[ndarray, " n"]]:
+    """Returns the metrics that counts decide, of several confusion matrices.
 
     Args:
       confusion: windows by true class (rows) and predicted class (columns).
@@ -127,22 +127,22 @@ def from_confusion(
     Returns:
       Metrics by name, NaN where undefined.
     """
-    total = confusion.sum(axis=(-2, -1))[..., None]
-    tp = np.diagonal(confusion, axis1=-2, axis2=-1)
-    fn = confusion.sum(axis=-1) - tp
-    fp = confusion.sum(axis=-2) - tp
+    total = confusion.sum(axis=(1, 2))[:, None]
+    tp = np.diagonal(confusion, axis1=1, axis2=2)
+    fn = confusion.sum(axis=2) - tp
+    fp = confusion.sum(axis=1) - tp
     tn = total - tp - fn - fp
     present = tp + fn > 0
-    several = present.sum(axis=-1) > 1
+    several = present.sum(axis=1) > 1
     recall = _ratio(tp, tp + fn)
 
     def averaged(values: ndarray) -> ndarray:
-        if values.shape[-1] == 2:
-            return values[..., 1]
+        if values.shape[1] == 2:
+            return values[:, 1]
         return _mean_where(present, values)
 
     return {
-        "accuracy": _ratio(tp.sum(axis=-1), total[..., 0]),
+        "accuracy": _ratio(tp.sum(axis=1), total[:, 0]),
         "balanced_accuracy": _only(several, _mean_where(present, recall)),
         "f1": _only(several, averaged(_ratio(2 * tp, 2 * tp + fp + fn))),
         "precision": _only(several, averaged(tp / np.maximum(tp + fp, 1))),
@@ -162,7 +162,8 @@ def resampling_units(
     for name, unit in (("recording", recording), ("clip", clip)):
         if len(np.unique(unit)) > 1:
             return name, np.unique(unit, return_inverse=True)[1].astype(np.int64)
-    return "block", np.arange(len(recording)) * BLOCKS // max(1, len(recording))
+    n = len(recording)
+    return "block", np.arange(n) * min(BLOCKS, n) // max(1, n)
 
 
 def by_clip(predictions: Predictions) -> Predictions:
@@ -287,5 +288,5 @@ def _mean_where(chosen: ndarray, values: ndarray) -> ndarray:
     return _ratio(total, chosen.sum(axis=-1))
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
