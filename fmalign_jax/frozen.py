@@ -155,8 +155,13 @@ class Encoder:
         """Returns encoders that were not pre-trained, with a codebook of their own.
 
         The codes are placed on what these encoders make of up to 512 of the windows,
-        spread evenly, as at the start of a run.
+        spread evenly, as at the start of a run. On one device, so that nothing depends
+        on their number.
         """
+        alone = Encoder(
+            self._config, list(self.model.modalities), sharding.one_device_mesh()
+        )
+        statistics = sharding.on_one_device(statistics)
         rows = np.unique(
             np.linspace(0, len(windows) - 1, _CODEBOOK_WINDOWS).astype(np.int64)
         )
@@ -167,7 +172,7 @@ class Encoder:
         params = self.fresh_params(model_key, streams, statistics)
         settings = self._config.codebook
         blank = jnp.zeros((settings.codes, self._config.model.width))
-        seen = self(Frozen(params, blank, statistics), store, some, keep_semantic=True)
+        seen = alone(Frozen(params, blank, statistics), store, some, keep_semantic=True)
         features = [z.reshape(-1, z.shape[-1]) for z in seen.semantic.values()]
         codebook = quantizer.initialise(
             code_key,

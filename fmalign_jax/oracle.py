@@ -99,8 +99,7 @@ def train(
 ) -> Oracle:
     """Trains an encoder and a head together, keeping the best epoch.
 
-    It uses one device: on several, sums over a batch round otherwise and training
-    amplifies that, so that the oracle would depend on their number.
+    On one device, so that the oracle does not depend on their number.
 
     Args:
       split: the head split, all windows labelled.
@@ -116,13 +115,12 @@ def train(
     folds = min(_HELD_OUT, len(np.unique(groups)))
     own, held = next(GroupKFold(folds).split(groups, groups=groups))
     fitted, judged = split.chosen(own), split.chosen(held)
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    encoder = Encoder(config, [modality], mesh)
+    encoder = Encoder(config, [modality], sharding.one_device_mesh())
     network = _Network(
         modality,
         encoder.model,
         PooledLinear(classes, spec.pooling),
-        jax.device_get({m: statistics[m] for m in statistics if m == modality}),
+        sharding.on_one_device({m: s for m, s in statistics.items() if m == modality}),
         {m: s for m, s in config.augment.to_dict().items() if m == modality},
     )
     weights = class_weights(fitted.label, classes, balanced=spec.balanced)
