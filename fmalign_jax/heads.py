@@ -268,7 +268,11 @@ def _trained(
     steps: int,
     batch_size: int,
 ) -> Any:
-    """Returns the parameters after all steps, each on windows drawn at random."""
+    """Returns the parameters after all steps, each on windows drawn at random.
+
+    Gradients are taken window by window and then averaged: a CPU divides one long sum
+    over all of them by its number of threads, and rounds accordingly.
+    """
     init_key, order_key = jax.random.split(key)
     schedule = optax.cosine_decay_schedule(1.0, steps)
     optimizer = optax.chain(
@@ -278,17 +282,18 @@ def _trained(
         optax.scale(-learning_rate),
     )
 
-    def loss(params: Any, rows: Int[Array, " n"]) -> Float[Array, ""]:
-        logits = module.apply({"params": params}, features[rows])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
-        return (losses * weights[labels[rows]]).mean()
+    def loss(params: Any, row: Int[Array, ""]) -> Float[Array, ""]:
+        logits = module.apply({"params": params}, features[row][None])[0]
+        value = optax.softmax_cross_entropy_with_integer_labels(logits, labels[row])
+        return value * weights[labels[row]]
+
+    by_window = jax.vmap(jax.grad(loss), in_axes=(None, 0))
 
     def step(carry: Any, step_key: Key[Array, ""]) -> tuple[Any, None]:
         params, opt_state = carry
         rows = jax.random.randint(step_key, (batch_size,), 0, len(features))
-        updates, opt_state = optimizer.update(
-            jax.grad(loss)(params, rows), opt_state, params
-        )
+        gradients = jax.tree.map(lambda g: g.mean(axis=0), by_window(params, rows))
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), None
 
     params = module.init(init_key, features[:1])["params"]

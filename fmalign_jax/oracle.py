@@ -6,6 +6,7 @@ What a label for every window of the target would buy; zero-shot transfer has no
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, ndarray]
 
 _HELD_OUT = 5  # one part in so many judges the epochs
+_WINDOWS_AT_ONCE = 8  # of a gradient: each takes a copy of the parameters
 _PATIENCE = 2  # epochs without improvement, after which it stops
 
 
@@ -167,19 +169,32 @@ def _start(
 def _make_step(
     network: _Network, optimizer: optax.GradientTransformation, weights: ndarray
 ) -> Callable[..., Any]:
-    """Returns the compiled update (state, key, streams, labels) -> state."""
+    """Returns the compiled update (state, key, streams, labels) -> state.
 
-    def loss(
-        params: Any, key: Key[Array, ""], streams: Any, labels: Int[Array, " B"]
-    ) -> Float[Array, ""]:
-        logits = network.logits(params, streams, key)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return (losses * jnp.asarray(weights)[labels]).mean()
+    Gradients are taken window by window, as for heads, a few windows at a time.
+    """
+
+    def loss(params: Any, window: Any) -> Float[Array, ""]:
+        key, streams, label = window
+        batch = jax.tree.map(lambda x: x[None], streams)
+        logits = network.logits(params, batch, key)[0]
+        value = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return value * jnp.asarray(weights)[label]
 
     @jax.jit
     def step(state: Any, key: Any, streams: Any, labels: Any) -> Any:
         params, opt_state = state
-        gradients = jax.grad(loss)(params, key, streams, labels)
+        windows = (jax.random.split(key, len(labels)), streams, jnp.asarray(labels))
+        portion = math.gcd(len(labels), _WINDOWS_AT_ONCE)
+
+        def add(total: Any, some: Any) -> tuple[Any, None]:
+            gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, some)
+            return jax.tree.map(lambda t, g: t + g.sum(axis=0), total, gradients), None
+
+        portions = jax.tree.map(lambda x: x.reshape(-1, portion, *x.shape[1:]), windows)
+        zero = jax.tree.map(jnp.zeros_like, params)
+        total, _ = jax.lax.scan(add, zero, portions)
+        gradients = jax.tree.map(lambda g: g / len(labels), total)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
