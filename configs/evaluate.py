@@ -8,9 +8,14 @@ Purpose   What the aligned codes are worth. RUN is the folder of a run, such as
   recordings are given by
       --config.head_data='labelled/*.npz' --config.test_data='unseen/*.npz'
 
-Expected time   TO BE MEASURED
+Expected time   On a run of configs/pretrain.py (2167 head windows, 92 validation
+  windows): 50 to 72 s on two CPU cores that several other jobs shared, 40 s of CPU
+  time, random encoders and oracle included.
 
-Result   TO BE MEASURED
+Result   Measured only on a run stopped after 10 steps, to see that it works and how long
+  it takes; its codes are not aligned and its numbers say nothing of the method:
+      balanced accuracy    video -> current 0.34, current -> current 0.74
+  The oracle's is in eval.json beside them.
 """
 
 from ml_collections import ConfigDict
