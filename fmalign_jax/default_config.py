@@ -232,7 +232,7 @@ def evaluation_config() -> ConfigDict:
                 "balanced": False,  # linear: every class weighs the same in the loss
             },
             "random_encoders": True,  # the same head on encoders not pre-trained
-            "oracle_epochs": 5,  # of the target's encoder on its own labels; 0: none
+            "oracle_epochs": 5,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,
         }

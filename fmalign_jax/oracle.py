@@ -33,6 +33,7 @@ Streams = Mapping[str, ndarray]
 
 _HELD_OUT = 5  # one part in so many judges the epochs
 _WINDOWS_AT_ONCE = 8  # of a gradient: each takes a copy of the parameters
+_LEAST_UPDATES = 50  # in an epoch
 _PATIENCE = 2  # epochs without improvement, after which it stops
 
 
@@ -111,7 +112,8 @@ def train(
       statistics: of the inputs, as in the run.
       spec: pooling and class weights of the head.
       classes: K.
-      epochs: at most; it stops after two without improvement on the held-out groups.
+      epochs: at most, of 50 updates or more each; it stops after two without
+        improvement on the held-out groups.
       seed: of parameters, order, dropout and augmentation.
     """
     folds = min(_HELD_OUT, len(np.unique(groups)))
@@ -138,10 +140,12 @@ def train(
     state = (params, optimizer.init(params))
     best, losses = params, []
     for epoch in range(epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(fitted))
-        for start in range(0, len(fitted) - batch_size + 1, batch_size):
+        order = _epoch_order(
+            len(fitted), batch_size, np.random.default_rng([seed, epoch])
+        )
+        for start in range(0, len(order) - batch_size + 1, batch_size):
             rows = order[start : start + batch_size]
-            step_key = jax.random.fold_in(key, epoch * len(fitted) + start)
+            step_key = jax.random.fold_in(key, epoch * len(order) + start)
             streams = _streams(fitted, modality, rows)
             state = step(state, step_key, streams, fitted.label[rows])
         probability = _predict(apply, state[0], judged, modality, config.batch_size)
@@ -154,6 +158,14 @@ def train(
         lambda other: _predict(apply, best, other, modality, config.batch_size),
         [float(loss) for loss in losses],
     )
+
+
+def _epoch_order(
+    windows: int, batch_size: int, rng: np.random.Generator
+) -> Int[ndarray, " n"]:
+    """Returns the windows of an epoch: shuffled, several times over if they are few."""
+    passes = -(-_LEAST_UPDATES // (windows // batch_size))
+    return np.concatenate([rng.permutation(windows) for _ in range(passes)])
 
 
 def _start(
