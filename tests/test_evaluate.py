@@ -380,12 +380,15 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run[0], copy, ignore=shutil.ignore_patterns("evaluation*"))
     opened = restored.open_run(copy, "latest")
-    arrays = list((opened.checkpoints / str(opened.step) / "model").rglob("d/*"))
-    largest = max(arrays, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    with pytest.raises(ValueError, match=r"checkpoint 8 of .*; choose another one"):
+    # As if an array had changed on disk: it no longer has the digest it was saved with.
+    file = opened.checkpoints / str(opened.step) / "digest" / "metadata"
+    digest = json.loads(file.read_text())
+    name = next(key for key in digest["model"] if "kernel" in key)
+    digest["model"][name] = "0" * 16
+    file.write_text(json.dumps(digest))
+    with pytest.raises(
+        ValueError, match=r"checkpoint 8 of .*1 of item 'model'.*choose another"
+    ):
         restored.restore(opened, sharding.make_mesh())
 
 
