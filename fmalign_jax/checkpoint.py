@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint import checkpoint_managers
 
 from fmalign_jax.train_state import TrainState
@@ -176,6 +177,8 @@ class Checkpoints:
         self, step: int, abstract_state: TrainState
     ) -> tuple[TrainState, dict[str, Any]]:
         items = _items(abstract_state)
+        for name in items:
+            _check_readable(self.path(step) / name)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -224,6 +227,7 @@ def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) ->
       DamagedCheckpointError: when the arrays are not those that were saved.
     """
     folder = directory.absolute() / str(step)
+    _check_readable(folder / "model")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         args = _restore_args(abstract_model)
         model = checkpointer.restore(folder / "model", args=args)
@@ -238,6 +242,20 @@ def abstract(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
+
+
+def _check_readable(item: pathlib.Path) -> None:
+    """Reads every array once, one after another, so that damage raises here.
+
+    Orbax asks for all arrays at once. When one fails it stops listening, and each of
+    the others then prints an error of its own from a background thread.
+    """
+    base = {"driver": "ocdbt", "base": f"file://{item}/"}
+    for key in tensorstore.KvStore.open(base).result().list().result():
+        path, _, file = key.decode().rpartition("/")
+        if file == ".zarray":
+            store = {"driver": "zarr", "kvstore": {**base, "path": f"{path}/"}}
+            tensorstore.open(store).result().read().result()
 
 
 def _items(state: TrainState) -> dict[str, dict[str, PyTree]]:
