@@ -32,6 +32,7 @@ def default_config() -> ConfigDict:
     config.score = "cpc_accuracy"  # label-free validation score that picks the best
 
     config.data = data_config()
+    config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
     config.augment = ConfigDict(
         {
             "video": {"flip": 0.5, "crop": 4, "brightness": 0.2},
@@ -82,6 +83,9 @@ def data_config() -> ConfigDict:
                 "validation_recordings": (),  # by name (* allowed), not share
                 "test_recordings": (),
             },
+            # "recording": the windows of a batch come from one recording, so that the
+            # contrast between them cannot be won by telling the recordings apart.
+            "batch_from": "all",
             "read_threads": 2,
             "prefetch_batches": 2,
         }

@@ -25,6 +25,7 @@ from fmalign_jax import command, prepare, reporting, sharding, train_step
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.interruption import Interruption
 from fmalign_jax.models import quantizer
@@ -104,7 +105,9 @@ def load_data(config: ConfigDict) -> Data:
     """Opens the data set (prepared when absent) and cuts it into windows."""
     store = prepare.prepare(config)
     windows = prepare.make_windows(store, config)
-    steps_per_epoch = len(windows["train"]) // config.batch_size
+    steps_per_epoch = pipeline.batches_per_epoch(
+        windows["train"], config.batch_size, config.data.batch_from
+    )
     planned = round(config.epochs * steps_per_epoch)
     steps = min(planned, config.max_steps) if config.max_steps else planned
     return Data(store, windows, steps_per_epoch, planned, steps)
@@ -119,6 +122,7 @@ def training_batches(
         data.windows["train"],
         batch_size=config.batch_size,
         seed=seed,
+        batch_from=config.data.batch_from,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.read_threads,
@@ -132,7 +136,7 @@ def first_state(learner: Learner, data: Data, mesh: Mesh) -> TrainState:
     Codes and shapes come from one shuffled batch, drawn apart from the training ones.
     """
     config = learner.config
-    statistics = pipeline.statistics(
+    statistics = channel_statistics(
         data.store, data.windows["train"], list(config.model.modalities)
     )
     with closing(training_batches(data, config, seed=config.seed + 1)) as batches:

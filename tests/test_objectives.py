@@ -22,6 +22,7 @@ from fmalign_jax.objectives.commitment import Commitment
 from fmalign_jax.objectives.cross_cpc import CrossCpc
 from fmalign_jax.objectives.cwcl import Cwcl
 from fmalign_jax.objectives.reconstruction import Reconstruction
+from fmalign_jax.objectives.self_contrast import SelfContrast
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.objectives.triplet import Triplet
 
@@ -56,6 +57,10 @@ TERMS = {
     },
     "club": {"name": FOLDER + "club.Club", "hidden": (8, 8)},
     "cwcl": {"name": FOLDER + "cwcl.Cwcl", "stronger": "video", "weaker": "current"},
+    "self_contrast": {
+        "name": FOLDER + "self_contrast.SelfContrast",
+        "second_views": ("current",),
+    },
     "triplet": {
         "name": FOLDER + "triplet.Triplet",
         "anchor": "video",
@@ -89,6 +94,7 @@ def make_features(
         quantized=vectors,
         embeddings=embeddings,
         mask=jnp.ones(batch, bool) if mask is None else jnp.asarray(mask),
+        second_view=normal(batch, ticks, semantic[modalities[0]].shape[-1]),
     )
 
 
@@ -583,3 +589,47 @@ def test_eight_devices_give_what_one_gives():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5), one, eight
     )
+
+
+# --- self contrast ------------------------------------------------------------------
+
+
+def test_self_contrast_tells_a_window_from_others_by_its_second_view():
+    features = make_features(batch=4, mask=[True, True, True, False])
+    loss, metrics = SelfContrast(second_views=TWO).apply({}, features, train=True)
+    expected, correct = np.zeros(4), {}
+    for m in TWO:
+        a, b = (
+            np.array(views[m])[:3].mean(axis=1)
+            for views in (features.semantic, features.second_view)
+        )
+        a, b = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
+        logits = a @ b.T / 0.1
+        for matrix in (logits, logits.T):
+            log_softmax = matrix - np.log(np.exp(matrix).sum(axis=1, keepdims=True))
+            expected[:3] -= np.diag(log_softmax) / 2
+        correct[m] = logits.argmax(axis=1) == np.arange(3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    for m in TWO:
+        np.testing.assert_array_equal(metrics[f"self_accuracy/{m}"][:3], correct[m])
+
+
+def test_self_contrast_reaches_both_views_of_its_modality_alone():
+    assert reached(
+        SelfContrast(second_views=("current",)), make_features(), train=True
+    ) == {"semantic/current", "second_view/current"}
+
+
+def test_self_contrast_is_silent_in_evaluation():
+    features = make_features()
+    loss, metrics = SelfContrast(second_views=TWO).apply({}, features, train=False)
+    np.testing.assert_array_equal(loss, np.zeros(len(features.mask)))
+    assert metrics == {}
+
+
+def test_an_objective_says_of_which_modalities_it_needs_a_second_view():
+    assert Objectives(terms=TERMS).second_views == ("current",)
+    without = {k: v for k, v in TERMS.items() if k != "self_contrast"}
+    assert Objectives(terms=without).second_views == ()
+    with pytest.raises(ValueError, match="second_views may name only"):
+        SelfContrast(second_views=("audio",)).apply({}, make_features(), train=True)
