@@ -71,12 +71,12 @@ def make_windows(
     split = alignment.SplitSpec(
         **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
     )
-    timelines = store.timelines()
-    training, evaluation = (
-        alignment.build_index(timelines, window_spec(data, stride_ticks=stride), split)
-        for stride in (data.stride_ticks, data.eval_stride_ticks)
+    return alignment.build_index(
+        store.timelines(),
+        window_spec(data, stride_ticks=data.stride_ticks),
+        split,
+        evaluation_stride_ticks=data.eval_stride_ticks,
     )
-    return {**evaluation, "train": training["train"]}
 
 
 def main(config: ConfigDict) -> None:
