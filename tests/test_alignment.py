@@ -310,6 +310,12 @@ def test_labels_come_from_another_stream_where_the_reference_has_none():
     assert (build_index([regular(9)], spec(4), NO_SPLIT)["train"].label(0) == -1).all()
 
 
+def test_class_numbers_may_be_large():
+    label = np.where(np.arange(20) < 10, 2**31 - 1, 20240419)
+    index = build_index([regular(20, label=label)], spec(4), NO_SPLIT)["train"]
+    assert index.label(8).tolist() == [2**31 - 1] * 2 + [20240419] * 2
+
+
 def test_a_clip_becomes_one_window_of_equal_segments():
     clip = np.repeat([0, 1], [30, 50])
     time_s = np.concatenate([np.arange(30) / 10, 20 + np.arange(50) / 10])
@@ -543,8 +549,9 @@ def test_shared_samples_are_found_in_any_stream():
         (
             WindowSpec(samples_per_tick={"video": 1, "text": 1}, window_ticks=5),
             NO_SPLIT,
-            r"must have the streams.*'r00'",
+            r"must have the streams.*'r00'.*\['text'\] out of data.samples_per_tick",
         ),
+        (spec(5, tick_s=1e-9), NO_SPLIT, r"got 1e\+11 of tick_s=1e-09 in 100 s"),
     ],
 )
 def test_what_cannot_work_says_why_and_what_to_do(window, split, message):
