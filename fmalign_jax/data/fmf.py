@@ -177,6 +177,7 @@ class BenchmarkDirectory:
             },
             label_names=LABEL_NAMES,
             partition=partition,
+            file=str(files["video"]),
             provenance=json.dumps(
                 {
                     "layout": "FMF-Benchmark V2",

@@ -55,6 +55,7 @@ def read_npz(path: pathlib.Path) -> Recording:
         clip_names=tuple(_strings(arrays, "clip_names")),
         partition=_partition(arrays, path),
         provenance="".join(_strings(arrays, "meta")),
+        file=str(path),
     )
     sources = {name: f"{path}, key {_keys(name)[0]!r}" for name in names}
     check_recording(recording, path, sources=sources)

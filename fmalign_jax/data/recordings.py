@@ -191,6 +191,7 @@ class RecordingFiles:
             },
             label_names=self._label_names,
             provenance=json.dumps({"video": path.name, "table": table.path.name}),
+            file=str(path),
         )
         sources = {"video": str(path), "current": str(table.path)}
         check_recording(recording, path, sources=sources)
