@@ -155,7 +155,12 @@ def _write_long(root: pathlib.Path, *, frame_s: int, current_s: int) -> None:
 
 @pytest.mark.parametrize(
     ("frame_s", "current_s", "file"),
-    [(200, 150, "currents"), (150, 200, "videos"), (1200, 1070, "currents")],
+    [
+        (200, 150, "currents"),
+        (200, 50, "currents"),
+        (150, 200, "videos"),
+        (1200, 1070, "currents"),
+    ],
 )
 def test_a_stream_that_ends_well_before_the_other_is_refused(
     tmp_path, frame_s, current_s, file
@@ -387,6 +392,11 @@ SPOILED = {
         lambda f: (f / "train.json").write_text(f'{{"{NAME}.mat": [0.5]}}'),
         "train.json",
         "frame indices from 0 on",
+    ),
+    "split of lists": (
+        lambda f: (f / "train.json").write_text(f'{{"{NAME}.mat": [[1, 2], [3]]}}'),
+        "train.json",
+        "must have a list of frame indices from 0 on",
     ),
     "split cut short": (
         lambda f: (f / "train.json").write_text('{"a'),

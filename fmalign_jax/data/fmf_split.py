@@ -54,8 +54,11 @@ class Split:
 
     def _indices(self, part: str, video: str, frames: int) -> Int[np.ndarray, "n"]:
         path = self.folder / f"{part}.json"
-        index = np.asarray(self.entries[part].get(video, []))
-        if index.size == 0:
+        try:
+            index = np.asarray(self.entries[part].get(video, []))
+        except ValueError:  # lists of lists
+            index = np.zeros((0, 0))
+        if index.shape == (0,):
             return np.zeros(0, int)
         if index.ndim != 1 or index.dtype.kind != "i" or index.min() < 0:
             raise ValueError(
