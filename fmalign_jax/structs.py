@@ -69,6 +69,7 @@ class Recording:
         recording's clock: ``{"train": ((0.0, 400.0),), "test": ((440.0, 840.0),)}``.
         Empty when the data came without.
       provenance: where the recording came from, one line or a JSON string.
+      file: the file it was read from, named in errors; empty if there is none.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Recording:
         default_factory=dict
     )
     provenance: str = ""
+    file: str = ""
 
 
 class StreamStatistics(TypedDict):
