@@ -16,7 +16,7 @@ FLOORS = [
     ["metrics"],
     ["inputs", "sharding"],
     ["train_state"],
-    ["train_step"],
+    ["train_step", "integrity"],
     ["checkpoint", "interruption", "reporting", "run_directory"],
     ["command"],
     ["prepare"],
