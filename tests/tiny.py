@@ -124,6 +124,8 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict:
     return {
         "streams": streams,
         "mask": np.ones(config.batch_size, bool),
+        "recording": np.arange(config.batch_size, dtype=np.int32) % 2,
+        "time_s": 10.0 * np.arange(config.batch_size),
     }
 
 
