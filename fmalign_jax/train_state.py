@@ -74,28 +74,25 @@ def make_schedule(
     A linear warm-up to `learning_rate`, then "constant", "cosine" (to zero at `steps`)
     or "halving" at each epoch of `halve_at_epochs` (the paper's).
     """
-    warmup = config.warmup_steps
+    rate, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "constant":
-        return optax.warmup_constant_schedule(0.0, config.learning_rate, warmup)
-    if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            0.0, config.learning_rate, warmup, max(steps, warmup + 1)
-        )
-    if config.schedule == "halving":
+        after = optax.constant_schedule(rate)
+    elif config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(rate, max(steps - warmup, 1))
+    elif config.schedule == "halving":
         halvings = {
             round(epoch * steps_per_epoch) - warmup: 0.5
             for epoch in config.halve_at_epochs
         }
-        return optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, config.learning_rate, warmup),
-                optax.piecewise_constant_schedule(config.learning_rate, halvings),
-            ],
-            [warmup],
+        after = optax.piecewise_constant_schedule(rate, halvings)
+    else:
+        raise ValueError(
+            "optimizer.schedule must be 'constant', 'cosine' or 'halving'; got "
+            f"{config.schedule!r}; correct the config"
         )
-    raise ValueError(
-        "optimizer.schedule must be 'constant', 'cosine' or 'halving'; got "
-        f"{config.schedule!r}; correct the config"
+    # Not optax's own warm-ups: without steps, one of them stays at 0 for ever.
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, rate, warmup), after], [warmup]
     )
 
 
