@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pathlib
 from types import TracebackType
 from typing import Any
@@ -118,8 +119,14 @@ class Checkpoints:
           score: validation score of this state, if one was just measured.
 
         Raises:
-          ValueError: when there is already a checkpoint of this or a later step.
+          ValueError: when there is already a checkpoint of this or a later step, or the
+            score is not finite.
         """
+        if score is not None and not math.isfinite(score):
+            raise ValueError(
+                "a score must be finite, or the best checkpoint could not be told; got "
+                f"{score}; validate again or save without one"
+            )
         step = int(state.step)
         items = _items(state)
         digest = {name: integrity.digests(tree) for name, tree in items.items()}

@@ -247,6 +247,14 @@ def test_a_damaged_score_costs_the_score_alone(tmp_path, setup, content, caplog)
     assert "its score is lost" in caplog.text
 
 
+def test_a_score_that_is_not_finite_costs_no_checkpoint(tmp_path, setup):
+    _, _, state = setup
+    with pytest.raises(ValueError, match="a score must be finite"):
+        _save(tmp_path / "c", state, [1, 2, 3], scores=[0.5, float("nan"), 0.3])
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best_step() == 1
+
+
 def test_a_save_out_of_order_is_refused(tmp_path, setup):
     _, _, state = setup
     _save(tmp_path / "c", state, [8])
