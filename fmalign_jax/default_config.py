@@ -29,7 +29,8 @@ def default_config() -> ConfigDict:
     config.log_every_steps = 10
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
-    config.score = "cpc_accuracy"  # label-free validation score that picks the best
+    # Label-free validation score that picks the best; "-loss": lower is better.
+    config.score = "cpc_accuracy"
 
     config.data = data_config()
     config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
@@ -49,6 +50,7 @@ def default_config() -> ConfigDict:
             "warmup_steps": 50,
             "halve_at_epochs": (10, 20, 30),
             "clip_norm": 0.5,
+            "epsilon": 1e-8,  # of both Adams
             "critic_learning_rate": 1e-3,
             "critic_steps": 5,  # likelihood steps of the critics in every step
         }

@@ -55,7 +55,8 @@ def augment(
         AUGMENTATIONS; a strength of 0 switches it off.
 
     Raises:
-      ValueError: when a setting names an unknown modality or augmentation.
+      ValueError: when a setting names an unknown modality or augmentation, or one for
+        frames where there are none.
     """
     for name, strengths in settings.items():
         unknown = sorted(set(strengths) - set(AUGMENTATIONS))
@@ -71,6 +72,7 @@ def augment(
         for index, (operation, apply) in enumerate(AUGMENTATIONS.items()):
             strength = settings[name].get(operation, 0)
             if strength:
+                _check_frames(operation, name, augmented[name])
                 operation_key = jax.random.fold_in(modality_key, index)
                 augmented[name] = apply(operation_key, augmented[name], float(strength))
     return augmented
@@ -120,6 +122,14 @@ def _resample(
     share = (position - before)[..., None]
     after = jnp.minimum(before + 1, t * r - 1)
     return (at(before) * (1 - share) + at(after) * share).reshape(values.shape)
+
+
+def _check_frames(operation: str, modality: str, values: Array) -> None:
+    if operation in FRAMES_ONLY and values.ndim != 6:
+        raise ValueError(
+            f"{operation} is for frames [B, T, R, H, W, C]; got {modality!r} with "
+            f"{values.shape}; take augment.{modality}.{operation} out of the config"
+        )
 
 
 def _per_window(draws: Shaped[Array, " B"], like: Array) -> Array:
@@ -202,3 +212,5 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "mask": _mask,
 }
 """Augmentations by their name in a config, in the order in which they are applied."""
+
+FRAMES_ONLY = ("flip", "crop")

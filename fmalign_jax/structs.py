@@ -99,7 +99,8 @@ class Batch(TypedDict):
       label: int32 [B, T], class of each tick of the reference stream, -1 unknown.
       mask: bool [B], False for rows that only pad the last evaluation batch.
       recording: int32 [B], position of the recording in the data set.
-      time_s: float64 [B] (float32 on the device), centre of the reference window.
+      time_s: float64 [B], centre of the reference window; on the device float32
+        [B, 2], two numbers whose sum it is.
     """
 
     streams: dict[str, Any]

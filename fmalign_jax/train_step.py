@@ -28,7 +28,7 @@ from fmalign_jax import sharding
 from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.train_state import Learner, TrainState
+from fmalign_jax.train_state import Learner, TrainState, encode
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
@@ -81,11 +81,12 @@ def _train_step(
     revive_key = keys.pop("revive")
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
-        features: Any = learner.model.apply(
-            {"params": params["model"]},
-            inputs,
+        features = encode(
+            learner,
+            params["model"],
             state.codebook,
-            batch["mask"],
+            inputs,
+            batch,
             train=True,
             rngs=keys,
         )
@@ -212,12 +213,8 @@ def _update_codebook(
 
 def _eval_step(learner: Learner, state: TrainState, batch: Batch) -> Metrics:
     inputs = inputs_lib.normalise(batch["streams"], state.statistics)
-    features: Any = learner.model.apply(
-        {"params": state.params["model"]},
-        inputs,
-        state.codebook,
-        batch["mask"],
-        train=False,
+    features = encode(
+        learner, state.params["model"], state.codebook, inputs, batch, train=False
     )
     terms, term_metrics = learner.objectives.apply(
         {"params": state.params["objectives"] | state.critic_params},

@@ -97,6 +97,12 @@ def test_augmentation_depends_on_the_key_alone_and_zero_means_off():
     np.testing.assert_array_equal(_augment("jitter", 0, frames), frames)
 
 
+@pytest.mark.parametrize("operation", ["flip", "crop"])
+def test_what_is_for_frames_is_refused_elsewhere(operation):
+    with pytest.raises(ValueError, match=rf"{operation} is for frames .* 'm' with"):
+        _augment(operation, 1, jnp.ones((4, 5, 6, 3)))
+
+
 @pytest.mark.parametrize("settings", [{"m": {"flop": 1.0}}, {"video": {"flip": 0.5}}])
 def test_unknown_names_are_refused(settings):
     with pytest.raises(ValueError, match="must name a modality"):

@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fmalign_jax import losses
+from fmalign_jax import losses, sharding
 from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork
 from fmalign_jax.objectives.club import Club
@@ -65,6 +65,7 @@ TERMS = {
         "name": FOLDER + "triplet.Triplet",
         "anchor": "video",
         "positive": "current",
+        "min_gap_s": 20.0,
     },
 }
 
@@ -95,6 +96,8 @@ def make_features(
         embeddings=embeddings,
         mask=jnp.ones(batch, bool) if mask is None else jnp.asarray(mask),
         second_view=normal(batch, ticks, semantic[modalities[0]].shape[-1]),
+        recording=jnp.arange(batch) % 2,
+        time_s=jnp.stack([15.0 * jnp.arange(batch), jnp.zeros(batch)], axis=-1),
     )
 
 
@@ -202,7 +205,7 @@ def test_commitment_reaches_the_learners_features_alone():
         CrossCpc(weights={"sound": {"video": 1.0}}),
         CrossCpc(weights=ALL_PAIRS, learns_from={"video": {"sound": 1.0}}),
         Cwcl(stronger="video", weaker="sound"),
-        Triplet(anchor="sound", positive="video"),
+        Triplet(anchor="sound", positive="video", min_gap_s=0.0),
         Reconstruction(decoders={"sound": DECODER}),
     ],
 )
@@ -249,7 +252,7 @@ def test_code_matching_prefers_partners_on_the_same_codes():
     [
         lambda table: CodeMatching(learns_from=table),
         lambda table: Cwcl("video", "current", learns_from=table),
-        lambda table: Triplet("video", "current", margin=2.0, learns_from=table),
+        lambda table: Triplet("video", "current", 0.0, margin=2.0, learns_from=table),
         lambda table: CrossCpc(
             {m: {o: 1.0 for o in TWO if o != m} for m in TWO},
             steps=2,
@@ -394,6 +397,9 @@ def test_club_evaluates_all_pairs_without_randomness(variance):
     parts = [metrics[f"club_bound/{m}"] for m in TWO]
     np.testing.assert_allclose(bound, parts[0] + parts[1], rtol=1e-5)
     assert (bound < 0).any()  # an unfitted critic; not clamped
+    sampled, parts = term.apply(variables, features, train=True, rngs=rngs())
+    assert (sampled < 0).any()
+    assert all((part < 0).any() for part in parts.values())
 
 
 def test_club_in_training_draws_other_windows():
@@ -450,13 +456,58 @@ def test_cwcl_weighs_by_the_stronger_and_contrasts_both_ways():
 
 def test_triplet_reports_the_active_fraction():
     features = make_features()
-    loss, metrics = Triplet("video", "current").apply({}, features, train=True)
+    loss, metrics = Triplet("video", "current", min_gap_s=0.0).apply(
+        {}, features, train=True
+    )
     np.testing.assert_array_equal(metrics["triplet_active"], loss > 0)
     near = jnp.tile(jnp.eye(5, 6)[:, None], (1, 7, 1))
     aligned = dataclasses.replace(features, semantic=dict.fromkeys(TWO, near))
-    loss, metrics = Triplet("video", "current").apply({}, aligned, train=True)
+    loss, metrics = Triplet("video", "current", min_gap_s=0.0).apply(
+        {}, aligned, train=True
+    )
     assert not np.any(loss)
     assert not np.any(metrics["triplet_active"])
+
+
+def _far_apart(time_s, recording, min_gap_s):
+    """Which windows may serve as negatives, seen by which features get a gradient."""
+    count = len(time_s)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    placed = sharding.place_batch({"time_s": np.asarray(time_s, np.float64)}, mesh)
+    features = dataclasses.replace(
+        make_features(batch=count),
+        recording=jnp.asarray(recording),
+        time_s=placed["time_s"],
+    )
+    term = Triplet("video", "current", min_gap_s=min_gap_s, margin=8.0)
+    used = np.zeros((count, count), bool)
+    for other in range(count):  # all but two masked: is one the other's negative?
+        for own in set(range(count)) - {other}:
+            mask = jnp.zeros(count, bool).at[jnp.array([own, other])].set(True)
+            pair = dataclasses.replace(features, mask=mask)
+            loss, _ = term.apply({}, pair, train=True)
+            used[own, other] = loss[own] > 0
+    return used
+
+
+@pytest.mark.parametrize("origin_s", [0.0, 1.7e9])
+def test_negatives_of_one_recording_are_a_lead_apart(origin_s):
+    # Three windows of one recording at 0, 240 and 250.08 s, one of another at 0 s.
+    time_s = origin_s + np.array([0.0, 240.0, 250.08, 0.0])
+    recording = np.array([3, 3, 3, 5])
+    used = _far_apart(time_s, recording, 240.0)
+    expected = ~np.eye(4, dtype=bool)
+    expected[1, 2] = expected[2, 1] = False
+    np.testing.assert_array_equal(used, expected)
+    wider = _far_apart(time_s, recording, 250.04)
+    expected[0, 1] = expected[1, 0] = False
+    np.testing.assert_array_equal(wider, expected)
+
+
+def test_a_triplet_needs_to_know_when_its_windows_were():
+    features = dataclasses.replace(make_features(), time_s=None)
+    with pytest.raises(ValueError, match="when its windows were"):
+        Triplet("video", "current", min_gap_s=1.0).apply({}, features, train=True)
 
 
 # --- all of them ------------------------------------------------------------------

@@ -40,6 +40,9 @@ class Features:
       quantized: by modality [B, T, D], e_c with the gradient of the semantic features.
       embeddings: [M, D], the codebook as it was read, without gradient.
       mask: bool [B], False for rows that only pad a batch.
+      recording: int32 [B], which recording each window is of.
+      time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
+        recording's clock. Both are None where the model alone is used.
       second_view: by modality [B, T, D], semantic features of the same windows under
         another augmentation; of the modalities that an objective asks for, in training
         only.
@@ -54,6 +57,8 @@ class Features:
     quantized: dict[str, Float[Array, "B T D"]]
     embeddings: Float[Array, "M D"]
     mask: Bool[Array, " B"]
+    recording: Int[Array, " B"] | None = None
+    time_s: Float[Array, "B 2"] | None = None
     second_view: dict[str, Float[Array, "B T D"]] = flax.struct.field(
         default_factory=dict
     )
