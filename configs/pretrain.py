@@ -108,4 +108,5 @@ def fmf(config: ConfigDict) -> None:
     config.data.options = ConfigDict({"max_frame_rate_hz": 5.0})
     config.data.split.by = "given"
     config.data.split.validation = 0.1
+    config.data.eval_stride_ticks = 10  # the blocks for validation are short
     config.batch_size = 64

@@ -5,7 +5,7 @@ Command   python -m fmalign_jax.train --config configs/recordings.py[:clips] \\
 
 Variants
   sliding   the default: windows of `window_ticks` ticks slide over recordings or clips
-  clips     each clip is one window of `window_ticks` equal ticks
+  clips     each clip is one window of `window_ticks` equal ticks; the sensor teaches
 
 Purpose   Set tick_s and samples_per_tick to the rates of your sensor, and lead_s to the
   lead of the sensor over the video, 0 when they show the same thing at the same time.
@@ -21,6 +21,20 @@ Result   On UTD-MHAD (depth video and a motion sensor; three people train, one
       token agreement      0.10 (0.13 at step 608)
   In training the accuracy between the two reaches 0.39 and the token agreement 0.33,
   with 120 codes used by both: three people are few to learn from.
+
+  `clips` on UTD-MHAD, 27 actions: s1-s4 train, s5 and s6 never seen; 600 steps in 931 s
+  on two CPU cores that other jobs shared, one seed, validated only at the end. Logistic
+  regression on a clip's mean code vectors of the video, applied to those of the sensor:
+                          s5 (validation)   s6 (test)     chance 0.037
+      video -> sensor     0.71              0.69
+      sensor -> sensor    0.70              0.72
+      sensor -> video     0.40              0.40
+      video -> video      0.37              0.44
+  Before this recipe (each learns from the other, no self contrast, weak augmentation;
+  520 steps at batch 32) video -> sensor was 0.38 on s5 and 0.40 on s6. Validation
+  perplexity 12 for the video, 43 for the sensor; CPC accuracy between the two 0.12
+  (batches of 64: chance 0.02), token agreement 0.07. Which part of the recipe gives
+  how much was not measured.
 """
 
 from ml_collections import ConfigDict
@@ -71,3 +85,42 @@ def learn_from_each_other(config: ConfigDict) -> None:
 
 def clips(config: ConfigDict) -> None:
     config.data.windows = "clip"
+    config.data.window_ticks = 16
+    config.data.samples_per_tick.current = 8
+    config.batch_size = 64
+    config.epochs = 100.0
+    config.eval_every_epochs = 10.0
+    config.optimizer.clip_norm = 1.0
+    config.time_warp = ConfigDict({"stretch": 0.15, "shift": 0.05})
+    config.augment = ConfigDict(
+        {
+            # No flip: it would turn a left hand into a right one.
+            "video": {"crop": 4, "brightness": 0.15, "scale": 0.1},
+            "current": {"scale": 0.1, "mix": 0.1, "offset": 0.1, "jitter": 0.05},
+        }
+    )
+    the_sensor_teaches(config)
+
+
+def the_sensor_teaches(config: ConfigDict) -> None:
+    """The sensor carries over to people never seen, and the video follows it.
+
+    The sensor learns from itself alone, by what its augmentations leave unchanged.
+    """
+    for term in ("code_matching", "cross_cpc", "window_contrast"):
+        config.objectives[term].learns_from = {"video": {"current": 1.0}}
+    config.objectives.window_contrast.stronger = "current"
+    config.objectives.window_contrast.weaker = "video"
+    config.objectives.self_contrast = component(
+        "fmalign_jax.objectives.self_contrast.SelfContrast",
+        weight=1.0,
+        second_views=("current",),
+    )
+    config.objectives.commitment.weights = {
+        "video": {"video": 0.25, "current": 0.25},
+        "current": {"current": 0.25},
+    }
+    config.codebook.ema_mix = {
+        "video": {"video": 0.3, "current": 0.7},
+        "current": {"current": 1.0},
+    }

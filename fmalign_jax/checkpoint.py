@@ -2,27 +2,27 @@
 
 A checkpoint of step N holds five items: `model` (encoders, codebook and input
 statistics: all that evaluation needs), `optim` (the rest of the train state), `data`
-(position of the data iterator), `config`, and `digest` (a hash per array and of
-`data`). Orbax writes to a temporary folder and renames it, so a killed save leaves the
-checkpoint before it intact; a flipped byte it does not notice, hence the digests.
+(position of the data iterator), `config`, and `digest` (of every array, of `data` and
+of `config`). Orbax writes to a temporary folder and renames it, so a killed save leaves
+the checkpoint before it intact; a flipped byte it does not notice, hence the digests.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
+import math
 import pathlib
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from fmalign_jax import integrity
+from fmalign_jax.integrity import DamagedCheckpointError
 from fmalign_jax.models.quantizer import Codebook
 from fmalign_jax.train_state import TrainState
 
@@ -30,10 +30,6 @@ SCORE = "score"
 """Name of the validation score (higher is better) by which the best is chosen."""
 
 PyTree = Any
-
-
-class DamagedCheckpointError(ValueError):
-    """A checkpoint whose content is not what was saved."""
 
 
 class Checkpoints:
@@ -47,6 +43,9 @@ class Checkpoints:
           keep_latest: how many of the latest checkpoints to keep beside the best.
         """
         self._directory = directory.absolute()
+        if jax.process_index() == 0:
+            integrity.drop_unreadable_scores(self._directory, SCORE)
+        multihost_utils.sync_global_devices("scores checked")
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_latest),
@@ -119,12 +118,23 @@ class Checkpoints:
           data: state of the data iterator BEFORE the next batch is drawn.
           config: the run's config, for evaluation.
           score: validation score of this state, if one was just measured.
+
+        Raises:
+          ValueError: when there is already a checkpoint of this or a later step, or the
+            score is not finite.
         """
+        if score is not None and not math.isfinite(score):
+            raise ValueError(
+                "a score must be finite, or the best checkpoint could not be told; got "
+                f"{score}; validate again or save without one"
+            )
+        step = int(state.step)
         items = _items(state)
-        digest = {name: _digests(tree) for name, tree in items.items()}
-        digest["data"] = {"": _json_digest(data)}
-        self._manager.save(
-            int(state.step),
+        digest = {name: integrity.digests(tree) for name, tree in items.items()}
+        for name, value in (("data", data), ("config", config)):
+            digest[name] = {"": integrity.json_digest(value)}
+        saved = self._manager.save(
+            step,
             args=ocp.args.Composite(
                 model=ocp.args.PyTreeSave(items["model"]),
                 optim=ocp.args.PyTreeSave(items["optim"]),
@@ -134,14 +144,20 @@ class Checkpoints:
             ),
             metrics=None if score is None else {SCORE: score},
         )
+        if not saved:
+            raise ValueError(
+                "checkpoints are saved in the order of their steps, each once; got "
+                f"step {step} in {self._directory}, which holds {self.steps()}; choose "
+                "another --workdir"
+            )
 
     def restore_latest(
         self, abstract_state: TrainState
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restores the newest undamaged checkpoint.
 
-        Damaged ones on the way are reported and moved aside, so that the run can
-        write those steps again.
+        Damaged ones on the way are reported and, once an older one is restored, moved
+        aside, so that the run can write those steps again.
 
         Args:
           abstract_state: shapes, dtypes and shardings (jax.ShapeDtypeStruct) of the
@@ -152,20 +168,25 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpointError: when there are checkpoints but all are damaged.
+          MismatchedCheckpointError: when the newest whole one is of another model.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged: list[int] = []
+        for step in reversed(self.steps()):
             try:
-                return self._restore(step, abstract_state)
+                restored = self._restore(step, abstract_state)
             except Exception as error:  # Orbax raises bare ones on unreadable arrays
-                reason = str(error).strip().splitlines()[0][:200]
-                logging.warning("checkpoint %d is damaged: %s", step, reason)
-                self._set_aside(step)
-        if steps:
+                if not integrity.is_damage(error):
+                    raise
+                logging.warning("checkpoint %d is damaged: %s", step, _reason(error))
+                damaged.append(step)
+            else:
+                self._set_aside(damaged)
+                return restored
+        if damaged:
             raise DamagedCheckpointError(
                 f"a run resumes from an undamaged checkpoint; of {self._directory} all "
-                f"({', '.join(map(str, steps))}) are damaged and were moved to "
-                f"{self._damaged_directory()}; start again with another --workdir"
+                f"({', '.join(map(str, reversed(damaged)))}) are damaged; they were "
+                "left in place: restore a copy, or start again with another --workdir"
             )
         return None
 
@@ -177,19 +198,21 @@ class Checkpoints:
         self, step: int, abstract_state: TrainState
     ) -> tuple[TrainState, dict[str, Any]]:
         items = _items(abstract_state)
+        saved = self._restore_json(step, "digest")["digest"]
+        for name, target in items.items():
+            integrity.check_fits(name, target, saved[name])
+            integrity.check_readable(self.path(step) / name)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                model=_restore_args(items["model"]),
-                optim=_restore_args(items["optim"]),
-                data=ocp.args.JsonRestore(),
-                digest=ocp.args.JsonRestore(),
+                model=_restore_args(items["model"]), optim=_restore_args(items["optim"])
             ),
         )
-        saved = restored["digest"]
         for name in items:
-            _compare(name, _digests(restored[name]), saved[name])
-        _compare("data", {"": _json_digest(restored["data"])}, saved["data"])
+            integrity.compare(name, integrity.digests(restored[name]), saved[name])
+        values = self._restore_json(step, "data", "config")
+        for name, value in values.items():
+            integrity.compare(name, {"": integrity.json_digest(value)}, saved[name])
         model, optim = restored["model"], restored["optim"]
         state = dataclasses.replace(
             abstract_state,
@@ -198,17 +221,23 @@ class Checkpoints:
             statistics=model["statistics"],
             **optim,
         )
-        return state, restored["data"]
+        return state, values["data"]
 
-    def _damaged_directory(self) -> pathlib.Path:
-        return self._directory.with_name("damaged_checkpoints")
+    def _restore_json(self, step: int, *names: str) -> dict[str, Any]:
+        args = {name: ocp.args.JsonRestore() for name in names}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return {name: restored[name] for name in names}
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, steps: list[int]) -> None:
+        if not steps:
+            return
         if jax.process_index() == 0:
-            target = self._damaged_directory()
+            target = self._directory.with_name("damaged_checkpoints")
             target.mkdir(exist_ok=True)
-            count = len(list(target.iterdir()))
-            self.path(step).rename(target / f"{step}-{count}")
+            for step in steps:
+                count = len(list(target.iterdir()))
+                self.path(step).rename(target / f"{step}-{count}")
+        multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager.reload()
 
 
@@ -223,14 +252,17 @@ def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) ->
 
     Raises:
       DamagedCheckpointError: when the arrays are not those that were saved.
+      MismatchedCheckpointError: when they are those of another model.
     """
     folder = directory.absolute() / str(step)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        saved = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
+    integrity.check_fits("model", abstract_model, saved["model"])
+    integrity.check_readable(folder / "model")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         args = _restore_args(abstract_model)
         model = checkpointer.restore(folder / "model", args=args)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        saved = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
-    _compare("model", _digests(model), saved["model"])
+    integrity.compare("model", integrity.digests(model), saved["model"])
     return model
 
 
@@ -294,29 +326,6 @@ def _restore_args(item: PyTree) -> ocp.args.PyTreeRestore:
     )
 
 
-def _digests(tree: PyTree) -> dict[str, str]:
-    """Returns a hash of every array, by its path in the tree."""
-    leaves: Iterable[tuple[Any, Any]] = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _array_digest(leaf) for path, leaf in leaves}
-
-
-def _array_digest(array: jax.Array) -> str:
-    host = np.ascontiguousarray(np.asarray(array.addressable_data(0)))
-    header = f"{host.dtype}{array.shape}".encode()
-    return hashlib.blake2b(header + host.tobytes(), digest_size=8).hexdigest()
-
-
-def _json_digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _compare(item: str, found: dict[str, str], saved: dict[str, str]) -> None:
-    wrong = sorted(
-        key for key in found.keys() | saved.keys() if found.get(key) != saved.get(key)
-    )
-    if wrong:
-        raise DamagedCheckpointError(
-            "restored arrays must have the digest they were saved with; "
-            f"{len(wrong)} of item {item!r} differ, the first at {item}{wrong[0]}"
-        )
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

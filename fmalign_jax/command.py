@@ -57,9 +57,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
                 "a command needs --config; got none; try --config configs/pretrain.py"
             )
     except (AttributeError, KeyError) as error:
-        _fail(f"an override must name a key of the config; got {_one_line(error)}")
+        _fail(f"an override must name a key of the config; got {_unwrapped(error)}")
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        _fail(_one_line(error))
+        _fail(_unwrapped(error))
     return remaining
 
 
@@ -74,7 +74,7 @@ def _guarded(main: Main) -> None:
         main(_CONFIG.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("the error's origin", exc_info=True)
-        _fail(_one_line(error))
+        _fail(" ".join(str(error).split("\n")))
 
 
 def _join_processes() -> None:
@@ -94,7 +94,7 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _one_line(error: BaseException) -> str:
+def _unwrapped(error: BaseException) -> str:
     """Returns a message of absl or ml_collections, which may hold a traceback."""
     lines = str(error).replace("\\n", "\n").replace("\\", "").splitlines()
     lines = [line.strip(" \"'") for line in lines if line.strip(" \"'")]

@@ -30,9 +30,11 @@ def default_config() -> ConfigDict:
     config.log_every_steps = 10
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
-    config.score = "cpc_accuracy"  # label-free validation score that picks the best
+    # Label-free validation score that picks the best; "-loss": lower is better.
+    config.score = "cpc_accuracy"
 
     config.data = data_config()
+    config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
     config.augment = ConfigDict(
         {
             "video": {"flip": 0.5, "crop": 4, "brightness": 0.2},
@@ -49,6 +51,7 @@ def default_config() -> ConfigDict:
             "warmup_steps": 50,
             "halve_at_epochs": (10, 20, 30),
             "clip_norm": 0.5,
+            "epsilon": 1e-8,  # of both Adams
             "critic_learning_rate": 1e-3,
             "critic_steps": 5,  # likelihood steps of the critics in every step
         }
@@ -83,6 +86,9 @@ def data_config() -> ConfigDict:
                 "validation_recordings": (),  # by name (* allowed), not share
                 "test_recordings": (),
             },
+            # "recording": the windows of a batch come from one recording, so that the
+            # contrast between them cannot be won by telling the recordings apart.
+            "batch_from": "all",
             "read_threads": 2,
             "prefetch_batches": 2,
         }

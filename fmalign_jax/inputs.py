@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, Shaped[Array, "B T R ..."]]
@@ -55,7 +55,8 @@ def augment(
         AUGMENTATIONS; a strength of 0 switches it off.
 
     Raises:
-      ValueError: when a setting names an unknown modality or augmentation.
+      ValueError: when a setting names an unknown modality or augmentation, or one for
+        frames where there are none.
     """
     for name, strengths in settings.items():
         unknown = sorted(set(strengths) - set(AUGMENTATIONS))
@@ -71,9 +72,64 @@ def augment(
         for index, (operation, apply) in enumerate(AUGMENTATIONS.items()):
             strength = settings[name].get(operation, 0)
             if strength:
+                _check_frames(operation, name, augmented[name])
                 operation_key = jax.random.fold_in(modality_key, index)
                 augmented[name] = apply(operation_key, augmented[name], float(strength))
     return augmented
+
+
+def warp_time(
+    key: Key[Array, ""], inputs: Mapping[str, Array], *, stretch: float, shift: float
+) -> dict[str, Array]:
+    """Plays each window faster or slower and a little earlier or later.
+
+    All modalities of a window are warped alike, so that they stay aligned. What would
+    lie beyond the window repeats its edge.
+
+    Args:
+      key: random key of this step.
+      inputs: normalised windows [B, T, R, ...] by modality.
+      stretch: largest change of the speed, as a share of it.
+      shift: largest shift, as a share of the window.
+    """
+    if not (stretch or shift):
+        return dict(inputs)
+    windows = len(next(iter(inputs.values())))
+    draws = jax.random.uniform(key, (2, windows), minval=-1.0)
+    speeds, shifts = 1 + stretch * draws[0], shift * draws[1]
+    return {name: _resample(x, speeds, shifts) for name, x in inputs.items()}
+
+
+def _resample(
+    values: Shaped[Array, "B T R ..."],
+    speeds: Float[Array, " B"],
+    shifts: Float[Array, " B"],
+) -> Shaped[Array, "B T R ..."]:
+    """Reads at warped times: sensors between two samples, all else the nearest."""
+    b, t, r = values.shape[:3]
+    x = values.reshape(b, t * r, *values.shape[3:])
+    places = (jnp.arange(t * r) + 0.5) / (t * r) - 0.5
+    wanted = places * speeds[:, None] + shifts[:, None] + 0.5
+    position = jnp.clip(wanted * (t * r) - 0.5, 0, t * r - 1)
+
+    def at(index: Int[Array, "B N"]) -> Array:
+        index = index.reshape(*index.shape, *(1,) * (x.ndim - 2))
+        return jnp.take_along_axis(x, index, axis=1)
+
+    if values.ndim != 4:
+        return at(jnp.round(position).astype(jnp.int32)).reshape(values.shape)
+    before = jnp.floor(position).astype(jnp.int32)
+    share = (position - before)[..., None]
+    after = jnp.minimum(before + 1, t * r - 1)
+    return (at(before) * (1 - share) + at(after) * share).reshape(values.shape)
+
+
+def _check_frames(operation: str, modality: str, values: Array) -> None:
+    if operation in FRAMES_ONLY and values.ndim != 6:
+        raise ValueError(
+            f"{operation} is for frames [B, T, R, H, W, C]; got {modality!r} with "
+            f"{values.shape}; take augment.{modality}.{operation} out of the config"
+        )
 
 
 def _per_window(draws: Shaped[Array, " B"], like: Array) -> Array:
@@ -117,6 +173,23 @@ def _scale(key: Key[Array, ""], values: Array, deviation: float) -> Array:
     return values * _per_window(factors, values)
 
 
+def _mix(
+    key: Key[Array, ""], values: Float[Array, "B T R C"], deviation: float
+) -> Float[Array, "B T R C"]:
+    """Adds a little of every channel to every other, as another mounting would."""
+    b, channels = values.shape[0], values.shape[-1]
+    noise = deviation * jax.random.normal(key, (b, channels, channels))
+    return jnp.einsum("btrc,bcd->btrd", values, jnp.eye(channels) + noise)
+
+
+def _offset(
+    key: Key[Array, ""], values: Float[Array, "B T R C"], deviation: float
+) -> Float[Array, "B T R C"]:
+    """Adds one normal offset to each channel of a window."""
+    shape = (values.shape[0], 1, 1, values.shape[-1])
+    return values + deviation * jax.random.normal(key, shape)
+
+
 def _jitter(key: Key[Array, ""], values: Array, deviation: float) -> Array:
     """Adds independent normal noise to every sample."""
     return values + deviation * jax.random.normal(key, values.shape)
@@ -133,7 +206,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "crop": _crop,
     "brightness": _brightness,
     "scale": _scale,
+    "mix": _mix,
+    "offset": _offset,
     "jitter": _jitter,
     "mask": _mask,
 }
 """Augmentations by their name in a config, in the order in which they are applied."""
+
+FRAMES_ONLY = ("flip", "crop")

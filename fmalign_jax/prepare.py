@@ -66,17 +66,27 @@ def make_windows(
     """Returns the windows of each split: "train", "validation" and "test".
 
     Training windows overlap (`stride_ticks`); evaluation windows have their own stride.
+
+    Raises:
+      ValueError: the recordings lack a stream, or no windows or splits can be made.
     """
     data = config.data
+    missing = sorted(set(data.samples_per_tick) - set(store.stream_names))
+    if missing:
+        raise ValueError(
+            f"{data.path}: the streams of data.samples_per_tick must be in the "
+            f"files; got {list(store.stream_names)} without {missing}; add them to "
+            "the files, or leave them out of data.samples_per_tick and of the model"
+        )
     split = alignment.SplitSpec(
         **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
     )
-    timelines = store.timelines()
-    training, evaluation = (
-        alignment.build_index(timelines, window_spec(data, stride_ticks=stride), split)
-        for stride in (data.stride_ticks, data.eval_stride_ticks)
+    return alignment.build_index(
+        store.timelines(),
+        window_spec(data, stride_ticks=data.stride_ticks),
+        split,
+        evaluation_stride_ticks=data.eval_stride_ticks,
     )
-    return {**evaluation, "train": training["train"]}
 
 
 def main(config: ConfigDict) -> None:

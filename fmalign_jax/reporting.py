@@ -98,7 +98,15 @@ def merged(parts: list[Any]) -> Any:
     return functools.reduce(lambda a, b: a.merge(b), parts)
 
 
-def check_finite(scalars: Mapping[str, Any], *, step: int) -> None:
+def blank(shapes: Metrics) -> Metrics:
+    """Returns zeros of the shapes that an evaluation gives; their names are real."""
+    zeros: Metrics = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return zeros
+
+
+def check_finite(
+    scalars: Mapping[str, Any], *, step: int, split: str = "train"
+) -> None:
     """Raises FloatingPointError, naming step and term, if a value is not finite.
 
     Loss terms are named before what is derived from them.
@@ -107,7 +115,7 @@ def check_finite(scalars: Mapping[str, Any], *, step: int) -> None:
     if bad:
         bad.sort(key=lambda name: not name.startswith("loss/"))
         raise FloatingPointError(
-            f"every loss must be finite; at step {step} {', '.join(bad[:4])} "
+            f"every {split} value must be finite; at step {step} {', '.join(bad[:4])} "
             f"{'was' if len(bad) == 1 else 'were'} not; the last checkpoint is intact: "
             "lower optimizer.learning_rate or that term's weight and start a new run"
         )

@@ -14,22 +14,40 @@ import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-MAY_CHANGE = ("max_steps", "log_every_steps", "checkpoint_every_steps")
+MAY_CHANGE = (
+    "max_steps",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "data.read_threads",
+    "data.prefetch_batches",
+    "data.prepared_dir",
+)
 """Config keys under which a run may be continued with another value."""
+
+CONTENT = (
+    "config.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "checkpoints",
+    "summary.json",
+    "damaged_checkpoints",
+)
+"""What the folder of a run holds."""
 
 
 class RunDirectory:
     """Writes what a run reports; on processes other than the first it is silent.
 
     Layout: config.json, metrics.jsonl (one object a line: step, split, and values),
-    tensorboard/, checkpoints/, summary.json.
+    tensorboard/, checkpoints/, summary.json. Nothing is written before `start`, so that
+    a run that could not start leaves its folder free.
     """
 
     def __init__(self, path: pathlib.Path, config: ConfigDict, *, write: bool) -> None:
         """Opens a new or an interrupted run.
 
         Args:
-          path: folder of the run; created when absent.
+          path: folder of the run; created by `start` when absent.
           config: the run's config.
           write: False on processes that must stay silent.
 
@@ -39,12 +57,10 @@ class RunDirectory:
         """
         self.path = path
         self._write = write
-        settings = to_json(config)
+        self._settings = to_json(config)
         self._writer = None
         if write:
-            _check_same_run(path, settings)
-            path.mkdir(parents=True, exist_ok=True)
-            _write_json(path / "config.json", settings)
+            _check_same_run(path, self._settings)
 
     def __enter__(self) -> RunDirectory:
         """Returns itself."""
@@ -70,16 +86,25 @@ class RunDirectory:
         """Returns the file of metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
-    def start(self, step: int) -> None:
-        """Forgets what an interrupted run reported after the step it resumes from."""
+    def start(self, step: int, *, last_step: int) -> None:
+        """Writes the config and forgets what an interrupted run reported too much.
+
+        Args:
+          step: the step it resumes from; later ones are forgotten.
+          last_step: where it will stop; with steps to do, an old summary is forgotten.
+        """
         if not self._write:
             return
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_json(self.path / "config.json", self._settings)
+        if step < last_step:
+            self._summary.unlink(missing_ok=True)
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             _write_text(self.metrics, "".join(f"{line}\n" for line in kept))
         self._writer = SummaryWriter(
-            str(self.path / "tensorboard"), purge_step=step + 1 if step else None
+            str(self.path / "tensorboard"), purge_step=step + 1
         )
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -108,18 +133,27 @@ class RunDirectory:
             (line for line in reversed(list(lines)) if line["split"] == split), None
         )
 
+    def summary(self) -> dict[str, Any] | None:
+        """Returns the summary of an earlier call, None without one."""
+        if not self._summary.exists():
+            return None
+        summary: dict[str, Any] = json.loads(self._summary.read_text())
+        return summary
+
     def finish(self, summary: Mapping[str, Any]) -> pathlib.Path:
         """Writes summary.json and returns its path."""
-        path = self.path / "summary.json"
         if self._write:
-            _write_json(path, summary)
-        return path
+            _write_json(self._summary, summary)
+        return self._summary
+
+    @property
+    def _summary(self) -> pathlib.Path:
+        return self.path / "summary.json"
 
 
 def default_path(name: str, config: ConfigDict) -> pathlib.Path:
     """Returns runs/NAME-DIGEST: the same command finds its run again."""
-    settings = {k: v for k, v in to_json(config).items() if k not in MAY_CHANGE}
-    text = json.dumps(settings, sort_keys=True)
+    text = json.dumps(_lasting(to_json(config)), sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     return pathlib.Path("runs") / f"{name}-{digest}"
 
@@ -131,22 +165,41 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def _check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    if not path.exists():
+    if _is_free(path):
         return
-    if not path.is_dir() or not (path / "config.json").exists():
-        if path.is_dir() and not any(path.iterdir()):
-            return
+    if not (path / "config.json").is_file():
         raise ValueError(
             f"--workdir must be new, empty, or the folder of a run; got {path}, which "
             "holds no config.json; choose another folder"
         )
     saved = json.loads((path / "config.json").read_text())
-    different = _differences(saved, settings)
+    different = _differences(_lasting(saved), _lasting(settings))
     if different:
         raise ValueError(
             f"a run goes on only with the config it was started with; {path} differs "
             f"in {', '.join(different[:5])}; choose another --workdir"
         )
+
+
+def _is_free(path: pathlib.Path) -> bool:
+    """Whether a folder is new, or holds a run that neither reported nor saved."""
+    if not path.is_dir():
+        return not path.exists()
+    foreign = {entry.name for entry in path.iterdir()} - set(CONTENT)
+    reported = (path / "metrics.jsonl").exists()
+    saved = any(path.glob("*checkpoints/[0-9]*"))
+    return not (foreign or reported or saved)
+
+
+def _lasting(settings: Any, prefix: str = "") -> Any:
+    """Returns the settings without the keys that may change."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: _lasting(value, f"{prefix}{key}.")
+        for key, value in settings.items()
+        if f"{prefix}{key}" not in MAY_CHANGE
+    }
 
 
 def _differences(saved: Any, given: Any, prefix: str = "") -> list[str]:
@@ -155,7 +208,6 @@ def _differences(saved: Any, given: Any, prefix: str = "") -> list[str]:
     return [
         line
         for key in sorted(saved.keys() | given.keys())
-        if prefix or key not in MAY_CHANGE
         for line in _differences(
             saved.get(key), given.get(key), f"{prefix}.{key}" if prefix else key
         )

@@ -69,6 +69,7 @@ class Recording:
         recording's clock: ``{"train": ((0.0, 400.0),), "test": ((440.0, 840.0),)}``.
         Empty when the data came without.
       provenance: where the recording came from, one line or a JSON string.
+      file: the file it was read from, named in errors; empty if there is none.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Recording:
         default_factory=dict
     )
     provenance: str = ""
+    file: str = ""
 
 
 class StreamStatistics(TypedDict):
@@ -97,7 +99,8 @@ class Batch(TypedDict):
       label: int32 [B, T], class of each tick of the reference stream, -1 unknown.
       mask: bool [B], False for rows that only pad the last evaluation batch.
       recording: int32 [B], position of the recording in the data set.
-      time_s: float64 [B] (float32 on the device), centre of the reference window.
+      time_s: float64 [B], centre of the reference window; on the device float32
+        [B, 2], two numbers whose sum it is.
     """
 
     streams: dict[str, Any]

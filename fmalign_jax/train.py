@@ -23,8 +23,10 @@ from tqdm import tqdm
 
 from fmalign_jax import command, prepare, reporting, sharding, train_step
 from fmalign_jax.checkpoint import Checkpoints, abstract
+from fmalign_jax.config_check import check_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.interruption import Interruption
 from fmalign_jax.models import quantizer
@@ -64,6 +66,7 @@ def train(
       FloatingPointError: when a loss stops being finite; names the step and the term.
     """
     started_s = time.perf_counter()
+    check_config(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
     with RunDirectory(workdir, config, write=jax.process_index() == 0) as run:
@@ -90,11 +93,14 @@ def train(
                 start,
                 data.steps,
             )
-            run.start(start)
+            earlier = run.summary() if start >= data.steps else None
+            run.start(start, last_step=data.steps)
             state = run_steps(learner, data, mesh, state, batches, run, checkpoints)
             checkpoints.wait()
+            seconds = round(time.perf_counter() - started_s, 1)
             summary = summarise(run, checkpoints, state, data) | {
-                "seconds": round(time.perf_counter() - started_s, 1)
+                # A run that was finished already keeps the time that it took.
+                "seconds": earlier["seconds"] if earlier else seconds
             }
     run.finish(summary)
     return state, summary
@@ -104,8 +110,16 @@ def load_data(config: ConfigDict) -> Data:
     """Opens the data set (prepared when absent) and cuts it into windows."""
     store = prepare.prepare(config)
     windows = prepare.make_windows(store, config)
-    steps_per_epoch = len(windows["train"]) // config.batch_size
+    steps_per_epoch = pipeline.batches_per_epoch(
+        windows["train"], config.batch_size, config.data.batch_from
+    )
     planned = round(config.epochs * steps_per_epoch)
+    if steps_per_epoch and planned < 1:
+        raise ValueError(
+            f"epochs must give at least one step; got {config.epochs} epochs of "
+            f"{steps_per_epoch} steps; use --config.epochs={1 / steps_per_epoch:.2g} "
+            "or more"
+        )
     steps = min(planned, config.max_steps) if config.max_steps else planned
     return Data(store, windows, steps_per_epoch, planned, steps)
 
@@ -119,6 +133,7 @@ def training_batches(
         data.windows["train"],
         batch_size=config.batch_size,
         seed=seed,
+        batch_from=config.data.batch_from,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.read_threads,
@@ -132,7 +147,7 @@ def first_state(learner: Learner, data: Data, mesh: Mesh) -> TrainState:
     Codes and shapes come from one shuffled batch, drawn apart from the training ones.
     """
     config = learner.config
-    statistics = pipeline.statistics(
+    statistics = channel_statistics(
         data.store, data.windows["train"], list(config.model.modalities)
     )
     with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
@@ -153,6 +168,9 @@ def run_steps(
     config = learner.config
     compiled_step = train_step.make_train_step(learner, mesh)
     compiled_eval = train_step.make_eval_step(learner, mesh)
+    has_validation = len(data.windows["validation"]) > 0
+    if has_validation:
+        check_score(compiled_eval, state, data, mesh, config)
     eval_every = max(1, round(config.eval_every_epochs * data.steps_per_epoch))
     start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
@@ -172,9 +190,7 @@ def run_steps(
             log = step % config.log_every_steps == 0
             stop = interruption.requested(agree_after=metrics if log else None)
             last = stop or step == data.steps
-            evaluate = len(data.windows["validation"]) > 0 and (
-                step % eval_every == 0 or step == data.steps
-            )
+            evaluate = has_validation and (step % eval_every == 0 or step == data.steps)
             save = last or evaluate or step % config.checkpoint_every_steps == 0
             if log or save:
                 values = meter.report()
@@ -183,6 +199,7 @@ def run_steps(
             score = None
             if evaluate:
                 values = validate(compiled_eval, state, data, mesh, config)
+                reporting.check_finite(values, step=step, split="validation")
                 run.log(step, "validation", values)
                 log_histograms(run, step, state)
                 score = validation_score(values, config.score)
@@ -198,6 +215,7 @@ def run_steps(
             if evaluate or save:
                 meter.restart_clock()
             if stop:
+                checkpoints.wait()
                 logging.warning("asked to stop: saved step %d", step)
                 break
     return state
@@ -207,30 +225,49 @@ def validate(
     compiled_eval: Any, state: TrainState, data: Data, mesh: Mesh, config: ConfigDict
 ) -> dict[str, float]:
     """Returns losses and codebook health on the validation windows, each once."""
-    batches = pipeline.evaluation_batches(
+    return reporting.summarise(
+        compiled_eval(state, sharding.place_batch(batch, mesh))
+        for batch in validation_batches(data, config)
+    )
+
+
+def validation_batches(data: Data, config: ConfigDict) -> pipeline.EvaluationBatches:
+    """Returns this process's share of the validation windows, each once."""
+    return pipeline.evaluation_batches(
         data.store,
         data.windows["validation"],
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return reporting.summarise(
-        compiled_eval(state, sharding.place_batch(batch, mesh)) for batch in batches
-    )
+
+
+def check_score(
+    compiled_eval: Any, state: TrainState, data: Data, mesh: Mesh, config: ConfigDict
+) -> None:
+    """Checks that validation will measure the score, without computing anything."""
+    batch = sharding.place_batch(validation_batches(data, config)[0], mesh)
+    shapes = jax.eval_shape(compiled_eval, state, batch)
+    validation_score(reporting.summarise([reporting.blank(shapes)]), config.score)
 
 
 def validation_score(values: Mapping[str, float], name: str) -> float:
     """Returns the value that chooses the best checkpoint (higher is better).
 
+    Args:
+      values: of a validation.
+      name: of the value; with a minus sign before it, its negative.
+
     Raises:
       ValueError: when the config names a value that validation does not measure.
     """
-    if name not in values:
+    value = values.get(name.removeprefix("-"))
+    if value is None:
         raise ValueError(
             f"score must name a validation metric; got {name!r}; use one of "
-            f"{', '.join(sorted(values))}"
+            f"{', '.join(sorted(values))}, with a minus sign where lower is better"
         )
-    return values[name]
+    return -value if name.startswith("-") else value
 
 
 def log_histograms(run: RunDirectory, step: int, state: TrainState) -> None:
@@ -259,7 +296,7 @@ def summarise(
     return {
         "step": int(state.step),
         "steps": data.steps,
-        "finished": int(state.step) == data.steps,
+        "finished": int(state.step) >= data.steps,
         "windows": {name: len(index) for name, index in data.windows.items()},
         "train": run.last("train"),
         "validation": run.last("validation"),

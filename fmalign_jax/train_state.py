@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from fmalign_jax import inputs as inputs_lib
 from fmalign_jax import sharding
 from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.models.cmg import Cmg, Features
 from fmalign_jax.models.encoders import PROJECTION
 from fmalign_jax.objectives.total import Objectives
 
@@ -74,28 +74,25 @@ def make_schedule(
     A linear warm-up to `learning_rate`, then "constant", "cosine" (to zero at `steps`)
     or "halving" at each epoch of `halve_at_epochs` (the paper's).
     """
-    warmup = config.warmup_steps
+    rate, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "constant":
-        return optax.warmup_constant_schedule(0.0, config.learning_rate, warmup)
-    if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            0.0, config.learning_rate, warmup, max(steps, warmup + 1)
-        )
-    if config.schedule == "halving":
+        after = optax.constant_schedule(rate)
+    elif config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(rate, max(steps - warmup, 1))
+    elif config.schedule == "halving":
         halvings = {
-            int(epoch * steps_per_epoch) - warmup: 0.5
+            round(epoch * steps_per_epoch) - warmup: 0.5
             for epoch in config.halve_at_epochs
         }
-        return optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, config.learning_rate, warmup),
-                optax.piecewise_constant_schedule(config.learning_rate, halvings),
-            ],
-            [warmup],
+        after = optax.piecewise_constant_schedule(rate, halvings)
+    else:
+        raise ValueError(
+            "optimizer.schedule must be 'constant', 'cosine' or 'halving'; got "
+            f"{config.schedule!r}; correct the config"
         )
-    raise ValueError(
-        "optimizer.schedule must be 'constant', 'cosine' or 'halving'; got "
-        f"{config.schedule!r}; correct the config"
+    # Not optax's own warm-ups: without steps, one of them stays at 0 for ever.
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, rate, warmup), after], [warmup]
     )
 
 
@@ -121,9 +118,11 @@ def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Lea
         objectives=Objectives(terms=terms),
         optimizer=optax.chain(
             optax.clip_by_global_norm(config.optimizer.clip_norm),
-            optax.adam(schedule),
+            optax.adam(schedule, eps=config.optimizer.epsilon),
         ),
-        critic_optimizer=optax.adam(config.optimizer.critic_learning_rate),
+        critic_optimizer=optax.adam(
+            config.optimizer.critic_learning_rate, eps=config.optimizer.epsilon
+        ),
         schedule=schedule,
         config=config,
     )
@@ -171,8 +170,8 @@ def init_state(
             modalities=inputs,
             method=config.codebook.initialisation,
         )
-        features = learner.model.apply(
-            variables, inputs, codebook, batch["mask"], train=False
+        features = encode(
+            learner, variables["params"], codebook, inputs, batch, train=False
         )
         terms = learner.objectives.init(objectives_key, features, train=False)
         terms = dict(terms.get("params", {}))
@@ -189,6 +188,35 @@ def init_state(
         )
 
     return init(batch, statistics)
+
+
+def encode(
+    learner: Learner,
+    params: Params,
+    codebook: quantizer.Codebook,
+    inputs: Mapping[str, Array],
+    batch: Mapping[str, Any],
+    *,
+    train: bool,
+    rngs: dict[str, Array] | None = None,
+) -> Features:
+    """Runs the model on a batch; returns all that the objectives see.
+
+    Args:
+      learner: the static half.
+      params: of the model.
+      codebook: shared codes.
+      inputs: by modality, normalised.
+      batch: the batch the inputs are of.
+      train: whether dropout acts.
+      rngs: random keys by stream, in training.
+    """
+    features: Any = learner.model.apply(
+        {"params": params}, inputs, codebook, batch["mask"], train=train, rngs=rngs
+    )
+    return dataclasses.replace(
+        features, recording=batch["recording"], time_s=batch["time_s"]
+    )
 
 
 def standardise_projections(
@@ -209,11 +237,13 @@ def standardise_projections(
         mutable=["intermediates"],
     )
     params = dict(variables["params"])
-    for encoder, outputs in captured["intermediates"].items():
-        if PROJECTION not in outputs:  # what other modules sow
-            continue
+    for modality in inputs:
+        encoder = f"semantics_{modality}"
+        outputs = captured["intermediates"][encoder]
         x = outputs[PROJECTION]["__call__"][0].astype(jnp.float32)
-        mean, std = x.mean(axis=(0, 1)), x.std(axis=(0, 1)) + 1e-6
+        mean, std = x.mean(axis=(0, 1)), x.std(axis=(0, 1))
+        # What is the same in all windows has no scale to be brought to 1.
+        std = jnp.where(std > 1e-4, std, 1.0)
         layer = params[encoder][PROJECTION]
         params[encoder] = params[encoder] | {
             PROJECTION: {

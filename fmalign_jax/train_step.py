@@ -21,19 +21,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
 
 from fmalign_jax import inputs as inputs_lib
 from fmalign_jax import sharding
 from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Features
-from fmalign_jax.train_state import Learner, TrainState
+from fmalign_jax.models.cmg import Cmg, Features
+from fmalign_jax.train_state import Learner, TrainState, encode
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
 """{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
 
-RANDOM_STREAMS = ("augment", "dropout", "start", "permutation", "revive")
+RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
 
 
 def step_keys(seed: int, step: Int[Array, ""]) -> dict[str, Key[Array, ""]]:
@@ -74,21 +75,24 @@ def _train_step(
 ) -> tuple[TrainState, Metrics]:
     config = learner.config
     keys = step_keys(config.seed, state.step)
-    inputs = inputs_lib.augment(
-        keys.pop("augment"),
-        inputs_lib.normalise(batch["streams"], state.statistics),
-        settings=config.augment.to_dict(),
-    )
+    plain = inputs_lib.normalise(batch["streams"], state.statistics)
+    inputs = _augment(config, keys.pop("augment"), plain)
+    second_key = keys.pop("second_view")
     revive_key = keys.pop("revive")
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
-        features: Any = learner.model.apply(
-            {"params": params["model"]},
-            inputs,
+        features = encode(
+            learner,
+            params["model"],
             state.codebook,
-            batch["mask"],
+            inputs,
+            batch,
             train=True,
             rngs=keys,
+        )
+        features = dataclasses.replace(
+            features,
+            second_view=_second_view(learner, params["model"], plain, second_key),
         )
         critics = _fit_critics(learner, state, jax.lax.stop_gradient(features))
         terms, term_metrics = learner.objectives.apply(
@@ -132,6 +136,33 @@ def _train_step(
         "scalars": scalars,
         "codes": CodeStatistics.from_features(features),
     }
+
+
+def _augment(
+    config: ConfigDict, key: Key[Array, ""], inputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    key, warp_key = jax.random.split(key)
+    warped = inputs_lib.warp_time(warp_key, inputs, **config.time_warp.to_dict())
+    return inputs_lib.augment(key, warped, settings=config.augment.to_dict())
+
+
+def _second_view(
+    learner: Learner, params: Any, inputs: Mapping[str, Array], key: Key[Array, ""]
+) -> dict[str, Float[Array, "B T D"]]:
+    """Encodes, augmented once more, the modalities that an objective asks for."""
+    wanted = learner.objectives.second_views
+    if not wanted:
+        return {}
+    augment_key, dropout_key = jax.random.split(key)
+    augmented = _augment(learner.config, augment_key, inputs)
+    encoded: Any = learner.model.apply(
+        {"params": params},
+        {name: augmented[name] for name in wanted},
+        train=True,
+        rngs={"dropout": dropout_key},
+        method=Cmg.encode,
+    )
+    return dict(encoded)
 
 
 def _fit_critics(
@@ -182,12 +213,8 @@ def _update_codebook(
 
 def _eval_step(learner: Learner, state: TrainState, batch: Batch) -> Metrics:
     inputs = inputs_lib.normalise(batch["streams"], state.statistics)
-    features: Any = learner.model.apply(
-        {"params": state.params["model"]},
-        inputs,
-        state.codebook,
-        batch["mask"],
-        train=False,
+    features = encode(
+        learner, state.params["model"], state.codebook, inputs, batch, train=False
     )
     terms, term_metrics = learner.objectives.apply(
         {"params": state.params["objectives"] | state.critic_params},

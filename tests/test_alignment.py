@@ -142,14 +142,17 @@ def expected_windows(timelines, window):
             span_s = time_s.max() - time_s.min() + period_s(video)
             n = int(np.floor(span_s / window.tick_s + 1e-6))
             usable = [tick_is_usable(timeline, window, clip, i) for i in range(n)]
-            for first in range(0, n - window.window_ticks + 1, window.stride_ticks):
-                if all(usable[first : first + window.window_ticks]):
+            since = 0  # where this run of usable ticks began
+            for first in range(n - window.window_ticks + 1):
+                since = since if usable[first] else first + 1
+                whole = all(usable[first : first + window.window_ticks])
+                if whole and (first - since) % window.stride_ticks == 0:
                     yield timeline.number, clip, first
 
 
-def try_index(timelines, window, split):
+def try_index(timelines, window, split, **strides):
     try:
-        return build_index(timelines, window, split)
+        return build_index(timelines, window, split, **strides)
     except ValueError as error:
         if not re.search("window|must not share samples", str(error)):
             raise
@@ -213,12 +216,17 @@ def test_the_order_of_recordings_does_not_matter(drawn, about, random):
         np.testing.assert_array_equal(one[name].time_s, other[name].time_s)
 
 
-@given(recordings, specs, st.sampled_from(["recording", "clip", "block"]))
+@given(
+    recordings,
+    specs,
+    st.sampled_from(["auto", "recording", "clip", "block"]),
+    st.integers(1, 6),
+)
 @settings(deadline=None, max_examples=40)
-def test_splits_share_no_sample(drawn, about, by):
+def test_splits_share_no_sample(drawn, about, by, stride_ticks):
     timelines, window = timelines_of(drawn), spec(**about)
     split = SplitSpec(by=by, validation=0.3, test=0.2, seed=1)
-    indexes = try_index(timelines, window, split)
+    indexes = try_index(timelines, window, split, evaluation_stride_ticks=stride_ticks)
     if indexes is None:
         return
     read = {
@@ -300,6 +308,12 @@ def test_labels_come_from_another_stream_where_the_reference_has_none():
     i = int(np.flatnonzero(index.time_s == 9.5)[0])
     np.testing.assert_array_equal(index.label(i), [0, 0, 1, 1])
     assert (build_index([regular(9)], spec(4), NO_SPLIT)["train"].label(0) == -1).all()
+
+
+def test_class_numbers_may_be_large():
+    label = np.where(np.arange(20) < 10, 2**31 - 1, 20240419)
+    index = build_index([regular(20, label=label)], spec(4), NO_SPLIT)["train"]
+    assert index.label(8).tolist() == [2**31 - 1] * 2 + [20240419] * 2
 
 
 def test_a_clip_becomes_one_window_of_equal_segments():
@@ -400,6 +414,67 @@ def test_blocks_keep_a_window_and_the_lead_apart(seed, lead_s):
     assert apart_s == pytest.approx(110)
 
 
+def clips_of(*seconds):
+    """Clips of these lengths; the current is missing for the first 8 s of each."""
+    clip = np.repeat(np.arange(len(seconds)), seconds)
+    time_s = np.concatenate([np.arange(n) for n in seconds])
+    late = time_s >= 8
+    streams = {"video": clock(time_s, clip), "current": clock(time_s[late], clip[late])}
+    return Timeline("r", 0, streams)
+
+
+@pytest.mark.parametrize("by", ["clip", "auto"])
+def test_the_stride_of_a_window_does_not_move_its_clip_to_another_split(by):
+    timelines = [clips_of(*range(20, 50))]
+
+    def picked(stride_ticks):
+        window = spec(10, 1, stride_ticks=stride_ticks, max_gap_s=0.5)
+        indexes = build_index(timelines, window, SplitSpec(by=by, validation=0.3))
+        return {k: set(v.clip.tolist()) for k, v in indexes.items()}
+
+    every = picked(1)
+    assert (len(every["train"]), len(every["validation"])) == (21, 9)
+    for stride_ticks in (3, 10, 30):
+        assert picked(stride_ticks) == every
+
+
+def test_training_and_validation_windows_may_have_strides_of_their_own():
+    window = spec(10, 1, stride_ticks=2, max_gap_s=0.5)
+    split = SplitSpec(by="clip", validation=0.3)
+    indexes = build_index(
+        [clips_of(*[40] * 10)], window, split, evaluation_stride_ticks=10
+    )
+    # 32 usable ticks a clip: windows start at 0, 2, ..., 22, and at 0, 10, 20.
+    assert {k: len(v) for k, v in indexes.items()} == {
+        "train": 7 * 12,
+        "validation": 3 * 3,
+        "test": 0,
+    }
+    with pytest.raises(ValueError, match="stride_ticks must be at least 1"):
+        build_index([regular()], window, split, evaluation_stride_ticks=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_blocks_are_cut_from_ticks_that_every_stream_has(seed):
+    # For the first 200 s of video there is no current that much earlier.
+    window = spec(10, lead_s=200.0, stride_ticks=7)
+    recording = regular(600)
+    split = SplitSpec(by="block", validation=0.1, seed=seed)
+    indexes = build_index([recording], window, split, evaluation_stride_ticks=30)
+    # 401 ticks have both, 210 lie between the blocks: 0.1 * 191 = 19 for validation.
+    assert len(indexes["validation"]) == 1
+    assert indexes["validation"].time_s.min() > 200
+
+
+def test_what_is_too_short_for_a_window_is_said(caplog):
+    with caplog.at_level("WARNING"):
+        build_index([clips_of(30, 12, 40, 9)], spec(20, 1), NO_SPLIT)
+    assert "2 of 4 clips are shorter than a window of 20 ticks of 1 s" in caplog.text
+    caplog.clear()
+    build_index([clips_of(30, 40)], spec(20, 1), NO_SPLIT)
+    assert not caplog.text
+
+
 def given_timeline(gap_s=0.0, **partition):
     spans = {"train": ((0.0, 300.0),), "test": ((300.0 + gap_s, 400.0),), **partition}
     return regular(400, partition=spans)
@@ -474,8 +549,9 @@ def test_shared_samples_are_found_in_any_stream():
         (
             WindowSpec(samples_per_tick={"video": 1, "text": 1}, window_ticks=5),
             NO_SPLIT,
-            r"must have the streams.*'r00'",
+            r"must have the streams.*'r00'.*\['text'\] out of data.samples_per_tick",
         ),
+        (spec(5, tick_s=1e-9), NO_SPLIT, r"got 1e\+11 of tick_s=1e-09 in 100 s"),
     ],
 )
 def test_what_cannot_work_says_why_and_what_to_do(window, split, message):

@@ -118,6 +118,19 @@ def test_each_recording_is_read_once_and_a_complete_set_not_at_all(tmp_path):
     assert source.reads == []
 
 
+def test_a_complete_set_needs_no_lock_and_so_no_right_to_write(tmp_path, monkeypatch):
+    source = FakeSource((20,))
+    builder.prepare(source, tmp_path / "set", progress=False)
+
+    def no_lock(path):
+        raise PermissionError(f"cannot write {path}")
+
+    monkeypatch.setattr(builder, "_locked", no_lock)
+    builder.prepare(source, tmp_path / "set", progress=False)
+    with pytest.raises(PermissionError):
+        builder.prepare(source, tmp_path / "other", progress=False)
+
+
 def test_sources_that_do_not_fit_in_memory_are_read_once_per_stream(
     tmp_path, monkeypatch
 ):
@@ -242,6 +255,14 @@ def test_recordings_that_do_not_fit_together_are_refused(tmp_path, change, rule)
     with pytest.raises(ValueError, match=f"{rule}.*furnace-01"):
         builder.prepare(Changed(change), tmp_path / "set", progress=False)
     assert not (tmp_path / "set").exists()
+
+
+def test_files_that_do_not_fit_together_are_named(tmp_path):
+    def from_file(recording):
+        return dataclasses.replace(with_two_phases(recording), file="raw/odd.npz")
+
+    with pytest.raises(ValueError, match=r"raw/odd\.npz against .*'furnace-00'"):
+        builder.prepare(Changed(from_file), tmp_path / "set", progress=False)
 
 
 def test_a_missing_set_is_named(tmp_path):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import checkpoint, sharding
+from fmalign_jax import checkpoint, integrity, sharding
 from fmalign_jax.checkpoint import Checkpoints, DamagedCheckpointError, abstract
+from fmalign_jax.integrity import MismatchedCheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,13 @@ def _array_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(files, key=lambda p: p.stat().st_size)
 
 
-def _flip_byte(folder):
+def _flip_bytes(folder):
     file = _array_files(folder)[-1]
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    # Of one byte one cannot know that it is in use: the file also holds older copies
+    # of Orbax's index.
+    for position in range(0, len(content), 997):
+        content[position] ^= 1
     file.write_bytes(content)
 
 
@@ -97,14 +101,27 @@ def _empty(folder):
     folder.mkdir()
 
 
+def _forge(folder, item, old, new):
+    for file in (p for p in (folder / item).rglob("*") if p.is_file()):
+        file.write_bytes(file.read_bytes().replace(old, new))
+
+
 def _forge_position(folder):
-    file = next(p for p in (folder / "data").rglob("*") if p.is_file())
-    for file in (p for p in (folder / "data").rglob("*") if p.is_file()):
-        text = file.read_bytes()
-        file.write_bytes(text.replace(b"64", b"72"))
+    _forge(folder, "data", b"64", b"72")
 
 
-@pytest.mark.parametrize("damage", [_flip_byte, _truncate, _empty, _forge_position])
+def _forge_config(folder):
+    _forge(folder, "config", b'"seed": 0', b'"seed": 1')
+
+
+def _cut_digest(folder):
+    _forge(folder, "digest", b"{", b"")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_flip_bytes, _truncate, _empty, _forge_position, _forge_config, _cut_digest],
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     tmp_path, setup, damage, caplog
 ):
@@ -124,15 +141,125 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         assert int(checkpoints.restore_latest(target)[0].step) == 8
 
 
-def test_only_damaged_checkpoints_is_an_error_that_says_what_to_do(tmp_path, setup):
+def test_only_damaged_checkpoints_is_an_error_and_they_stay_in_place(tmp_path, setup):
     _, mesh, state = setup
-    _save(tmp_path / "c", state, [4])
-    _flip_byte(tmp_path / "c" / "4")
+    _save(tmp_path / "c", state, [4, 8])
+    for step in ("4", "8"):
+        _flip_bytes(tmp_path / "c" / step)
     with Checkpoints(tmp_path / "c") as checkpoints:
         target = abstract(state, sharding.replicated(mesh))
-        with pytest.raises(DamagedCheckpointError, match=r"all \(4\) are damaged"):
+        with pytest.raises(DamagedCheckpointError, match=r"all \(4, 8\) are damaged"):
             checkpoints.restore_latest(target)
-    assert (tmp_path / "damaged_checkpoints" / "4-0").is_dir()
+        assert checkpoints.steps() == [4, 8]
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["run #1", "what?", "50%", "a%20b", "a|b", "炉子"])
+def test_any_folder_name_will_do(tmp_path, setup, name):
+    _, mesh, state = setup
+    _save(tmp_path / name / "c", state, [4])
+    with Checkpoints(tmp_path / name / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        assert int(checkpoints.restore_latest(target)[0].step) == 4
+    model = checkpoint._items(target)["model"]
+    checkpoint.restore_model(tmp_path / name / "c", 4, model)
+
+
+def _with_another_layer(model):
+    return model | {"new_layer": {"kernel": np.zeros((3, 3), np.float32)}}
+
+
+def _with_wider_arrays(model):
+    return jax.tree.map(lambda x: np.zeros((*x.shape, 2), x.dtype), model)
+
+
+@pytest.mark.parametrize("change", [_with_another_layer, _with_wider_arrays])
+def test_another_model_is_no_damage(tmp_path, setup, change):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+    params = state.params | {"model": change(state.params["model"])}
+    other = dataclasses.replace(state, params=params)
+    target = abstract(other, sharding.replicated(mesh))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        with pytest.raises(MismatchedCheckpointError, match=r"the version of fmalign"):
+            checkpoints.restore_latest(target)
+        assert checkpoints.steps() == [4, 8]
+    with pytest.raises(MismatchedCheckpointError, match=r"the first is model\["):
+        checkpoint.restore_model(tmp_path / "c", 8, checkpoint._items(target)["model"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        PermissionError(13, "Permission denied"),
+        ValueError("PERMISSION_DENIED: Error opening file"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_damage(tmp_path, setup, monkeypatch, error):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+
+    def fail(item):
+        try:
+            raise error
+        except Exception as cause:  # libraries wrap what they meet
+            raise ValueError("could not read") from cause
+
+    monkeypatch.setattr(integrity, "check_readable", fail)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        with pytest.raises(ValueError, match="could not read"):
+            checkpoints.restore_latest(target)
+        assert checkpoints.steps() == [4, 8]
+
+
+def test_an_error_without_a_message_is_damage_too(tmp_path, setup, monkeypatch, caplog):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8])
+    readable = integrity.check_readable
+
+    def fail(item):
+        if item.parent.name == "8":
+            raise NotImplementedError
+        readable(item)
+
+    monkeypatch.setattr(integrity, "check_readable", fail)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        assert int(checkpoints.restore_latest(target)[0].step) == 4
+    assert "checkpoint 8 is damaged: NotImplementedError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"sco', b"\xff\x00", b"null", b"{}", b'{"score": NaN}']
+)
+def test_a_damaged_score_costs_the_score_alone(tmp_path, setup, content, caplog):
+    _, mesh, state = setup
+    _save(tmp_path / "c", state, [4, 8], scores=[0.1, 0.9])
+    (tmp_path / "c" / "8" / "metrics" / "metrics").write_bytes(content)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        target = abstract(state, sharding.replicated(mesh))
+        assert int(checkpoints.restore_latest(target)[0].step) == 8
+        assert checkpoints.best_step() == 4
+        assert checkpoints.score(8) is None
+    assert "its score is lost" in caplog.text
+
+
+def test_a_score_that_is_not_finite_costs_no_checkpoint(tmp_path, setup):
+    _, _, state = setup
+    with pytest.raises(ValueError, match="a score must be finite"):
+        _save(tmp_path / "c", state, [1, 2, 3], scores=[0.5, float("nan"), 0.3])
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best_step() == 1
+
+
+def test_a_save_out_of_order_is_refused(tmp_path, setup):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [8])
+    with pytest.raises(ValueError, match=r"got step 4 in .*holds \[8\]"):
+        _save(tmp_path / "c", state, [4])
 
 
 def test_a_save_that_was_killed_is_ignored(tmp_path, setup):
@@ -155,6 +282,6 @@ def test_encoders_and_codebook_restore_alone(tmp_path, setup):
     }
     target = abstract(model, sharding.replicated(mesh))
     _assert_equal(checkpoint.restore_model(tmp_path / "c", 4, target), model)
-    _flip_byte(tmp_path / "c" / "4" / "model")
+    _flip_bytes(tmp_path / "c" / "4" / "model")
     with pytest.raises(ValueError, match=r"."):
         checkpoint.restore_model(tmp_path / "c", 4, target)

@@ -74,6 +74,67 @@ def test_byte_order_mark_blank_lines_and_quotes(tmp_path):
     assert table.numbers("time", "a b").tolist() == [[0.5, 4], [1, 5]]
 
 
+def test_blank_lines_anywhere_are_passed_over(tmp_path, recwarn):
+    path = tmp_path / "x.csv"
+    path.write_text("\n  \ntime,a\n\n0,1\n   \n1,2\n\n \n")
+    table = clocks.read_table(path)
+    assert table.numbers(0, 1).tolist() == [[0, 1], [1, 2]]
+    assert not recwarn
+
+
+def _table(folder, header, row="0,1,2,3"):
+    path = folder / "x.csv"
+    path.write_text(f"{header}\n{row}\n1,4,5,6\n2,7,8,9\n")
+    return clocks.read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "time", "channels"),
+    [
+        ("t,a,b,c", 0, ("a", "b", "c")),
+        ("a,b,Time,c", 2, ("a", "b", "c")),
+        (",time,a,b", 1, ("a", "b")),
+        ("time,a,,b", 0, ("a", "b")),
+    ],
+)
+def test_the_time_column_is_the_one_called_time_or_else_the_first(
+    tmp_path, header, time, channels
+):
+    table = _table(tmp_path, header)
+    assert table.time_position() == time
+    assert table.channels(time) == channels
+
+
+def test_a_first_column_without_name_is_not_taken_for_time(tmp_path):
+    with pytest.raises(ValueError, match=r"time column needs a name.*\['', 't', "):
+        _table(tmp_path, ",t,a,b").time_position()
+
+
+def test_columns_of_one_name_are_refused_when_taken_by_name(tmp_path):
+    table = _table(tmp_path, "time,a,a,b")
+    assert table.numbers(1, 3).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"several called 'a'; rename them"):
+        table.numbers(*table.channels(0))
+
+
+@pytest.mark.parametrize("row", ["0,1,,3", "0,1,-,3", "0,1,N/A,3"])
+def test_a_channel_does_not_vanish_with_its_first_cell(tmp_path, row):
+    with pytest.raises(ValueError, match=r"for 'b' in line 2; correct that cell"):
+        _table(tmp_path, "time,a,b,c", row).channels(0)
+
+
+def test_a_column_of_remarks_is_no_channel(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("time,a,note\n0,1,\n1,2,off\n2,3,7\n3,4,\n")
+    assert clocks.read_table(path).channels(0) == ("a",)
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan")])
+def test_rates_that_keep_no_frame_are_refused(rate_hz):
+    with pytest.raises(ValueError, match="max_frame_rate_hz must be positive; got"):
+        clocks.check_rate(rate_hz)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -85,6 +146,11 @@ def test_byte_order_mark_blank_lines_and_quotes(tmp_path):
         (b"time,a\n1\n2,3\n", r"every row must have.*got \['1'\]"),
         (b"time,b\n1,2\n", r"columns \['time', 'b'\] but no 'a'"),
         (b"time,a\n\xff\xfe\x00\n", "must be a CSV file in UTF-8"),
+        ("时间,电流\n0,1\n".encode("gbk"), "save the table as UTF-8"),
+        (b"time,a\n" + b"0,1\n" * 9999 + b"1,\xb5\n", "save the table as UTF-8"),
+        (b"time;a\n0;1\n", "commas must divide the cells; got ';'"),
+        (b"time;a\n0,0;1,5\n", "commas must divide the cells; got ';'"),
+        (b"time\ta\n0\t1\n", r"got '\\t'; save the table with commas"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, content, message):

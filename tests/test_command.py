@@ -113,6 +113,16 @@ def test_missing_data_are_named(call, tmp_path):
     _one_clean_line(outcome, str(missing))
 
 
+def test_an_error_keeps_its_quotes_and_backslashes(call, tmp_path):
+    message = "'C:\\new': must be 'a'; got 'b'"
+
+    def refuse(config):
+        raise ValueError(message)
+
+    outcome = call("--config", f"{TINY}:{tmp_path}", main=refuse)
+    assert outcome.error == f"error: {message}\n"
+
+
 @pytest.mark.slow
 def test_the_prepare_command_prepares_and_counts_windows(tmp_path):
     command_line = [sys.executable, "-m", "fmalign_jax.prepare"]

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax import imports, prepare, train_state
+from fmalign_jax.config_check import check_config
 from fmalign_jax.data import alignment
 from fmalign_jax.default_config import component, default_config, evaluation_config
 from fmalign_jax.heads import HeadSpec
@@ -58,6 +59,7 @@ def test_there_are_configs():
 )
 def test_every_variant_builds_what_it_describes(path, variant):
     config = _config(path, variant)
+    check_config(config)
     learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
     modalities = set(config.model.modalities)
     assert set(config.data.samples_per_tick) == modalities
@@ -115,3 +117,25 @@ def test_a_component_is_a_name_and_its_options():
     entry = component("pkg.Class", width=3)
     assert isinstance(entry, ConfigDict)
     assert entry.to_dict() == {"name": "pkg.Class", "width": 3}
+
+
+def test_by_default_the_current_learns_from_the_video_more_than_the_other_way():
+    config = default_config()
+    terms = config.objectives
+    tables = {
+        "ema_mix": config.codebook.ema_mix,
+        "beta": terms.commitment.weights,
+        **{
+            name: terms[name].learns_from
+            for name in ("code_matching", "cross_cpc", "window_contrast")
+        },
+    }
+    for name, table in tables.items():
+        assert table.current.video > table.video.current, name
+
+
+def test_by_default_the_current_keeps_its_level_and_amplitude():
+    assert not imports.load("fmalign_jax.models.encoders.SensorStem").phase_layer_norm
+    for path, variant in CASES:
+        stem = _config(path, variant).model.modalities.current.stem
+        assert not stem.get("phase_layer_norm", False), (path, variant)

@@ -64,6 +64,21 @@ def test_frame_stem_gives_maps(norm: str) -> None:
     assert run(stem, random(2, 3, 2, 16, 24, 3)).shape == (2, 3, 2, 3, 8)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(12, 4), (16, 8), (5, 1)])
+def test_frame_stem_normalises_any_number_of_channels(channels, groups) -> None:
+    stem = encoders.FrameStem((channels,), (2,))
+    frames = random(1, 1, 1, 4, 4, 3)
+    _, captured = stem.apply(
+        stem.init(jax.random.key(0), frames),
+        frames,
+        capture_intermediates=lambda module, _: type(module).__name__ == "GroupNorm",
+        mutable=["intermediates"],
+    )
+    out = captured["intermediates"]["GroupNorm_0"]["__call__"][0]
+    means = np.asarray(out).reshape(2, 2, groups, -1).mean(axis=(0, 1, 3))
+    np.testing.assert_allclose(means, 0, atol=1e-5)
+
+
 def test_frame_stem_default_leaves_room_for_two_valid_convolutions() -> None:
     frames = jax.ShapeDtypeStruct((2, 3, 1, 64, 64, 3), jnp.float32)
     stem = encoders.FrameStem()

@@ -87,11 +87,11 @@ def test_hand_written_recording_is_read_as_it_lies(written):
 
 def test_the_clock_starts_with_the_earlier_stream(tmp_path):
     _write(tmp_path)
-    late = [f"{stamp},1,2,3" for stamp in _stamps({5: 2, 6: 2, 20: 2})]
+    late = [f"{stamp},1,2,3" for stamp in _stamps({5: 2, 6: 2, 12: 2})]
     _write_csv(tmp_path / f"pixel-level/currents/{NAME}.csv", ["t,a,b,c", *late])
     streams = fmf.BenchmarkDirectory(str(tmp_path)).read(NAME).streams
     assert streams["video"].time_s[0] == 0
-    expected = [2, 2.5, 3, 3.5, 17, 17.5]
+    expected = [2, 2.5, 3, 3.5, 9, 9.5]
     np.testing.assert_allclose(streams["current"].time_s, expected)
 
 
@@ -127,6 +127,59 @@ def test_split_becomes_spans_of_seconds(written):
     test = [(time_s[100], time_s[124] + period)]
     np.testing.assert_allclose(partition["train"], train)
     np.testing.assert_allclose(partition["test"], test)
+
+
+@pytest.mark.parametrize("entry", [NAME, "SaveToAvi-gone.mat"])
+def test_entries_of_a_split_that_match_no_video_are_said(written, caplog, entry):
+    root, _ = written
+    path = root / "pixel-level" / "test.json"
+    path.write_text(json.dumps({f"{NAME}.mat": [7], entry: [1]}))
+    with caplog.at_level(logging.WARNING):
+        fmf.BenchmarkDirectory(str(root)).read(NAME)
+    assert f"{path}: every entry" in caplog.text
+    assert f"got {entry!r} without such a file" in caplog.text
+
+
+def _write_long(root: pathlib.Path, *, frame_s: int, current_s: int) -> None:
+    frames = np.zeros((frame_s, 2, 2, 3), np.uint8)
+    fmf.write_recording(
+        root,
+        NAME,
+        frames=frames,
+        masks=frames[..., 0],
+        frame_second=START + np.arange(frame_s),
+        current=np.ones((2 * current_s, 3)),
+        current_second=START + np.arange(2 * current_s) // 2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame_s", "current_s", "file"),
+    [
+        (200, 150, "currents"),
+        (200, 50, "currents"),
+        (150, 200, "videos"),
+        (1200, 1070, "currents"),
+    ],
+)
+def test_a_stream_that_ends_well_before_the_other_is_refused(
+    tmp_path, frame_s, current_s, file
+):
+    _write_long(tmp_path, frame_s=frame_s, current_s=current_s)
+    with pytest.raises(ValueError, match=rf"{file}/{NAME}.*if the file was cut short"):
+        fmf.BenchmarkDirectory(str(tmp_path)).read(NAME)
+
+
+def test_streams_that_end_a_little_apart_are_taken(tmp_path):
+    _write_long(tmp_path, frame_s=1273, current_s=1298)
+    streams = fmf.BenchmarkDirectory(str(tmp_path)).read(NAME).streams
+    assert [len(stream.values) for stream in streams.values()] == [1273, 2596]
+
+
+def test_a_rate_that_keeps_no_frame_is_refused(written):
+    root, _ = written
+    with pytest.raises(ValueError, match="max_frame_rate_hz must be positive; got 0"):
+        fmf.BenchmarkDirectory(str(root), max_frame_rate_hz=0.0)
 
 
 def test_a_span_does_not_reach_over_a_missing_second(written):
@@ -339,6 +392,11 @@ SPOILED = {
         lambda f: (f / "train.json").write_text(f'{{"{NAME}.mat": [0.5]}}'),
         "train.json",
         "frame indices from 0 on",
+    ),
+    "split of lists": (
+        lambda f: (f / "train.json").write_text(f'{{"{NAME}.mat": [[1, 2], [3]]}}'),
+        "train.json",
+        "must have a list of frame indices from 0 on",
     ),
     "split cut short": (
         lambda f: (f / "train.json").write_text('{"a'),

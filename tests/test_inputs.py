@@ -97,7 +97,66 @@ def test_augmentation_depends_on_the_key_alone_and_zero_means_off():
     np.testing.assert_array_equal(_augment("jitter", 0, frames), frames)
 
 
+@pytest.mark.parametrize("operation", ["flip", "crop"])
+def test_what_is_for_frames_is_refused_elsewhere(operation):
+    with pytest.raises(ValueError, match=rf"{operation} is for frames .* 'm' with"):
+        _augment(operation, 1, jnp.ones((4, 5, 6, 3)))
+
+
 @pytest.mark.parametrize("settings", [{"m": {"flop": 1.0}}, {"video": {"flip": 0.5}}])
 def test_unknown_names_are_refused(settings):
     with pytest.raises(ValueError, match="must name a modality"):
         inputs.augment(KEY, {"m": _frames()}, settings=settings)
+
+
+def test_mix_and_offset_treat_the_samples_of_a_window_alike():
+    values = np.random.default_rng(4).normal(size=(64, 5, 4, 3)).astype(np.float32)
+    mixed = _augment("mix", 0.1, jnp.asarray(values))
+    for before, after in zip(values, mixed, strict=True):
+        flat = before.reshape(-1, 3)
+        matrix, *_ = np.linalg.lstsq(flat, after.reshape(-1, 3), rcond=None)
+        np.testing.assert_allclose(flat @ matrix, after.reshape(-1, 3), atol=1e-5)
+        assert np.abs(matrix - np.eye(3)).max() < 0.6
+    added = _augment("offset", 0.3, jnp.asarray(values)) - values
+    np.testing.assert_allclose(
+        added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-6
+    )
+    assert 0.2 < added[:, 0, 0].std() < 0.4
+
+
+def test_a_time_warp_moves_all_modalities_of_a_window_alike():
+    ticks, rate = 20, 4
+    clock = (np.arange(ticks * rate) + 0.5) / rate  # in ticks
+    sensor = np.tile(clock.reshape(1, ticks, rate, 1), (32, 1, 1, 2)).astype(np.float32)
+    frames = np.tile(
+        (np.arange(ticks) + 0.5).reshape(1, ticks, 1, 1, 1, 1), (32, 1, 1, 2, 2, 3)
+    ).astype(np.float32)
+    warped = inputs.warp_time(
+        KEY,
+        {"video": jnp.asarray(frames), "current": jnp.asarray(sensor)},
+        stretch=0.2,
+        shift=0.1,
+    )
+    seen = np.asarray(warped["current"]).mean(axis=2)[..., 0]
+    shown = np.asarray(warped["video"])[:, :, 0, 0, 0, 0]
+    assert np.abs(seen - shown).max() < 0.7  # half a tick: frames are not mixed
+    speed = (seen[:, 12] - seen[:, 8]) / 4
+    assert 0.79 < speed.min() < 0.95
+    assert 1.05 < speed.max() < 1.21
+    middle = (seen[:, 9] + seen[:, 10]) / 2 - 10
+    assert 1.0 < np.abs(middle).max() < 2.01
+    assert sensor.min() - 1e-5 <= seen.min()
+    assert seen.max() <= sensor.max() + 1e-5
+
+
+def test_without_strength_time_stays_as_it_is():
+    values = {"m": _frames()}
+    out = inputs.warp_time(KEY, values, stretch=0.0, shift=0.0)
+    np.testing.assert_array_equal(out["m"], values["m"])
+
+
+def test_tokens_are_picked_not_mixed_by_a_time_warp():
+    tokens = jnp.asarray(np.random.default_rng(5).integers(0, 9, (8, 6, 3)), jnp.int32)
+    out = inputs.warp_time(KEY, {"text": tokens}, stretch=0.3, shift=0.1)["text"]
+    assert out.dtype == jnp.int32
+    assert out.shape == tokens.shape

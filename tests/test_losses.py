@@ -346,6 +346,14 @@ def test_gaussian_log_likelihood_equals_the_density():
     np.testing.assert_allclose(actual, np.log(density).sum(-1), rtol=1e-5)
 
 
+def test_club_below_zero_is_not_clamped():
+    # The critic expects each window's s in the other one: own error 4, other's 0.
+    s = jnp.array([0.0, 2.0]).reshape(2, 1, 1)
+    blank, swap = jnp.zeros_like(s), jnp.array([1, 0])
+    np.testing.assert_allclose(losses.club_sampled(s[swap], blank, s, swap), [-2, -2])
+    np.testing.assert_allclose(losses.club_full(s[swap], blank, s), [-2, -2])
+
+
 def test_club_sampled_equals_numpy():
     case = gaussian_case()
     permutation = [2, 0, 1, 4, 3]

@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fmalign_jax import losses
+from fmalign_jax import losses, sharding
 from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork
 from fmalign_jax.objectives.club import Club
@@ -22,6 +22,7 @@ from fmalign_jax.objectives.commitment import Commitment
 from fmalign_jax.objectives.cross_cpc import CrossCpc
 from fmalign_jax.objectives.cwcl import Cwcl
 from fmalign_jax.objectives.reconstruction import Reconstruction
+from fmalign_jax.objectives.self_contrast import SelfContrast
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.objectives.triplet import Triplet
 
@@ -56,10 +57,15 @@ TERMS = {
     },
     "club": {"name": FOLDER + "club.Club", "hidden": (8, 8)},
     "cwcl": {"name": FOLDER + "cwcl.Cwcl", "stronger": "video", "weaker": "current"},
+    "self_contrast": {
+        "name": FOLDER + "self_contrast.SelfContrast",
+        "second_views": ("current",),
+    },
     "triplet": {
         "name": FOLDER + "triplet.Triplet",
         "anchor": "video",
         "positive": "current",
+        "min_gap_s": 20.0,
     },
 }
 
@@ -89,6 +95,9 @@ def make_features(
         quantized=vectors,
         embeddings=embeddings,
         mask=jnp.ones(batch, bool) if mask is None else jnp.asarray(mask),
+        second_view=normal(batch, ticks, semantic[modalities[0]].shape[-1]),
+        recording=jnp.arange(batch) % 2,
+        time_s=jnp.stack([15.0 * jnp.arange(batch), jnp.zeros(batch)], axis=-1),
     )
 
 
@@ -196,7 +205,7 @@ def test_commitment_reaches_the_learners_features_alone():
         CrossCpc(weights={"sound": {"video": 1.0}}),
         CrossCpc(weights=ALL_PAIRS, learns_from={"video": {"sound": 1.0}}),
         Cwcl(stronger="video", weaker="sound"),
-        Triplet(anchor="sound", positive="video"),
+        Triplet(anchor="sound", positive="video", min_gap_s=0.0),
         Reconstruction(decoders={"sound": DECODER}),
     ],
 )
@@ -243,7 +252,7 @@ def test_code_matching_prefers_partners_on_the_same_codes():
     [
         lambda table: CodeMatching(learns_from=table),
         lambda table: Cwcl("video", "current", learns_from=table),
-        lambda table: Triplet("video", "current", margin=2.0, learns_from=table),
+        lambda table: Triplet("video", "current", 0.0, margin=2.0, learns_from=table),
         lambda table: CrossCpc(
             {m: {o: 1.0 for o in TWO if o != m} for m in TWO},
             steps=2,
@@ -388,6 +397,9 @@ def test_club_evaluates_all_pairs_without_randomness(variance):
     parts = [metrics[f"club_bound/{m}"] for m in TWO]
     np.testing.assert_allclose(bound, parts[0] + parts[1], rtol=1e-5)
     assert (bound < 0).any()  # an unfitted critic; not clamped
+    sampled, parts = term.apply(variables, features, train=True, rngs=rngs())
+    assert (sampled < 0).any()
+    assert all((part < 0).any() for part in parts.values())
 
 
 def test_club_in_training_draws_other_windows():
@@ -444,13 +456,58 @@ def test_cwcl_weighs_by_the_stronger_and_contrasts_both_ways():
 
 def test_triplet_reports_the_active_fraction():
     features = make_features()
-    loss, metrics = Triplet("video", "current").apply({}, features, train=True)
+    loss, metrics = Triplet("video", "current", min_gap_s=0.0).apply(
+        {}, features, train=True
+    )
     np.testing.assert_array_equal(metrics["triplet_active"], loss > 0)
     near = jnp.tile(jnp.eye(5, 6)[:, None], (1, 7, 1))
     aligned = dataclasses.replace(features, semantic=dict.fromkeys(TWO, near))
-    loss, metrics = Triplet("video", "current").apply({}, aligned, train=True)
+    loss, metrics = Triplet("video", "current", min_gap_s=0.0).apply(
+        {}, aligned, train=True
+    )
     assert not np.any(loss)
     assert not np.any(metrics["triplet_active"])
+
+
+def _far_apart(time_s, recording, min_gap_s):
+    """Which windows may serve as negatives, seen by which features get a gradient."""
+    count = len(time_s)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    placed = sharding.place_batch({"time_s": np.asarray(time_s, np.float64)}, mesh)
+    features = dataclasses.replace(
+        make_features(batch=count),
+        recording=jnp.asarray(recording),
+        time_s=placed["time_s"],
+    )
+    term = Triplet("video", "current", min_gap_s=min_gap_s, margin=8.0)
+    used = np.zeros((count, count), bool)
+    for other in range(count):  # all but two masked: is one the other's negative?
+        for own in set(range(count)) - {other}:
+            mask = jnp.zeros(count, bool).at[jnp.array([own, other])].set(True)
+            pair = dataclasses.replace(features, mask=mask)
+            loss, _ = term.apply({}, pair, train=True)
+            used[own, other] = loss[own] > 0
+    return used
+
+
+@pytest.mark.parametrize("origin_s", [0.0, 1.7e9])
+def test_negatives_of_one_recording_are_a_lead_apart(origin_s):
+    # Three windows of one recording at 0, 240 and 250.08 s, one of another at 0 s.
+    time_s = origin_s + np.array([0.0, 240.0, 250.08, 0.0])
+    recording = np.array([3, 3, 3, 5])
+    used = _far_apart(time_s, recording, 240.0)
+    expected = ~np.eye(4, dtype=bool)
+    expected[1, 2] = expected[2, 1] = False
+    np.testing.assert_array_equal(used, expected)
+    wider = _far_apart(time_s, recording, 250.04)
+    expected[0, 1] = expected[1, 0] = False
+    np.testing.assert_array_equal(wider, expected)
+
+
+def test_a_triplet_needs_to_know_when_its_windows_were():
+    features = dataclasses.replace(make_features(), time_s=None)
+    with pytest.raises(ValueError, match="when its windows were"):
+        Triplet("video", "current", min_gap_s=1.0).apply({}, features, train=True)
 
 
 # --- all of them ------------------------------------------------------------------
@@ -583,3 +640,47 @@ def test_eight_devices_give_what_one_gives():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5), one, eight
     )
+
+
+# --- self contrast ------------------------------------------------------------------
+
+
+def test_self_contrast_tells_a_window_from_others_by_its_second_view():
+    features = make_features(batch=4, mask=[True, True, True, False])
+    loss, metrics = SelfContrast(second_views=TWO).apply({}, features, train=True)
+    expected, correct = np.zeros(4), {}
+    for m in TWO:
+        a, b = (
+            np.array(views[m])[:3].mean(axis=1)
+            for views in (features.semantic, features.second_view)
+        )
+        a, b = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
+        logits = a @ b.T / 0.1
+        for matrix in (logits, logits.T):
+            log_softmax = matrix - np.log(np.exp(matrix).sum(axis=1, keepdims=True))
+            expected[:3] -= np.diag(log_softmax) / 2
+        correct[m] = logits.argmax(axis=1) == np.arange(3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    for m in TWO:
+        np.testing.assert_array_equal(metrics[f"self_accuracy/{m}"][:3], correct[m])
+
+
+def test_self_contrast_reaches_both_views_of_its_modality_alone():
+    assert reached(
+        SelfContrast(second_views=("current",)), make_features(), train=True
+    ) == {"semantic/current", "second_view/current"}
+
+
+def test_self_contrast_is_silent_in_evaluation():
+    features = make_features()
+    loss, metrics = SelfContrast(second_views=TWO).apply({}, features, train=False)
+    np.testing.assert_array_equal(loss, np.zeros(len(features.mask)))
+    assert metrics == {}
+
+
+def test_an_objective_says_of_which_modalities_it_needs_a_second_view():
+    assert Objectives(terms=TERMS).second_views == ("current",)
+    without = {k: v for k, v in TERMS.items() if k != "self_contrast"}
+    assert Objectives(terms=without).second_views == ()
+    with pytest.raises(ValueError, match="second_views may name only"):
+        SelfContrast(second_views=("audio",)).apply({}, make_features(), train=True)

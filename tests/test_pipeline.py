@@ -15,10 +15,10 @@ from fmalign_jax.data import builder
 from fmalign_jax.data.alignment import SplitSpec, WindowIndex, WindowSpec, build_index
 from fmalign_jax.data.pipeline import (
     evaluation_batches,
-    statistics,
     training_batches,
 )
 from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 
 WINDOW = WindowSpec(
@@ -117,6 +117,37 @@ def test_every_epoch_is_another_order_of_all_windows(store, indexes):
         assert len(set(epoch)) == len(epoch) == steps * 4
     assert epochs[0] != epochs[1] != epochs[2]
     assert len(set(epochs[0]) & set(epochs[1])) >= n - 2 * 3
+
+
+def test_batches_from_one_recording_each_in_another_order_every_epoch(store, indexes):
+    index = indexes["train"]
+    counts = np.bincount(index.recording)
+    with train(store, indexes, batch_size=4, batch_from="recording") as batches:
+        steps = batches.steps_per_epoch
+        assert steps == (counts // 4).sum()
+        epochs = [take(batches, steps) for _ in range(2)]
+        state = batches.get_state()
+        following = take(batches, 3)
+    for epoch in epochs:
+        seen = flat(keys(epoch))
+        assert len(set(seen)) == len(seen) == steps * 4
+        assert all(len(set(batch["recording"].tolist())) == 1 for batch in epoch)
+    assert keys(epochs[0]) != keys(epochs[1])
+    with train(store, indexes, batch_size=4, batch_from="recording") as batches:
+        batches.set_state(state)
+        assert keys(take(batches, 3)) == keys(following)
+    with (
+        train(store, indexes, batch_size=4) as batches,
+        pytest.raises(ValueError, match="continues only the order"),
+    ):
+        batches.set_state(state)
+
+
+def test_what_batches_may_be_drawn_from(store, indexes):
+    with pytest.raises(ValueError, match="batch_from must be 'all' or 'recording'"):
+        train(store, indexes, batch_from="furnace")
+    with pytest.raises(ValueError, match="in the longest recording"):
+        train(store, indexes, batch_from="recording", batch_size=len(indexes["train"]))
 
 
 def test_the_order_follows_from_the_seed(store, indexes):
@@ -258,7 +289,7 @@ def test_evaluation_may_be_left_early(store, indexes):
 
 def test_statistics_are_of_the_samples_that_training_reads(source, store, indexes):
     index = indexes["train"]
-    result = statistics(store, index, ["video", "current", "text"])
+    result = channel_statistics(store, index, ["video", "current", "text"])
     assert result.keys() == {"video", "current"}
     for name in result:
         read = {
@@ -282,9 +313,13 @@ def test_statistics_are_of_the_samples_that_training_reads(source, store, indexe
 
 
 def test_statistics_of_a_subsample_are_near_and_repeat(store, indexes):
-    every = statistics(store, indexes["train"], ["current"])["current"]
-    some = statistics(store, indexes["train"], ["current"], max_samples=60)["current"]
-    again = statistics(store, indexes["train"], ["current"], max_samples=60)["current"]
+    every = channel_statistics(store, indexes["train"], ["current"])["current"]
+    some = channel_statistics(store, indexes["train"], ["current"], max_samples=60)[
+        "current"
+    ]
+    again = channel_statistics(store, indexes["train"], ["current"], max_samples=60)[
+        "current"
+    ]
     np.testing.assert_array_equal(some["mean"], again["mean"])
     np.testing.assert_allclose(some["mean"][1:], every["mean"][1:], atol=1.5)
     np.testing.assert_allclose(some["mean"][0], every["mean"][0], rtol=0.05)
@@ -305,7 +340,7 @@ def test_constant_channels_get_deviation_one(tmp_path):
     builder.prepare(OddValues((60, 70, 80)), tmp_path / "set", progress=False)
     store = RecordingStore(tmp_path / "set")
     index = build_index(store.timelines(), WINDOW, SplitSpec())["train"]
-    current = statistics(store, index, ["current"])["current"]
+    current = channel_statistics(store, index, ["current"])["current"]
     np.testing.assert_allclose(current["mean"][1:], [7e4, 1e4 + 0.5], rtol=1e-4)
     assert current["std"][1] == 1.0
     assert current["std"][2] == pytest.approx(0.5, rel=1e-3)

@@ -95,6 +95,12 @@ def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
     assert (tmp_path / "x.npz").read_bytes() == before
 
 
+def test_a_file_that_numpy_would_rename_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"x\.dat: the name must end in \.npz"):
+        write_npz(tmp_path / "x.dat", _recording())
+    assert list(tmp_path.iterdir()) == []
+
+
 def _arrays(**changes: object) -> dict[str, object]:
     """The neutral form as somebody else would write it, without the optional keys."""
     rng = np.random.default_rng(0)
@@ -143,6 +149,43 @@ def test_half_precision_maps_and_tokens(tmp_path):
     assert streams["video"].values.dtype == np.float32
     assert streams["text"].values.dtype == np.int32
     assert streams["text"].values.tolist() == [3, 1, 2]
+
+
+def test_grey_frames_other_keys_and_names_in_bytes(tmp_path):
+    frames = _arrays()["frames"][..., :1]
+    odd = np.array([{"a": 1}, None], object)
+    _save(
+        tmp_path / "x.npz",
+        frames=frames,
+        diary=odd,
+        frame_label=np.ones(5, int),
+        label_names=np.array([b"calm", "grün".encode()]),
+        channel_names=np.array([b"a", b"b"]),
+    )
+    recording = RecordingFiles(str(tmp_path)).read("x")
+    assert (recording.streams["video"].values == frames).all()
+    assert recording.label_names == ("calm", "grün")
+    assert recording.streams["current"].channel_names == ("a", "b")
+
+
+def test_streams_may_end_apart_and_clips_are_judged_together(tmp_path):
+    # 2 s of video, of which the sensor has 1.25 s: more than half.
+    _save(tmp_path / "x.npz", sensor_t=np.arange(20) / 16)
+    assert RecordingFiles(str(tmp_path)).read("x").streams.keys() == {
+        "video",
+        "current",
+    }
+    # In the short second clip the sensor began late: 0.1 s of 0.4 s in common.
+    frame_t = np.append(np.arange(15), np.arange(5)) / 10
+    _save(
+        tmp_path / "x.npz",
+        frames=np.zeros((20, 2, 2, 3), np.uint8),
+        frame_t=frame_t,
+        frame_clip=np.repeat([0, 1], [15, 5]),
+        sensor_t=np.where(np.arange(20) < 15, frame_t, frame_t + 0.3),
+        sensor_clip=np.repeat([0, 1], [15, 5]),
+    )
+    assert len(RecordingFiles(str(tmp_path)).read("x").streams) == 2
 
 
 def test_frames_of_npz_can_be_thinned(tmp_path):
@@ -227,7 +270,7 @@ SENSOR[13, 1] = np.inf
 SPOILED = {
     "cut short": (_cut, "whole .npz file; got another kind, or one cut short"),
     "flipped bytes": (_flip, "got a damaged one"),
-    "pickled": (_object_arrays, "no pickled objects"),
+    "pickled": (_object_arrays, "key 'meta': must hold no pickled objects"),
     "a pickle": (lambda p: p.write_bytes(b"\x80\x04N."), "got another kind"),
     "empty": (lambda p: p.write_bytes(b""), "got another kind"),
     "nothing known": (
@@ -239,6 +282,14 @@ SPOILED = {
     "channels first": (
         {"frames": np.zeros((5, 3, 4), np.uint8)},
         r"key 'frames': must be frames uint8.*got uint8 \(5, 3, 4\)",
+    ),
+    "colours before rows": (
+        {"frames": np.zeros((5, 3, 4, 4), np.uint8)},
+        r"key 'frames': frames uint8 must be \[N, H, W, 3\].*\(5, 3, 4, 4\)",
+    ),
+    "frames with transparency": (
+        {"frames": np.zeros((5, 4, 4, 4), np.uint8)},
+        r"key 'frames': frames uint8 must be .* drop others",
     ),
     "frames of 16 bits": (
         {"frames": np.zeros((5, 4, 4, 3), np.uint16)},
@@ -259,6 +310,14 @@ SPOILED = {
         {"sensor_label": np.arange(20), "label_names": np.array(["a", "b"])},
         "must be 0 to 1, or -1 for unknown; got 2 at index 2",
     ),
+    "label of many digits": (
+        {"sensor_label": np.full(20, 20240419214052)},
+        "key 'sensor_label': numbers must fit into 32 bits; got 20240419214052 at inde",
+    ),
+    "clip of many digits": (
+        {"frame_clip": np.full(5, 2**32 + 1, np.uint64)},
+        "key 'frame_clip': numbers must fit into 32 bits; got 4294967297 at index 0",
+    ),
     "channel without name": ({"channel_names": np.array(["a"])}, "2 channels needs"),
     "infinite": ({"sensor": SENSOR}, r"got inf at index \[13, 1\] \(1.625 s\)"),
     "time not a number": (
@@ -269,6 +328,10 @@ SPOILED = {
     "disjoint clocks": (
         {"sensor_t": np.arange(20) + 60.0},
         "'video' from 0 to 2 s and 'current' from 60 to 79 s in clip 0",
+    ),
+    "sensor times in milliseconds": (
+        {"sensor_t": np.arange(20) * 125},
+        "with 2.*s in common, where the longer has 2500 s; give all times in seconds",
     ),
     "clip in one stream": (
         {"frame_clip": np.array([0, 0, 0, 0, 3])},
@@ -341,6 +404,21 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         RecordingFiles(str(tmp_path / "*" / "*.npz")).names()
 
 
+def test_files_are_found_whatever_their_names(tmp_path):
+    folder = tmp_path / "heat[1], left"
+    folder.mkdir()
+    for name in ("a[2].npz", "B.NPZ"):
+        with (folder / name).open("wb") as file:
+            np.savez(file, **_arrays())
+    for path in (folder, str(folder), f"{folder}/*", f"{folder}/*.[nN]*"):
+        files = RecordingFiles(path)
+        assert files.names() == ["B", "a[2]"]
+        assert files.read("B").streams.keys() == {"video", "current"}
+    assert RecordingFiles(folder / "a[2].npz").names() == ["a[2]"]
+    other = folder.rename(tmp_path / "heat[1]")
+    assert RecordingFiles(f"{tmp_path}/nothing, {other}").names() == ["B", "a[2]"]
+
+
 def test_an_unknown_name_is_refused(tmp_path):
     _save(tmp_path / "x.npz")
     with pytest.raises(ValueError, match=r"must be one of \['x'\]; got 'y'"):
@@ -353,6 +431,9 @@ def test_classes_must_agree_over_files(tmp_path):
     files = RecordingFiles(str(tmp_path))
     assert files.read("b").label_names == files.read("a").label_names
     assert files.read("b").label_names == ("calm", "wild")
+    _save(tmp_path / "b.npz", frame_label=np.full(5, 7))
+    with pytest.raises(ValueError, match=r"b.npz, key 'frames', labels: .*got 7 at"):
+        RecordingFiles(str(tmp_path)).read("b")
     _save(tmp_path / "c.npz", label_names=np.array(["wild", "calm"]))
     with pytest.raises(ValueError, match=r"c.npz: all files must name the same.*a.npz"):
         RecordingFiles(str(tmp_path)).read("a")

@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,6 +71,24 @@ def test_a_value_that_is_not_finite_names_its_step_and_the_term_first():
     meter.add(_step(math.nan, **{"loss/club": math.inf}))
     with pytest.raises(FloatingPointError, match=r"step 12 loss/club, loss were not"):
         meter.report()
+
+
+def test_a_validation_value_that_is_not_finite_is_named_as_such():
+    with pytest.raises(
+        FloatingPointError, match=r"every validation value .* at step 8"
+    ):
+        reporting.check_finite({"loss": math.nan}, step=8, split="validation")
+
+
+def test_the_names_of_an_evaluation_are_known_before_it():
+    mask = jnp.ones(1, bool)
+    scalars = {"loss": Mean.of(jnp.ones(1), mask)}
+    scalars["cpc_accuracy/video->current"] = Mean.of(jnp.ones(1), mask)
+    metrics = {"scalars": scalars, "codes": _codes(SAME)}
+    shapes = jax.eval_shape(lambda: metrics)
+    names = reporting.summarise([reporting.blank(shapes)]).keys()
+    assert names == reporting.summarise([metrics]).keys()
+    assert "cpc_accuracy" in names
 
 
 def test_only_pairs_of_different_modalities_count_as_cross_modal_accuracy():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from fmalign_jax import run_directory
 from fmalign_jax.run_directory import RunDirectory, default_path
 
 
@@ -13,7 +14,7 @@ def _config(**changes):
 
 def test_a_run_writes_its_config_metrics_events_and_summary(tmp_path):
     with RunDirectory(tmp_path / "run", _config(), write=True) as run:
-        run.start(0)
+        run.start(0, last_step=20)
         run.log(10, "train", {"loss": 2.5})
         run.log_histogram(10, "codebook/count", np.arange(5.0))
         run.finish({"finished": True})
@@ -26,25 +27,81 @@ def test_a_run_writes_its_config_metrics_events_and_summary(tmp_path):
 
 def test_resuming_forgets_what_came_after_and_a_line_cut_short(tmp_path):
     with RunDirectory(tmp_path, _config(), write=True) as run:
-        run.start(0)
+        run.start(0, last_step=40)
         for step in (10, 20, 30):
             run.log(step, "train", {"loss": 1.0})
     with run.metrics.open("a") as file:
         file.write('{"step": 4')
     with RunDirectory(tmp_path, _config(), write=True) as run:
-        run.start(20)
+        run.start(20, last_step=40)
         run.log(25, "train", {"loss": 1.0})
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
     assert steps == [10, 20, 25]
 
 
+def _begin(path, config):
+    with RunDirectory(path, config, write=True) as run:
+        run.start(0, last_step=2)
+        run.log(1, "train", {"loss": 1.0})
+    return run
+
+
 def test_another_configs_run_is_never_overwritten(tmp_path):
-    with RunDirectory(tmp_path, _config(), write=True):
-        pass
+    _begin(tmp_path, _config())
     with pytest.raises(ValueError, match=r"differs in data.tick_s \(1.0 .* 2.0"):
         RunDirectory(tmp_path, _config(data={"tick_s": 2.0}), write=True)
     with RunDirectory(tmp_path, _config(max_steps=7), write=True):
         pass
+
+
+def test_what_changes_no_result_may_change(tmp_path):
+    _begin(tmp_path, _config(data={"read_threads": 1, "prepared_dir": "a"}))
+    other = _config(data={"read_threads": 8, "prepared_dir": "b"})
+    with RunDirectory(tmp_path, other, write=True):
+        pass
+    with pytest.raises(ValueError, match=r"differs in data.tick_s \(None there"):
+        RunDirectory(tmp_path, _config(data={"tick_s": 2.0}), write=True)
+
+
+def test_a_run_that_could_not_start_leaves_its_folder_free(tmp_path):
+    with RunDirectory(tmp_path / "run", _config(seed=1), write=True):
+        pass
+    assert not (tmp_path / "run").exists()
+    with RunDirectory(tmp_path / "run", _config(seed=1), write=True) as run:
+        run.start(0, last_step=2)  # and fails before it reports or saves anything
+        run.checkpoints.mkdir()
+    with RunDirectory(tmp_path / "run", _config(seed=2), write=True) as run:
+        run.start(0, last_step=2)
+    assert json.loads((run.path / "config.json").read_text())["seed"] == 2
+    (run.checkpoints / "4").mkdir()
+    with pytest.raises(ValueError, match="differs in seed"):
+        RunDirectory(tmp_path / "run", _config(seed=3), write=True)
+
+
+def test_a_summary_lasts_until_there_are_steps_to_do(tmp_path):
+    run = _begin(tmp_path, _config())
+    assert run.summary() is None
+    run.finish({"step": 2})
+    with RunDirectory(tmp_path, _config(), write=True) as run:
+        run.start(2, last_step=2)
+        assert run.summary() == {"step": 2}
+    with RunDirectory(tmp_path, _config(), write=True) as run:
+        run.start(2, last_step=4)
+        assert run.summary() is None
+
+
+def test_events_of_an_attempt_that_failed_are_purged(tmp_path, monkeypatch):
+    given = []
+    writer = run_directory.SummaryWriter
+    monkeypatch.setattr(
+        run_directory,
+        "SummaryWriter",
+        lambda path, purge_step: given.append(purge_step) or writer(path),
+    )
+    for step in (0, 20):
+        with RunDirectory(tmp_path, _config(), write=True) as run:
+            run.start(step, last_step=40)
+    assert given == [1, 21]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -52,11 +109,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         RunDirectory(tmp_path, _config(), write=True)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "config.json").write_text('{"model_type": "another program\'s"}')
+    with pytest.raises(ValueError, match=r"goes on only with the config"):
+        RunDirectory(tmp_path, _config(), write=True)
 
 
 def test_other_processes_stay_silent(tmp_path):
     with RunDirectory(tmp_path / "run", _config(), write=False) as run:
-        run.start(0)
+        run.start(0, last_step=1)
         run.log(1, "train", {"loss": 1.0})
         run.finish({})
     assert not (tmp_path / "run").exists()
@@ -65,5 +125,8 @@ def test_other_processes_stay_silent(tmp_path):
 def test_the_default_folder_follows_the_config():
     path = default_path("pretrain", _config())
     assert path == default_path("pretrain", _config(max_steps=5))
+    assert path == default_path(
+        "pretrain", _config(data={"tick_s": 1.0, "read_threads": 8})
+    )
     assert path != default_path("pretrain", _config(seed=1))
     assert str(path).startswith("runs/pretrain-")

@@ -7,10 +7,13 @@ from fmalign_jax import sharding
 
 def test_a_batch_is_divided_over_the_devices_in_order():
     mesh = sharding.make_mesh()
-    batch = {"x": np.arange(32).reshape(16, 2), "t": np.arange(16.0)}
+    batch = {"x": np.arange(32).reshape(16, 2), "t": 1.7e9 + np.arange(16) / 25}
     placed = sharding.place_batch(batch, mesh)
     np.testing.assert_array_equal(placed["x"], batch["x"])
     assert placed["t"].dtype == np.float32
+    np.testing.assert_allclose(
+        np.asarray(placed["t"], np.float64).sum(axis=-1), batch["t"], rtol=0, atol=1e-5
+    )
     assert len(placed["x"].addressable_shards) == 8
     for index, shard in enumerate(placed["x"].addressable_shards):
         np.testing.assert_array_equal(shard.data, batch["x"][2 * index : 2 * index + 2])

@@ -11,7 +11,7 @@ import pytest
 from fmalign_jax.data import simulator
 from fmalign_jax.data.circuit import ADC_STEP_A
 from fmalign_jax.data.fmf import BenchmarkDirectory
-from fmalign_jax.data.profiles import DEFAULT, PROFILES
+from fmalign_jax.data.profiles import DEFAULT, PROFILES, changed
 from fmalign_jax.data.simulator import SimulatedFurnaces, simulate
 
 SMALL = {"recordings": 3, "test_recordings": 1, "duration_s": 60.0}
@@ -214,6 +214,36 @@ def test_each_parameter_set_has_a_folder_of_its_own(tmp_path):
     assert len({source.fingerprint() for source in sources}) == len(changes)
     for source in sources:
         assert BenchmarkDirectory(str(source.directory)).names() == source.names()
+
+
+def test_a_fixed_lead_is_one_number_and_hyphens_are_underscores(tmp_path):
+    changes = ({"lead_s": 200}, {"lead_s": (200.0, 200.0)})
+    one, same = (
+        SimulatedFurnaces(str(tmp_path), **{**SMALL, "changes": change})
+        for change in changes
+    )
+    assert one.directory == same.directory
+    hyphens, underscores = (
+        SimulatedFurnaces(str(tmp_path), **{**SMALL, "profile": name})
+        for name in ("no-precursor", "no_precursor")
+    )
+    assert hyphens.directory == underscores.directory
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lead_s": (300.0, 180.0)}, r"least and most; got \(300.0, 180.0\); use such"),
+        ({"lead_s": "240"}, "change of lead_s must be seconds.*got '240'"),
+        ({"lead_s": (240.0,)}, r"got \(240.0,\)"),
+        ({"trips": "no"}, "change of trips must be True or False; got 'no'"),
+        ({"volatility": True}, "change of volatility must be a number from 0 on"),
+        ({"deep": 0.3}, "change of deep must be a SpellKind; got 0.3"),
+    ],
+)
+def test_changes_of_another_kind_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        changed("default", change)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import time
 import h5py
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 
@@ -152,7 +153,17 @@ def test_a_finished_run_stays_as_it_is(finished, folder):
     again, summary = train.train(tiny.tiny_config(folder), workdir)
     _assert_equal(again, state)
     assert _lines(workdir) == before
+    assert summary == finished[2]
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+
+
+def test_a_run_past_its_last_step_is_finished(finished, folder, tmp_path):
+    config = tiny.tiny_config(folder)
+    config.max_steps = 4
+    state, summary = train.train(config, _copied(finished[0], tmp_path / "run"))
+    assert int(state.step) == summary["step"] == 8
     assert summary["finished"]
+    assert summary["seconds"] == finished[2]["seconds"]
 
 
 def _stop_after(monkeypatch, steps):
@@ -212,30 +223,110 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert steps == sorted(set(steps))
 
 
+def _poison(batch):
+    """Makes one stream of a batch NaN."""
+    current = batch["streams"]["current"] * np.float32(np.nan)
+    return batch | {"streams": batch["streams"] | {"current": current}}
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize(
+    ("log_every_steps", "bad_step"),
+    [(2, 7), (1000, 6)],
+    ids=["found when logging", "found when saving"],
+)
 def test_a_loss_that_is_not_finite_stops_the_run(
-    stopped, folder, tmp_path, monkeypatch
+    stopped, folder, tmp_path, monkeypatch, log_every_steps, bad_step
 ):
     workdir = _copied(stopped, tmp_path / "run")
     make_train_step = train.train_step.make_train_step
 
     def poisoned(learner, mesh):
         step = make_train_step(learner, mesh)
-
-        def poison(state, batch):
-            if int(state.step) == 6:
-                video = batch["streams"]["video"]
-                current = batch["streams"]["current"] * np.float32(np.nan)
-                streams = {"video": video, "current": current}
-                batch = batch | {"streams": streams}
-            return step(state, batch)
-
-        return poison
+        return lambda state, batch: step(
+            state, _poison(batch) if int(state.step) == bad_step - 1 else batch
+        )
 
     monkeypatch.setattr(train.train_step, "make_train_step", poisoned)
-    with pytest.raises(FloatingPointError, match="at step 7 loss/"):
+    config = tiny.tiny_config(folder)
+    config.log_every_steps = log_every_steps
+    with pytest.raises(
+        FloatingPointError, match=f"every train value .* at step {bad_step} loss/"
+    ):
+        train.train(config, workdir)
+    assert _saved_steps(workdir) == [4, 5]
+    _assert_saved_is_finite(workdir)
+    assert max(line["step"] for line in _lines(workdir)) < bad_step
+
+
+def _assert_saved_is_finite(workdir):
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        for step in _saved_steps(workdir):
+            for item in ("model", "optim"):
+                folder = workdir / "checkpoints" / str(step) / item
+                tree = checkpointer.restore(folder)
+                for leaf in jax.tree.leaves(tree):
+                    assert np.isfinite(np.asarray(leaf)).all()
+
+
+def test_a_validation_that_is_not_finite_keeps_the_checkpoints_before(
+    stopped, folder, tmp_path, monkeypatch
+):
+    workdir = _copied(stopped, tmp_path / "run")
+    make_eval_step = train.train_step.make_eval_step
+
+    def poisoned(learner, mesh):
+        evaluate = make_eval_step(learner, mesh)
+        return lambda state, batch: evaluate(state, _poison(batch))
+
+    monkeypatch.setattr(train.train_step, "make_eval_step", poisoned)
+    with pytest.raises(
+        FloatingPointError, match=r"every validation value .* at step 7 loss/"
+    ):
         train.train(tiny.tiny_config(folder), workdir)
     assert _saved_steps(workdir) == [4, 5]
-    assert max(line["step"] for line in _lines(workdir)) == 6
+
+
+@pytest.mark.parametrize("score", ["cpc_acuracy", "windows_per_s"])
+def test_a_score_that_validation_does_not_measure_is_refused_at_once(
+    folder, tmp_path, monkeypatch, score
+):
+    config = tiny.tiny_config(folder)
+    config.score = score
+    monkeypatch.setattr(train.reporting.Meter, "next_batch", None)  # no step
+    with pytest.raises(ValueError, match=rf"got '{score}'; use one of .*cpc_accuracy,"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    # The same folder serves the corrected command.
+    config.score = "cpc_accuracy"
+    train.RunDirectory(tmp_path / "run", config, write=True)
+
+
+def test_a_minus_sign_lets_the_lowest_win():
+    values = {"loss": 3.0, "cpc_accuracy": 0.5}
+    assert train.validation_score(values, "-loss") == -3.0
+    assert train.validation_score(values, "cpc_accuracy") == 0.5
+
+
+def test_what_cannot_work_is_refused_before_anything_is_read(tmp_path):
+    config = tiny.tiny_config()
+    config.data.source = "fmalign_jax.data.recordings.RecordingFiles"
+    config.data.path = str(tmp_path / "nowhere" / "*.npz")
+    config.checkpoint_every_steps = 0
+    with pytest.raises(ValueError, match="checkpoint_every_steps must be above 0"):
+        train.train(config, tmp_path / "run")
+    config.checkpoint_every_steps = 4
+    config.data.prepared_dir = str(tmp_path / "prepared")
+    with pytest.raises(ValueError, match="nowhere"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_epochs_that_make_no_step_are_refused(folder):
+    config = tiny.tiny_config(folder)
+    config.epochs = 0.01
+    with pytest.raises(ValueError, match=r"at least one step; got 0.01 epochs of \d+"):
+        train.load_data(config)
 
 
 def test_another_config_is_refused_and_nothing_changes(finished, folder):
@@ -343,43 +434,118 @@ def test_a_benchmark_directory_written_by_hand_trains(tmp_path):
     assert np.all(np.abs(np.asarray(state.statistics["current"]["mean"]) - 8500) < 900)
 
 
-# Signals
+# Other settings
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_leaves_in_peace(tmp_path):
-    config = ["--config", f"{tiny.__file__}:{tmp_path}"]
-    many = ["--config.max_steps=100000", "--config.epochs=100000"]
-    tiny.tiny_config(tmp_path)
-    workdir = tmp_path / "run"
-    with (tmp_path / "stderr").open("w") as stderr:
-        process = subprocess.Popen(
+def test_bfloat16_goes_on_bit_for_bit_too(folder, tmp_path, monkeypatch):
+    config = tiny.tiny_config(folder)
+    config.compute_dtype = "bfloat16"
+    config.max_steps = 4
+    straight, _ = train.train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 2)
+        train.train(config, tmp_path / "run")
+    assert _saved_steps(tmp_path / "run") == [2]
+    resumed, summary = train.train(config, tmp_path / "run")
+    assert summary["finished"]
+    _assert_equal(resumed, jax.device_get(straight))
+
+
+@pytest.mark.slow
+def test_three_modalities_train_from_raw_files(tmp_path):
+    tiny.write_recordings(tmp_path / "raw", text=True)
+    config = tiny.with_text(tiny.tiny_config(tmp_path))
+    config.max_steps = 2
+    state, summary = train.train(config, tmp_path / "run")
+    assert int(state.step) == 2
+    assert sorted(state.codebook.idle) == ["current", "text", "video"]
+    assert sorted(state.statistics) == ["current", "video"]  # tokens have none
+    values = summary["validation"]
+    assert values["used_codes/text"] >= 1
+    assert 0 < values["reconstruction_error/text"] < np.inf
+
+
+# Signals
+
+ENDLESS = ("--config.max_steps=100000", "--config.epochs=100000")
+
+
+def _start(folder, workdir, *flags):
+    """Starts a tiny run in a process of its own; its errors go to a file beside it."""
+    with workdir.with_suffix(".stderr").open("a") as stderr:
+        return subprocess.Popen(
             [
                 *(sys.executable, "-m", "fmalign_jax.train"),
-                *(*config, *many, "--workdir", str(workdir)),
+                *("--config", f"{tiny.__file__}:{folder}", *flags),
+                *("--workdir", str(workdir)),
             ],
             cwd=ROOT,
             env=os.environ
             | {
                 "JAX_PLATFORMS": "cpu",
                 "XLA_FLAGS": "--xla_backend_optimization_level=0",
-                "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                "XDG_CACHE_HOME": str(folder / "cache"),
             },
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
-        try:
-            deadline_s = time.monotonic() + 200
-            while time.monotonic() < deadline_s and process.poll() is None:
-                if (workdir / "metrics.jsonl").exists():
-                    break
-                time.sleep(0.2)
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(timeout=60)
-        finally:
-            process.kill()
-    assert code == 0, (tmp_path / "stderr").read_text()[-2000:]
+
+
+def _wait_until(condition, process, timeout_s=200):
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if condition():
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_leaves_in_peace(tmp_path):
+    tiny.tiny_config(tmp_path)
+    workdir = tmp_path / "run"
+    process = _start(tmp_path, workdir, *ENDLESS)
+    try:
+        _wait_until((workdir / "metrics.jsonl").exists, process)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=60)
+    finally:
+        process.kill()
+    log = workdir.with_suffix(".stderr").read_text()
+    assert code == 0, log[-2000:]
     summary = json.loads((workdir / "summary.json").read_text())
     assert not summary["finished"]
     assert 0 < summary["step"] < 100000
+    assert f"saved step {summary['step']}" in log
     assert _saved_steps(workdir)[-1] == summary["step"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, folder, tmp_path):
+    workdir = tmp_path / "run"
+    process = _start(folder, workdir, *ENDLESS)
+    try:
+        _wait_until(lambda: any(workdir.glob("checkpoints/[0-9]*[0-9]")), process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    finally:
+        process.kill()
+    assert not (workdir / "summary.json").exists()
+    last = max(_saved_steps(workdir)) + 2
+    straight = tmp_path / "straight"
+    for path in (workdir, straight):  # in a process of their own, as the killed one
+        flags = (*ENDLESS, f"--config.max_steps={last}")
+        assert _start(folder, path, *flags).wait(timeout=200) == 0, path
+    assert _digests(workdir, last) == _digests(straight, last)
+    assert f"resuming at step {last - 2} of {last}" in (
+        workdir.with_suffix(".stderr").read_text()
+    )
+    steps = [line["step"] for line in _lines(workdir) if line["split"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+def _digests(workdir, step):
+    """What tells every array of a checkpoint, bit for bit, from any other."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        folder = workdir / "checkpoints" / str(step) / "digest"
+        return checkpointer.restore(folder, args=ocp.args.JsonRestore())

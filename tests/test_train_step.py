@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tiny
 
 from fmalign_jax import sharding, train_state, train_step
+from fmalign_jax.default_config import component
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
 
@@ -32,16 +34,6 @@ class Trained:
 
 def _train(config, devices, steps=STEPS):
     learner, mesh, state = tiny.first_state(config, devices)
-    # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
-    # of attention's keys); with the usual 1e-8 their steps have a random sign.
-    learner = dataclasses.replace(
-        learner,
-        optimizer=optax.chain(
-            optax.clip_by_global_norm(config.optimizer.clip_norm),
-            optax.adam(learner.schedule, eps=1e-3),
-        ),
-        critic_optimizer=optax.adam(config.optimizer.critic_learning_rate, eps=1e-3),
-    )
     step = train_step.make_train_step(learner, mesh)
     states, metrics = [jax.device_get(state)], []
     for index in range(steps):
@@ -59,6 +51,9 @@ def config():
     assert config.model.transformer.dropout > 0
     assert config.augment.video.crop > 0
     config.objectives.cross_cpc.starts = "random"
+    # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
+    # of attention's keys); with the usual 1e-8 their steps have a random sign.
+    config.optimizer.epsilon = 1e-3
     return config
 
 
@@ -129,6 +124,63 @@ def test_training_moved_everything_that_the_comparison_covers(one):
         moved = [not np.array_equal(a, b) for (_, a), (_, b) in pairs]
         assert np.mean(moved) > 0.9, part
     assert int(last.step) == STEPS
+
+
+# Clipping
+
+
+def test_the_gradient_is_clipped_to_the_norm_of_the_config(config, one):
+    norm = one.metrics[0]["scalars"]["norm/gradient"]
+    assert norm > 2 * config.optimizer.clip_norm
+    moments = _adam(one.states[1].opt_state).mu
+    applied = float(optax.tree.norm(moments)) / 0.1  # mu = (1 - 0.9) g
+    assert applied == pytest.approx(config.optimizer.clip_norm, rel=1e-4)
+
+
+def test_both_adams_divide_by_the_epsilon_of_the_config():
+    config = tiny.tiny_config()
+    config.optimizer.update(
+        {"epsilon": 0.3, "schedule": "constant", "warmup_steps": 0, "clip_norm": 9.0}
+    )
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    gradient = jnp.array(0.1)
+    for optimizer in (learner.optimizer, learner.critic_optimizer):
+        update, _ = optimizer.update(gradient, optimizer.init(gradient))
+        assert float(update) == pytest.approx(-2.5e-4, rel=1e-4)
+
+
+# The start
+
+
+def test_a_constant_modality_does_not_blow_its_projection_up():
+    config = tiny.tiny_config()
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    batch = tiny.random_batch(config)
+    batch["streams"]["current"] = np.zeros_like(batch["streams"]["current"])
+    placed = sharding.place_batch(batch, mesh)
+    state = train_state.init_state(learner, placed, tiny.STATISTICS, mesh)
+    model = state.params["model"]
+    assert np.abs(model["semantics_current"]["projection"]["kernel"]).max() < 10
+    assert np.isfinite(np.asarray(quantizer.embeddings(state.codebook))).all()
+
+
+class ProjectingStem(nn.Module):
+    """A stem with a layer of the same name."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        x = inputs.reshape(*inputs.shape[:2], -1)
+        return nn.Dense(4, name="projection", bias_init=nn.initializers.ones)(x)
+
+
+def test_only_the_semantic_encoders_projections_are_standardised():
+    config = tiny.tiny_config()
+    config.model.modalities.current.stem = component(f"{__name__}.ProjectingStem")
+    _, _, state = tiny.first_state(config)
+    model = state.params["model"]
+    np.testing.assert_array_equal(model["stems_current"]["projection"]["bias"], 1)
+    assert np.abs(model["semantics_current"]["projection"]["bias"]).max() > 1e-3
 
 
 # Compilation and transfers
@@ -408,6 +460,12 @@ def test_every_schedule_warms_up_in_a_line():
         )
 
 
+@pytest.mark.parametrize("kind", ["constant", "cosine", "halving"])
+def test_without_warm_up_the_first_step_has_the_whole_rate(kind):
+    schedule = _schedule(schedule=kind, warmup_steps=0)
+    assert schedule(0) == pytest.approx(0.4)
+
+
 def test_constant_and_cosine():
     assert _schedule(schedule="constant")(99) == pytest.approx(0.4)
     cosine = _schedule(schedule="cosine")
@@ -418,8 +476,17 @@ def test_constant_and_cosine():
 
 def test_halving_at_the_epochs_of_the_config():
     schedule = _schedule(schedule="halving", halve_at_epochs=(1, 2.5))
-    expected = {9: 0.4, 11: 0.2, 24: 0.2, 26: 0.1, 99: 0.1}
+    # Steps count from 0: step 10 is the first of the second epoch.
+    expected = {9: 0.4, 10: 0.2, 24: 0.2, 25: 0.1, 99: 0.1}
     assert {s: pytest.approx(schedule(s)) for s in expected} == expected
+
+
+def test_an_epoch_in_decimals_halves_at_the_nearest_step():
+    config = tiny.tiny_config().optimizer
+    config.update({"learning_rate": 0.4, "warmup_steps": 0, "schedule": "halving"})
+    config.halve_at_epochs = (0.57,)  # 0.57 * 100 is a little below 57
+    schedule = train_state.make_schedule(config, steps_per_epoch=100, steps=100)
+    assert [pytest.approx(float(schedule(s))) for s in (56, 57)] == [0.4, 0.2]
 
 
 def test_an_unknown_schedule_is_refused():

@@ -206,7 +206,51 @@ SPOILED_VIDEO = {
         lambda f: (f / LABELS).write_text("t\n0\n"),
         {},
         LABELS,
-        r"columns \['t'\] but no 1",
+        r"need two columns, time and label; got \['t'\]",
+    ),
+    "labels with an end": (
+        lambda f: (f / LABELS).write_text("start,end,label\n0,1,calm\n"),
+        {},
+        LABELS,
+        r"got \['start', 'end', 'label'\].*end a label by a row without one",
+    ),
+    "label number too large": (
+        lambda f: (f / LABELS).write_text("0,0\n1,20240419214052\n"),
+        {},
+        LABELS,
+        "class numbers from 0 .* got '20240419214052'",
+    ),
+    "milliseconds": (
+        lambda f: (f / "run.csv").write_text(
+            "t,a\n" + "".join(f"{500 * i},{i}\n" for i in range(7))
+        ),
+        {},
+        "run.mp4",
+        "'video' and 'current' with 3 s in common.*all times in seconds",
+    ),
+    "table cut short": (
+        lambda f: (f / "run.csv").write_text("t,a\n0,1\n0.1,1\n"),
+        {},
+        "run.mp4",
+        "with 0.2 s in common, where the longer has 3 s.*cut short",
+    ),
+    "a channel starts empty": (
+        lambda f: (f / "run.csv").write_text("t,a,b\n0,1,\n1,2,3\n2,3,4\n"),
+        {},
+        "run.csv",
+        "got '' for 'b' in line 2",
+    ),
+    "two channels of one name": (
+        lambda f: (f / "run.csv").write_text("t,a,a\n0,1,2\n3,2,3\n"),
+        {},
+        "run.csv",
+        "several called 'a'",
+    ),
+    "no name for the first column": (
+        lambda f: (f / "run.csv").write_text(",t,a\n0,0,2\n1,3,3\n"),
+        {},
+        "run.csv",
+        "time column needs a name",
     ),
 }
 
@@ -223,8 +267,46 @@ def test_spoiled_video_recordings_are_refused_by_name(tmp_path, case):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_avi_cut_short_is_refused(tmp_path):
-    _write_pair(tmp_path, ".avi", text=SECONDS)
-    _cut_video(tmp_path / "run.avi")
-    with pytest.raises(ValueError, match=r"run\.avi: must hold the 30 frames"):
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [(".avi", "must hold the 30 frames"), (".mkv", "must last the 3 s")],
+)
+def test_a_file_whose_header_promises_more_is_refused(tmp_path, suffix, message):
+    _write_pair(tmp_path, suffix, text=SECONDS)
+    _cut_video(tmp_path / f"run{suffix}")
+    with pytest.raises(ValueError, match=rf"run\{suffix}: {message}.*cut short"):
         RecordingFiles(str(tmp_path)).read("run")
+
+
+def test_a_column_called_time_needs_no_option_and_an_index_is_no_channel(tmp_path):
+    _write_pair(tmp_path, text=",ia,Time\n0,5,0\n1,6,1.5\n2,7,3\n")
+    (tmp_path / LABELS).write_text(",time,label\n0,0,calm\n1,2,wild\n")
+    recording = RecordingFiles(str(tmp_path)).read("run")
+    current = recording.streams["current"]
+    assert current.time_s.tolist() == [0, 1.5, 3]
+    assert (current.values.tolist(), current.channel_names) == (
+        [[5], [6], [7]],
+        ("ia",),
+    )
+    assert [recording.label_names[i] for i in current.label] == ["calm"] * 2 + ["wild"]
+
+
+def test_a_square_frame_size_may_be_one_number(tmp_path):
+    _write_pair(tmp_path, text=SECONDS)
+    video = RecordingFiles(str(tmp_path), frame_size=8).read("run").streams["video"]
+    assert video.values.shape == (30, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"frame_size": (64,)}, r"height and width in pixels; got \(64,\)"),
+        ({"frame_size": (0, 64)}, r"got \(0, 64\); use such as \(64, 64\)"),
+        ({"channels": ()}, r"at least one column; got \(\)"),
+        ({"channels": "abc"}, r"got 'abc'; use such as \('a', 'b'\)"),
+        ({"max_frame_rate_hz": 0.0}, r"must be positive; got 0.0"),
+    ],
+)
+def test_options_are_checked_before_a_file_is_read(tmp_path, option, message):
+    with pytest.raises(ValueError, match=message):
+        RecordingFiles(str(tmp_path), **option)

@@ -52,9 +52,17 @@ def tiny_config(tmp_path: pathlib.Path | None = None) -> ConfigDict:
 
 
 def write_recordings(
-    folder: pathlib.Path, *, recordings: int = 3, seconds: int = 120, seed: int = 0
+    folder: pathlib.Path,
+    *,
+    recordings: int = 3,
+    seconds: int = 120,
+    seed: int = 0,
+    text: bool = False,
 ) -> None:
-    """Writes recordings of a slow rhythm that frames and current share, once."""
+    """Writes recordings of a slow rhythm that frames and current share, once.
+
+    With `text` also four tokens a second that follow it.
+    """
     if folder.exists():
         return
     folder.mkdir(parents=True)
@@ -69,6 +77,11 @@ def write_recordings(
             255,
         )
         amplitude = 1 + 0.5 * np.sin(state)[:, None]
+        tokens = {
+            "streams": np.array(["text"]),
+            "text": np.repeat((state > 0) * 7 + rng.integers(0, 7, len(state)), 2),
+            "text_t": np.arange(seconds * 4) / 4 + 0.125,
+        }
         np.savez(
             folder / f"furnace_{index}.npz",
             frames=frames.astype(np.uint8),
@@ -79,6 +92,7 @@ def write_recordings(
             sensor_t=np.arange(seconds * 2) / 2 + 0.25,
             channel_names=np.array(["a", "b", "c"]),
             meta=np.array(json.dumps({"source": "test"})),
+            **(tokens if text else {}),
         )
 
 
@@ -124,6 +138,8 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict:
     return {
         "streams": streams,
         "mask": np.ones(config.batch_size, bool),
+        "recording": np.arange(config.batch_size, dtype=np.int32) % 2,
+        "time_s": 10.0 * np.arange(config.batch_size),
     }
 
 

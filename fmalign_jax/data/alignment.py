@@ -98,14 +98,23 @@ class WindowIndex:
 
 
 def build_index(
-    timelines: Sequence[Timeline], windows: WindowSpec, split: SplitSpec
+    timelines: Sequence[Timeline],
+    windows: WindowSpec,
+    split: SplitSpec,
+    *,
+    evaluation_stride_ticks: int | None = None,
 ) -> dict[str, WindowIndex]:
     """Finds all windows of all recordings and divides them into splits.
+
+    Which tick belongs to which split depends on where windows could start at all, not
+    on the stride: another stride gives other windows of the same splits.
 
     Args:
       timelines: the clocks of the recordings, in any order.
       windows: how windows are laid; its lead is applied here.
       split: how to divide them.
+      evaluation_stride_ticks: stride of the validation and test windows; by default
+        that of `windows`, which the training windows have.
 
     Returns:
       An index for each of "train", "validation" and "test"; those not asked for are
@@ -116,9 +125,10 @@ def build_index(
         samples, or the recordings do not fit the specs.
     """
     ticks = align(timelines, windows)
-    start = _starts(ticks, windows, ticks.usable)
+    start = _starts(ticks, dataclasses.replace(windows, stride_ticks=1), ticks.usable)
     if not len(start):
         raise ValueError(_why_none(ticks, windows))
+    _log_short_clips(ticks, timelines, windows)
     split = dataclasses.replace(
         split, by=splits.resolve_way(ticks, start, windows, split)
     )
@@ -126,11 +136,11 @@ def build_index(
     indexes = {
         name: WindowIndex(
             ticks,
-            _starts(ticks, windows, ticks.usable & (code == position)),
+            _starts(ticks, laid, ticks.usable & (code == SPLITS.index(name))),
             windows.window_ticks,
             split.by,
         )
-        for position, name in enumerate(SPLITS)
+        for name, laid in _laid(windows, evaluation_stride_ticks).items()
     }
     _check_not_empty(indexes, windows, split)
     assert_no_leak(indexes)
@@ -162,18 +172,54 @@ def assert_no_leak(indexes: Mapping[str, WindowIndex]) -> None:
                 )
 
 
+def _laid(windows: WindowSpec, stride_ticks: int | None) -> dict[str, WindowSpec]:
+    """Returns how the windows of each split are laid."""
+    if stride_ticks is None:
+        stride_ticks = windows.stride_ticks
+    evaluation = dataclasses.replace(windows, stride_ticks=stride_ticks)
+    return {split: windows if split == "train" else evaluation for split in SPLITS}
+
+
 def _starts(
     ticks: Ticks, windows: WindowSpec, good: Bool[ndarray, " n"]
 ) -> Int64[ndarray, " N"]:
-    """Returns the ticks at which T good ticks of one segment start, on the stride."""
+    """Returns the ticks at which T good ticks of one segment start, on the stride.
+
+    The stride counts from the first tick of each run of good ticks, so that no run of T
+    ticks or more is without a window.
+    """
     n = windows.window_ticks
-    _, first, length = np.unique(ticks.segment, return_index=True, return_counts=True)
-    offset = np.arange(len(ticks)) - np.repeat(first, length)
     stride = n if windows.mode == "clip" else windows.stride_ticks
-    fits = (offset % stride == 0) & (offset + n <= np.repeat(length, length))
-    start = np.flatnonzero(fits)
-    total = np.concatenate([[0], np.cumsum(good)])
-    return start[total[start + n] - total[start] == n]
+    fresh = np.diff(ticks.segment, prepend=-1) != 0
+    begins = good & (fresh | ~np.append(False, good)[:-1])
+    tick = np.flatnonzero(good)
+    _, first, run, length = np.unique(
+        np.cumsum(begins)[tick],
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
+    offset = np.arange(len(tick)) - first[run]
+    return tick[(offset % stride == 0) & (offset + n <= length[run])]
+
+
+def _log_short_clips(
+    ticks: Ticks, timelines: Sequence[Timeline], windows: WindowSpec
+) -> None:
+    """Says how many clips are too short for a window; a recording is at least one."""
+    reference = windows.reference_stream
+    clips = sum(len(np.unique(t.streams[reference].clip)) for t in timelines)
+    short = clips - int((np.bincount(ticks.segment) >= windows.window_ticks).sum())
+    if short and windows.mode == "sliding":
+        logging.getLogger(__name__).warning(
+            "%d of %d clips are shorter than a window of %d ticks of %g s and are left "
+            "out; take each clip as one window (configs/recordings.py:clips) or use a "
+            "smaller tick_s",
+            short,
+            clips,
+            windows.window_ticks,
+            windows.tick_s,
+        )
 
 
 def _why_none(ticks: Ticks, windows: WindowSpec) -> str:

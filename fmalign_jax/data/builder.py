@@ -132,11 +132,13 @@ def prepare(
     if chunk_samples < 1:
         raise ValueError(f"chunk_samples must be at least 1; got {chunk_samples}")
     directory = Path(os.path.abspath(directory))
+    # Before the lock, so that a complete set may lie where one cannot write.
+    if _is_reusable(directory, source):
+        return
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.incomplete")
     with _locked(directory.with_name(f".{directory.name}.lock")):
-        if is_complete(directory):
-            _check_fingerprint(directory, source.fingerprint())
+        if _is_reusable(directory, source):
             return
         if directory.exists() and any(directory.iterdir()):
             raise ValueError(
@@ -169,7 +171,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_fingerprint(directory: Path, fingerprint: str) -> None:
+def _is_reusable(directory: Path, source: Source) -> bool:
+    """Says whether the set is there already, and refuses one of other raw data."""
+    if not is_complete(directory):
+        return False
+    fingerprint = source.fingerprint()
     builder = tfds.builder_from_directory(config_directory(directory, TIMELINE))
     stored = builder.info.metadata["fingerprint"]
     if stored != fingerprint:
@@ -178,6 +184,7 @@ def _check_fingerprint(directory: Path, fingerprint: str) -> None:
             f"one with fingerprint {stored}, not {fingerprint}; delete the folder to "
             "prepare it again, or choose another"
         )
+    return True
 
 
 def _build(
@@ -193,8 +200,8 @@ def _build(
         for stream_name, stream in first.streams.items():
             if stream_name == TIMELINE:
                 raise ValueError(
-                    f"no stream may be called {TIMELINE!r}; got one in recording "
-                    f"{first.name!r}; rename it"
+                    f"no stream may be called {TIMELINE!r}; got one in "
+                    f"{_called(first)}; rename it"
                 )
             length = records.samples_per_record(stream.values, chunk_samples)
             shards = [
@@ -264,7 +271,7 @@ class _Reader:
         if names and names != self.label_names:
             raise ValueError(
                 "recordings of one data set must have the same classes; got "
-                f"{names} in {recording.name!r} after {self.label_names}; prepare "
+                f"{names} in {_called(recording)} after {self.label_names}; prepare "
                 "them as separate data sets"
             )
         self._rows[recording.name] = [
@@ -287,9 +294,14 @@ def _check_same(first: Recording, recording: Recording) -> None:
         raise ValueError(
             "recordings of one data set must have the same streams, with the same "
             f"shapes, types and channels; got {kinds(recording)} in "
-            f"{recording.name!r} against {kinds(first)} in {first.name!r}; prepare "
-            "them as separate data sets"
+            f"{_called(recording)} against {kinds(first)} in {_called(first)}; correct "
+            "the files or prepare them as separate data sets"
         )
+
+
+def _called(recording: Recording) -> str:
+    """Returns what to call a recording in an error: its file, or else its name."""
+    return recording.file or repr(recording.name)
 
 
 def _chunks(

@@ -36,12 +36,64 @@ class Table:
         """
         if isinstance(column, int) and 0 <= column < len(self.columns):
             return column
+        if isinstance(column, str) and self.columns.count(column) > 1:
+            raise ValueError(
+                f"{self.path}: columns must have different names; got several called "
+                f"{column!r}; rename them"
+            )
         if isinstance(column, str) and column in self.columns:
             return self.columns.index(column)
         raise ValueError(
             f"{self.path}: a column is missing; got columns {list(self.columns)} but "
             f"no {column!r}; add it to the file or name another column"
         )
+
+    def time_position(self) -> int:
+        """Position of the column called "time", in any case, or else the first.
+
+        Raises:
+          ValueError: that column has no name while others have.
+        """
+        named = [i for i, name in enumerate(self.columns) if name.lower() == "time"]
+        if not named and self.columns[0] == "":
+            raise ValueError(
+                f"{self.path}: the time column needs a name; got none for the first of "
+                f"{list(self.columns)}, which may count rows; call the time column "
+                "'time', or name it by the option time_column"
+            )
+        return named[0] if named else 0
+
+    def channels(self, time: int) -> tuple[str, ...]:
+        """Names of the columns of numbers, beside that of time and nameless ones.
+
+        Raises:
+          ValueError: there is none, or the first cell of one is not a number.
+        """
+        found = []
+        for position, name in enumerate(self.columns):
+            if position == time or not name:
+                continue
+            if is_number(self.first_row[position]):
+                found.append(name)
+            else:
+                self._check_text(position)
+        if not found:
+            raise ValueError(
+                f"{self.path}: a column of numbers is needed beside "
+                f"{self.columns[time]!r}; got columns {list(self.columns)}; add one"
+            )
+        return tuple(found)
+
+    def _check_text(self, position: int) -> None:
+        """Refuses a column that holds numbers from its second row on."""
+        cells = self.texts(position).tolist()[1:]
+        if sum(map(is_number, cells)) > len(cells) / 2:
+            raise ValueError(
+                f"{self.path}: every cell of a channel must be a number; got "
+                f"{self.first_row[position]!r} for {self.columns[position]!r} in line "
+                f"{self.line(0)}; correct that cell, or name the columns to take in "
+                "the option channels"
+            )
 
     def texts(self, column: str | int) -> Shaped[np.ndarray, "N"]:
         """One column as text, without surrounding blanks."""
@@ -82,17 +134,20 @@ class Table:
         self, columns: Sequence[str | int], kind: type[str] | type[float]
     ) -> Shaped[np.ndarray, "N C"]:
         try:
-            return np.loadtxt(
-                self.path,
-                dtype=kind,
-                delimiter=",",
-                quotechar='"',
-                comments=None,
-                skiprows=int(self.has_header),
-                usecols=[self.position(column) for column in columns],
-                encoding="utf-8-sig",
-                ndmin=2,
-            )
+            with self.path.open(encoding="utf-8-sig") as file:
+                lines = (line for line in file if line.strip())
+                return np.loadtxt(
+                    lines,
+                    dtype=kind,
+                    delimiter=",",
+                    quotechar='"',
+                    comments=None,
+                    skiprows=int(self.has_header),
+                    usecols=[self.position(column) for column in columns],
+                    ndmin=2,
+                )
+        except UnicodeDecodeError as error:
+            raise _not_text(self.path, error) from None
         except ValueError as error:
             if str(error).startswith(str(self.path)):
                 raise
@@ -113,18 +168,17 @@ def read_table(path: pathlib.Path) -> Table:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = (line for line in csv.reader(file, skipinitialspace=True) if line)
-            first = tuple(cell.strip() for cell in next(lines, ()))
-            second = tuple(cell.strip() for cell in next(lines, ()))
+            lines = (line for line in file if line.strip())
+            rows = csv.reader(lines, skipinitialspace=True)
+            first, second = (
+                tuple(cell.strip() for cell in next(rows, ())) for _ in range(2)
+            )
     except FileNotFoundError:
         raise ValueError(
             f"{path}: this CSV file is needed; got no such file; put it there"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: must be a CSV file in UTF-8; got another kind ({error}); export "
-            "the table again"
-        ) from None
+        raise _not_text(path, error) from None
     has_header = not any(is_number(c) or is_instant(c) for c in first[:1])
     body = second if has_header else first
     if not body:
@@ -136,8 +190,27 @@ def read_table(path: pathlib.Path) -> Table:
             f"{path}: every row must have a value for each of the columns "
             f"{list(first)}; got {list(body)}; correct it or export the table again"
         )
+    _check_commas(path, first, second)
     columns = first if has_header else tuple(f"column {i}" for i in range(len(first)))
     return Table(path, columns, body, has_header)
+
+
+def _not_text(path: pathlib.Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path}: must be a CSV file in UTF-8; got another kind ({error}); save the "
+        "table as UTF-8"
+    )
+
+
+def _check_commas(path: pathlib.Path, *rows: Sequence[str]) -> None:
+    """Refuses rows that semicolons or tabs divide, equally many in each."""
+    for separator in (";", "\t"):
+        counts = {sum(cell.count(separator) for cell in row) for row in rows}
+        if len(counts) == 1 and counts != {0}:
+            raise ValueError(
+                f"{path}: commas must divide the cells; got {separator!r}; save the "
+                "table with commas between cells and points in decimals"
+            )
 
 
 def is_number(cell: str) -> bool:
@@ -192,6 +265,19 @@ def slot(
     """Number of the interval of 1 / rate_hz seconds that a time lies in."""
     # The small shift keeps a time such as 0.3 s * 10 Hz = 2.999... in slot 3.
     return np.floor(time_s * rate_hz + 1e-6)
+
+
+def check_rate(max_frame_rate_hz: float | None) -> None:
+    """Refuses a rate at which no frame would be kept.
+
+    Raises:
+      ValueError: the rate is 0 or less.
+    """
+    if max_frame_rate_hz is not None and not max_frame_rate_hz > 0:
+        raise ValueError(
+            f"max_frame_rate_hz must be positive; got {max_frame_rate_hz}; leave "
+            "it out to keep all frames"
+        )
 
 
 def thin(

@@ -12,6 +12,7 @@ written to the second: "YYYY-MM-DD HH:MM:SS".
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pathlib
@@ -20,17 +21,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from fmalign_jax.data import clocks, fmf_video
+from fmalign_jax.data import clocks, fmf_split, fmf_video
 from fmalign_jax.data.files import fingerprint
 from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 LABEL_NAMES = ("normal", "abnormal")
-PARTS = ("train", "test")
 COUNT_TOLERANCE = 25
 """Frames and timestamps may differ by this many (one second) before it is an error."""
 
 _FOLDER = "pixel-level"
+# At 25 frames a second the videos of the benchmark are at most 2 % shorter than the
+# currents.
+_SPAN_TOLERANCE = 0.1
+_SPAN_TOLERANCE_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ def write_split(
         ``{"train": {"<name>": [0, 1]}, "test": {"<name>": [5, 6]}}``.
     """
     (root / _FOLDER).mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
+    for part in fmf_split.PARTS:
         indices = {
             f"{name}.mat": np.asarray(frames, int).tolist()
             for name, frames in split.get(part, {}).items()
@@ -119,6 +123,7 @@ class BenchmarkDirectory:
         Raises:
           ValueError: no such folder.
         """
+        clocks.check_rate(max_frame_rate_hz)
         root = pathlib.Path(path).expanduser()
         self._folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
         self._max_frame_rate_hz = max_frame_rate_hz
@@ -177,6 +182,7 @@ class BenchmarkDirectory:
             },
             label_names=LABEL_NAMES,
             partition=partition,
+            file=str(files["video"]),
             provenance=json.dumps(
                 {
                     "layout": "FMF-Benchmark V2",
@@ -185,6 +191,7 @@ class BenchmarkDirectory:
             ),
         )
         sources = {stream: str(path) for stream, path in files.items()}
+        _check_spans(recording, sources)
         check_recording(recording, self._folder / name, sources=sources)
         return recording
 
@@ -214,36 +221,11 @@ class BenchmarkDirectory:
             unit="grey level",
             channel_names=("red", "green", "blue"),
         )
-        spans = {
-            part: _spans(time_s, self._frame_indices(part, path.name, stored))
-            for part in PARTS
-        }
-        return stream, {part: span for part, span in spans.items() if span}
+        return stream, self._split.spans(path.name, time_s, frames=stored)
 
-    def _frame_indices(self, part: str, name: str, frames: int) -> Int[np.ndarray, "n"]:
-        path = self._folder / f"{part}.json"
-        if not path.is_file():
-            return np.zeros(0, int)
-        try:
-            index = np.asarray(json.loads(path.read_text()).get(name, []))
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f'{path}: must hold {{"<name>.mat": [frame indices]}}; got a file that '
-                f"does not read so ({error}); copy it again or remove it"
-            ) from None
-        if index.size == 0:
-            return np.zeros(0, int)
-        if index.ndim != 1 or index.dtype.kind != "i" or index.min() < 0:
-            raise ValueError(
-                f"{path}: {name} must have a list of frame indices from 0 on; got "
-                f"{index.dtype} of shape {index.shape}; correct that entry"
-            )
-        if index.max() >= frames:
-            raise ValueError(
-                f"{path}: indices of {name} must be below its {frames} frames; got "
-                f"{index.max()}; the video may be cut short: copy it again"
-            )
-        return np.unique(index)
+    @functools.cached_property
+    def _split(self) -> fmf_split.Split:
+        return fmf_split.read_split(self._folder, self.names())
 
 
 def _whole_seconds(table: clocks.Table) -> Int[np.ndarray, "N"]:
@@ -257,6 +239,28 @@ def _whole_seconds(table: clocks.Table) -> Int[np.ndarray, "N"]:
             "rows by time"
         )
     return second
+
+
+def _check_spans(recording: Recording, files: Mapping[str, str]) -> None:
+    """Refuses current and video of which one ends, or begins, well within the other."""
+    if not all(len(stream.time_s) for stream in recording.streams.values()):
+        return
+    spans = {name: s.time_s[[0, -1]].tolist() for name, s in recording.streams.items()}
+    starts, stops = zip(*spans.values(), strict=True)
+    whole_s = max(stops) - min(starts)
+    common_s = min(stops) - max(starts)
+    # Clocks that share nothing are a fault of another kind, which is checked later.
+    if 0 < common_s < whole_s - max(_SPAN_TOLERANCE * whole_s, _SPAN_TOLERANCE_S):
+        shorter = min(spans, key=lambda name: spans[name][1] - spans[name][0])
+        said = " and ".join(
+            f"{name} from {start:.6g} to {stop:.6g} s"
+            for name, (start, stop) in spans.items()
+        )
+        raise ValueError(
+            f"{files[shorter]}: current and video must cover the same time, but for "
+            f"{_SPAN_TOLERANCE:.0%}; got {said}; if the file was cut short, copy it "
+            "again, else cut the recording to what both cover"
+        )
 
 
 def _current_stream(table: clocks.Table, second: Int[np.ndarray, "M"]) -> Stream:
@@ -284,21 +288,3 @@ def _common_count(path: pathlib.Path, *, frames: int, timestamps: int) -> int:
             timestamps,
         )
     return min(frames, timestamps)
-
-
-def _spans(
-    time_s: Float[np.ndarray, "N"], index: Int[np.ndarray, "n"]
-) -> tuple[tuple[float, float], ...]:
-    """Runs of consecutive frames, each from its first frame to the end of its last."""
-    index = index[index < len(time_s)]
-    if not index.size:
-        return ()
-    breaks = np.flatnonzero(np.diff(index) > 1)
-    first = index[np.append(0, breaks + 1)]
-    last = index[np.append(breaks, -1)]
-    period_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 1.0
-    # A frame ends where the next begins, unless frames are missing between them.
-    following = np.append(time_s[1:], np.inf)[last]
-    missing = following - time_s[last] > 1.5 * period_s
-    stop = np.where(missing, time_s[last] + period_s, following)
-    return tuple(zip(time_s[first].tolist(), stop.tolist(), strict=True))

@@ -1,6 +1,6 @@
 """The neutral form of a recording: one .npz file of plain arrays.
 
-    frames   uint8 [N, H, W, 3], or precomputed feature maps float [N, h, w, C]
+    frames   uint8 [N, H, W, 3] (or 1), or precomputed feature maps float [N, h, w, C]
     frame_t  float [N], seconds
     sensor   float [M, C]; sensor_t float [M]; channel_names [C]
     meta     where it came from, one string
@@ -15,11 +15,12 @@ other key is ignored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Shaped
@@ -28,34 +29,38 @@ from fmalign_jax.data.files import replacing
 from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
+_MOST = 2**31 - 1
 _KEYS = {"video": ("frames", "frame"), "current": ("sensor", "sensor")}
 
-Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
-
-def read_npz(path: pathlib.Path) -> Recording:
+def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Recording:
     """Reads and checks one recording; its name is the stem of the file.
 
+    Args:
+      path: the file.
+      label_names: the classes, by default those that the file names.
+
     Raises:
-      ValueError: the file is damaged, holds pickles, lacks a key, or its arrays do
-        not fit together.
+      ValueError: the file is damaged, lacks a key, or a key holds pickled objects or
+        does not fit the others.
     """
-    arrays = _load(path)
-    names = [name for name, (key, _) in _KEYS.items() if key in arrays]
-    names += _strings(arrays, "streams")
-    if not names:
-        raise ValueError(
-            f"{path}: must hold 'frames', 'sensor' or both; got {sorted(arrays)}; "
-            "rename the arrays"
+    with _opened(path) as arrays:
+        names = [name for name, (key, _) in _KEYS.items() if key in arrays]
+        names += _strings(arrays, "streams")
+        if not names:
+            raise ValueError(
+                f"{path}: must hold 'frames', 'sensor' or both; got {sorted(arrays)}; "
+                "rename the arrays"
+            )
+        recording = Recording(
+            name=path.stem,
+            streams={name: _stream(arrays, name, path) for name in names},
+            label_names=label_names or tuple(_strings(arrays, "label_names")),
+            clip_names=tuple(_strings(arrays, "clip_names")),
+            partition=_partition(arrays, path),
+            provenance="".join(_strings(arrays, "meta")),
+            file=str(path),
         )
-    recording = Recording(
-        name=path.stem,
-        streams={name: _stream(arrays, name, path) for name in names},
-        label_names=tuple(_strings(arrays, "label_names")),
-        clip_names=tuple(_strings(arrays, "clip_names")),
-        partition=_partition(arrays, path),
-        provenance="".join(_strings(arrays, "meta")),
-    )
     sources = {name: f"{path}, key {_keys(name)[0]!r}" for name in names}
     check_recording(recording, path, sources=sources)
     return recording
@@ -63,7 +68,8 @@ def read_npz(path: pathlib.Path) -> Recording:
 
 def read_label_names(path: pathlib.Path) -> tuple[str, ...]:
     """The classes one file names, without reading its frames; empty if none."""
-    return tuple(_strings(_load(path, only="label_names"), "label_names"))
+    with _opened(path) as arrays:
+        return tuple(_strings(arrays, "label_names"))
 
 
 def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) -> None:
@@ -75,8 +81,13 @@ def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) 
       packed: compress; slow and of little use for noisy floats.
 
     Raises:
-      ValueError: the recording does not pass the checks.
+      ValueError: the recording does not pass the checks, or the path does not end in
+        .npz.
     """
+    if path.suffix != ".npz":
+        raise ValueError(
+            f"{path}: the name must end in .npz; got {path.suffix!r}; change it"
+        )
     check_recording(recording, path)
     arrays: dict[str, object] = {
         "meta": recording.provenance,
@@ -102,7 +113,34 @@ def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) 
         save(temporary, **arrays)  # type: ignore[arg-type]
 
 
-def _load(path: pathlib.Path, *, only: str | None = None) -> Arrays:
+class _Arrays(Mapping[str, np.ndarray]):
+    """The arrays of a file, each read when asked for: other keys do not matter."""
+
+    def __init__(self, path: pathlib.Path, file: np.lib.npyio.NpzFile) -> None:
+        self._path = path
+        self._file = file
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._file.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.files)
+
+    def __len__(self) -> int:
+        return len(self._file.files)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        try:
+            return self._file[key]
+        except ValueError as error:
+            raise ValueError(
+                f"{self._path}, key {key!r}: must hold no pickled objects; got: "
+                f"{error}; convert it to numbers or strings and save it again"
+            ) from None
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[_Arrays]:
     if not path.is_file() or not zipfile.is_zipfile(path):
         found = "another kind, or one cut short" if path.is_file() else "no such file"
         raise ValueError(
@@ -110,16 +148,11 @@ def _load(path: pathlib.Path, *, only: str | None = None) -> Arrays:
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if only in (None, key)}
+            yield _Arrays(path, file)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path}: must be a whole .npz file; got a damaged one ({error}); copy or "
             "save it again"
-        ) from None
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: must hold plain arrays, no pickled objects; got: {error}; "
-            "convert them to numbers or strings and save it again"
         ) from None
 
 
@@ -131,11 +164,14 @@ def _channel_key(name: str) -> str:
     return "channel_names" if name == "current" else f"{_keys(name)[1]}_channel_names"
 
 
-def _strings(arrays: Arrays, key: str) -> list[str]:
-    return [str(text) for text in np.atleast_1d(arrays.get(key, np.zeros(0, str)))]
+def _strings(arrays: _Arrays, key: str) -> list[str]:
+    texts = np.atleast_1d(arrays.get(key, np.zeros(0, str))).tolist()
+    return [
+        t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in texts
+    ]
 
 
-def _stream(arrays: Arrays, name: str, path: pathlib.Path) -> Stream:
+def _stream(arrays: _Arrays, name: str, path: pathlib.Path) -> Stream:
     key, prefix = _keys(name)
     for needed in (key, f"{prefix}_t"):
         if needed not in arrays:
@@ -148,9 +184,9 @@ def _stream(arrays: Arrays, name: str, path: pathlib.Path) -> Stream:
     label = _column(arrays, f"{prefix}_label", path, missing=[UNLABELLED] * len(values))
     return Stream(
         values=values,
-        time_s=_column(arrays, f"{prefix}_t", path).astype(np.float64),
-        clip=clip.astype(np.int32),
-        label=label.astype(np.int32),
+        time_s=_column(arrays, f"{prefix}_t", path),
+        clip=clip,
+        label=label,
         unit="".join(_strings(arrays, f"{prefix}_unit")),
         channel_names=tuple(_strings(arrays, _channel_key(name))),
     )
@@ -175,7 +211,7 @@ def _values(
 
 
 def _column(
-    arrays: Arrays, key: str, path: pathlib.Path, *, missing: list[int] | None = None
+    arrays: _Arrays, key: str, path: pathlib.Path, *, missing: list[int] | None = None
 ) -> Shaped[np.ndarray, "N"]:
     """One entry a sample: times, or (where `missing` fills in) whole numbers."""
     column = arrays[key] if missing is None or key in arrays else np.array(missing, int)
@@ -185,11 +221,19 @@ def _column(
             f"{path}, key {key!r}: must hold one {'' if missing is None else 'whole '}"
             f"number a sample; got {column.dtype} {column.shape}; convert it"
         )
-    return column
+    if missing is None:
+        return column.astype(np.float64)
+    large = np.flatnonzero((column > _MOST) | (column < -_MOST))
+    if large.size:
+        raise ValueError(
+            f"{path}, key {key!r}: numbers must fit into 32 bits; got "
+            f"{column[large[0]]} at index {large[0]}; number from 0 on"
+        )
+    return column.astype(np.int32)
 
 
 def _partition(
-    arrays: Arrays, path: pathlib.Path
+    arrays: _Arrays, path: pathlib.Path
 ) -> dict[str, tuple[tuple[float, float], ...]]:
     text = "".join(_strings(arrays, "partition")) or "{}"
     try:

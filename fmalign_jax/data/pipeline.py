@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
@@ -21,10 +21,7 @@ from numpy import ndarray
 
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.structs import UNLABELLED, Batch, StreamStatistics
-
-_STATISTICS_BYTES = 32 << 20
-_CONSTANT = 1e-6  # of the mean's size: a smaller deviation is rounding
+from fmalign_jax.structs import UNLABELLED, Batch
 
 
 class TrainingBatches:
@@ -129,6 +126,7 @@ def training_batches(
     *,
     batch_size: int,
     seed: int,
+    batch_from: str = "all",
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -141,43 +139,110 @@ def training_batches(
       index: the training windows.
       batch_size: windows in a batch of all processes together.
       seed: of the order; every epoch has its own.
+      batch_from: "all" mixes the windows of all recordings; "recording" takes those of
+        a batch from one recording.
       process_index: which rows of each batch to assemble.
       process_count: processes that share each batch, evenly.
       threads: threads that assemble batches; 0 for none.
       prefetch: batches assembled ahead.
 
     Raises:
-      ValueError: fewer windows than a batch, or an uneven share.
+      ValueError: fewer windows than a batch, an uneven share, or an unknown
+        `batch_from`.
     """
     rows = _process_rows(batch_size, process_index, process_count)
-    if len(index) < batch_size:
-        raise ValueError(
-            f"a batch takes {batch_size} windows; got {len(index)} training windows; "
-            "use a smaller batch, a smaller stride or more recordings"
-        )
+    steps_per_epoch = batches_per_epoch(index, batch_size, batch_from)
 
     def read(windows: Int[ndarray, " G"]) -> Batch:
         return assemble(store, index, windows[rows])
 
-    batches = (
-        grain.MapDataset.range(len(index))
-        .seed(seed)
-        .shuffle()
-        .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .repeat()
-        .map(read)
-    )
+    if batch_from == "all":
+        windows = (
+            grain.MapDataset.range(len(index))
+            .seed(seed)
+            .shuffle()
+            .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
+            .repeat()
+        )
+    else:
+        windows = grain.MapDataset.source(
+            _RecordingBatches(index.recording, batch_size, steps_per_epoch, seed)
+        )
     return TrainingBatches(
-        batches,
-        steps_per_epoch=len(index) // batch_size,
+        windows.map(read),
+        steps_per_epoch=steps_per_epoch,
         order={
             "seed": seed,
             "batch_size": batch_size,
             "windows": len(index),
-            "windows_crc32": windows_digest(store, index),
+            "windows_crc32": windows_digest(store, index, batch_from),
         },
         read_options=grain.ReadOptions(threads, prefetch),
     )
+
+
+def batches_per_epoch(
+    index: WindowIndex, batch_size: int, batch_from: str = "all"
+) -> int:
+    """Returns how many training batches one pass over the windows gives.
+
+    Raises:
+      ValueError: as `training_batches`.
+    """
+    if batch_from not in ("all", "recording"):
+        raise ValueError(
+            f"batch_from must be 'all' or 'recording'; got {batch_from!r}; correct "
+            "the config"
+        )
+    counts = [len(index)]
+    if batch_from == "recording":
+        counts = np.bincount(index.recording).tolist()
+    steps = sum(count // batch_size for count in counts)
+    if not steps:
+        raise ValueError(
+            f"a batch takes {batch_size} windows; got {max(counts)} training windows "
+            f"in {'all' if batch_from == 'all' else 'the longest recording'}; use a "
+            "smaller batch, a smaller stride or more recordings"
+        )
+    return steps
+
+
+class _RecordingBatches:
+    """Window numbers of batch after batch, each of one recording, shuffled by epoch."""
+
+    _EPOCHS = 1 << 30
+
+    def __init__(
+        self,
+        recording: Int32[ndarray, " N"],
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+    ) -> None:
+        self._recording = recording
+        self._batch_size = batch_size
+        self._steps = steps_per_epoch
+        self._seed = seed
+        self._epoch = functools.lru_cache(maxsize=2)(self._draw)
+
+    def __len__(self) -> int:
+        return self._EPOCHS * self._steps
+
+    def __repr__(self) -> str:
+        return f"_RecordingBatches(steps={self._steps}, seed={self._seed})"
+
+    def __getitem__(self, number: int) -> Int[ndarray, " G"]:
+        epoch, step = divmod(int(number), self._steps)
+        return self._epoch(epoch)[step]
+
+    def _draw(self, epoch: int) -> Int[ndarray, "S G"]:
+        rng = np.random.default_rng([self._seed, epoch])
+        batches = []
+        for number in np.unique(self._recording):
+            windows = rng.permutation(np.flatnonzero(self._recording == number))
+            full = len(windows) // self._batch_size * self._batch_size
+            batches.append(windows[:full].reshape(-1, self._batch_size))
+        return rng.permutation(np.concatenate(batches))
 
 
 def evaluation_batches(
@@ -223,83 +288,15 @@ def assemble(
     )
 
 
-def windows_digest(store: RecordingStore, index: WindowIndex) -> int:
-    """Returns a number that changes when the windows or the raw data do."""
-    parts = [store.fingerprint.encode(), index.start.tobytes()]
+def windows_digest(
+    store: RecordingStore, index: WindowIndex, batch_from: str = "all"
+) -> int:
+    """Returns a number that changes when the windows, their mixing or the data do."""
+    parts = [store.fingerprint.encode(), batch_from.encode(), index.start.tobytes()]
     parts += [
         index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
     ]
     return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
-
-
-def statistics(
-    store: RecordingStore,
-    index: WindowIndex,
-    streams: Iterable[str],
-    *,
-    max_samples: int = 10_000,
-) -> dict[str, StreamStatistics]:
-    """Measures mean and standard deviation per channel over training windows.
-
-    Each sample counts once, however many windows read it. Of more than max_samples, an
-    even subsample is taken, one of each stretch of equal length. A channel whose
-    deviation is within rounding of 0 (at most 1e-6 of its mean) gets deviation 1.
-
-    Args:
-      store: the values.
-      index: the training windows.
-      streams: names; streams of integers other than uint8 (tokens) are passed over.
-      max_samples: samples of a stream to read at most.
-
-    Returns:
-      By stream, float32 [C] each, C the last axis of the values (1 for none).
-    """
-    return {
-        name: _stream_statistics(store, index, name, max_samples)
-        for name in streams
-        if _is_continuous(store.streams[name].dtype)
-    }
-
-
-def _is_continuous(dtype: np.dtype) -> bool:
-    return dtype == np.uint8 or np.issubdtype(dtype, np.floating)
-
-
-def _stream_statistics(
-    store: RecordingStore, index: WindowIndex, name: str, max_samples: int
-) -> StreamStatistics:
-    recording, sample = index.reads(name)
-    n = min(max_samples, len(sample))
-    picked = ((np.arange(n) + 0.5) * len(sample) / n).astype(np.int64)
-    count, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for values in _portions(store, name, recording[picked], sample[picked]):
-        # Channels first: NumPy sums long rows fast, and pairwise, so exactly.
-        flat = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
-        part = np.ascontiguousarray(flat.T, dtype=np.float64)
-        # Merging (count, mean, squared deviations) is Chan, Golub and LeVeque 1979.
-        shift, n_part = part.mean(axis=1) - mean, part.shape[1]
-        total = count + n_part
-        squares = squares + part.var(axis=1) * n_part
-        squares += shift**2 * (count * n_part / total)
-        mean = mean + shift * (n_part / total)
-        count = total
-    std = np.sqrt(squares / count)
-    std = np.where(std <= _CONSTANT * np.abs(mean), 1.0, std)
-    return StreamStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
-
-
-def _portions(
-    store: RecordingStore,
-    name: str,
-    recording: Int[ndarray, " S"],
-    sample: Int[ndarray, " S"],
-) -> Iterator[Shaped[ndarray, "S ..."]]:
-    """Reads samples that are in order, a bounded portion at a time."""
-    size = max(1, _STATISTICS_BYTES // (8 * store.streams[name].sample_bytes))
-    for number in np.unique(recording):
-        own = sample[recording == number]
-        for start in range(0, len(own), size):
-            yield store.gather(name, int(number), own[start : start + size])
 
 
 def _values(

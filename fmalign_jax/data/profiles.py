@@ -8,6 +8,9 @@ Each is a switch, so that its influence can be measured by turning it off.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 Interval = tuple[float, float]
 """Lower and upper end of a uniform distribution."""
@@ -127,3 +130,61 @@ PROFILES = {
     "no_precursor": dataclasses.replace(DEFAULT, precursor=False),
     "lead_0": dataclasses.replace(DEFAULT, lead_s=(0.0, 0.0)),
 }
+
+
+def changed(name: str, changes: Mapping[str, Any]) -> FurnaceProfile:
+    """Returns a profile with some fields set otherwise.
+
+    Args:
+      name: of a profile in PROFILES.
+      changes: values by field; `lead_s` may be one number.
+
+    Raises:
+      ValueError: an unknown profile or field, or a value of another kind.
+    """
+    if name not in PROFILES:
+        raise ValueError(
+            f"the profile must be one of {sorted(PROFILES)}; got {name!r}; choose one"
+        )
+    known = {field.name for field in dataclasses.fields(FurnaceProfile)}
+    if not set(changes) <= known:
+        raise ValueError(
+            f"changes must name fields of a profile; got {sorted(set(changes) - known)}"
+            f"; choose from {sorted(known)}"
+        )
+    values = {key: _value(key, value) for key, value in changes.items()}
+    return dataclasses.replace(PROFILES[name], **values)
+
+
+def _value(key: str, value: Any) -> Any:
+    """A value in the type of its field, which its default shows."""
+    default = getattr(DEFAULT, key)
+    if key == "lead_s":
+        return _interval(value)
+    fits = isinstance(value, type(default))
+    if isinstance(default, float):
+        fits = _is_finite(value) and value >= 0
+    if not fits:
+        raise ValueError(
+            f"the change of {key} must be {_KINDS[type(default)]}; got {value!r}; such "
+            f"as {default!r}"
+        )
+    return value
+
+
+def _interval(value: Any) -> Interval:
+    ends = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(ends) != 2 or not all(map(_is_finite, ends)) or ends[0] > ends[1]:
+        raise ValueError(
+            f"the change of lead_s must be seconds, or their least and most; got "
+            f"{value!r}; use such as 240.0 or (180.0, 300.0)"
+        )
+    return float(ends[0]), float(ends[1])
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+_KINDS = {bool: "True or False", float: "a number from 0 on", SpellKind: "a SpellKind"}

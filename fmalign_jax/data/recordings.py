@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import glob
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int32
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, label_file
 from fmalign_jax.data.files import fingerprint
 from fmalign_jax.data.npz import read_label_names, read_npz, write_npz
 from fmalign_jax.data.validation import check_recording
@@ -33,10 +34,10 @@ class RecordingFiles:
 
     def __init__(
         self,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         max_frame_rate_hz: float | None = None,
-        frame_size: Sequence[int] = (64, 64),
+        frame_size: int | Sequence[int] = (64, 64),
         time_column: str | None = None,
         channels: Sequence[str] | None = None,
         video_start: float | str | Mapping[str, float | str] | None = None,
@@ -46,22 +47,29 @@ class RecordingFiles:
         """Notes what to read; files are found by `names`.
 
         Args:
-          path: a glob, several separated by commas, or a folder.
+          path: a file, a folder, a glob, or several of them separated by commas.
           max_frame_rate_hz: keep at most so many frames a second, None keeps all.
-          frame_size: height and width that video files are scaled to, pixels.
-          time_column: name of the time column of the CSV, by default its first: in
-            seconds, or dates and times "YYYY-MM-DD HH:MM:SS.fff".
-          channels: columns of the CSV to take, by default all other numeric ones.
+          frame_size: height and width that video files are scaled to, pixels; one
+            number for both.
+          time_column: name of the time column of the CSV, by default "time" or else
+            the first: in seconds, or dates and times "YYYY-MM-DD HH:MM:SS.fff".
+          channels: columns of the CSV to take, by default all other numeric ones that
+            have a name.
           video_start: the moment of the first frame on the clock of the CSV, written
             like its times; or such a moment by file stem. By default 0 s.
           label_names: classes, in the order of their numbers; by default those of the
             .npz files, else the sorted texts of the label files.
           unit: unit of the channels of the CSV.
+
+        Raises:
+          ValueError: an option is not as described.
         """
-        self._path = path
+        clocks.check_rate(max_frame_rate_hz)
+        _check_channels(channels)
+        self._path = os.fspath(path)
         self._max_frame_rate_hz = max_frame_rate_hz
-        self._frame_size = (frame_size[0], frame_size[1])
-        self._time_column: str | int = 0 if time_column is None else time_column
+        self._frame_size = _pair(frame_size)
+        self._time_column = time_column
         self._channels = None if channels is None else tuple(channels)
         self._video_start = (
             dict(video_start) if isinstance(video_start, Mapping) else video_start
@@ -92,8 +100,8 @@ class RecordingFiles:
                 "choose one of them"
             )
         path = self._files[name]
-        if path.suffix == ".npz":
-            return self._completed(read_npz(path))
+        if _is_npz(path):
+            return self._thinned(read_npz(path, label_names=self._label_names))
         return self._read_video(path)
 
     def fingerprint(self) -> str:
@@ -101,7 +109,7 @@ class RecordingFiles:
         files = [
             file
             for path in self._files.values()
-            for file in (path, path.with_suffix(".csv"), _labels_of(path))
+            for file in (path, path.with_suffix(".csv"), label_file.beside(path))
             if file.is_file()
         ]
         skipped = ("_path", "_files", "_label_names")
@@ -134,7 +142,7 @@ class RecordingFiles:
         common = self._given_label_names
         texts: set[str] = set()
         for path in self._files.values():
-            if path.suffix == ".npz":
+            if _is_npz(path):
                 names = read_label_names(path)
                 if names and common and names != common:
                     raise ValueError(
@@ -144,28 +152,27 @@ class RecordingFiles:
                     )
                 if names:
                     common, source = names, str(path)
-            elif _labels_of(path).is_file():
-                texts.update(clocks.read_table(_labels_of(path)).texts(1).tolist())
+            elif label_file.beside(path).is_file():
+                texts.update(label_file.texts(label_file.beside(path)))
         named = sorted(text for text in texts if text and not clocks.is_number(text))
         return common or tuple(named)
 
-    def _completed(self, recording: Recording) -> Recording:
+    def _thinned(self, recording: Recording) -> Recording:
         streams = dict(recording.streams)
         if "video" in streams:
             streams["video"] = _thinned(streams["video"], self._max_frame_rate_hz)
-        return dataclasses.replace(
-            recording, streams=streams, label_names=self._label_names
-        )
+        return dataclasses.replace(recording, streams=streams)
 
     def _read_video(self, path: pathlib.Path) -> Recording:
         table = clocks.read_table(path.with_suffix(".csv"))
-        sensor_s = self._since_video_start(table, self._time_column, path)
+        time_column = self._time_position(table)
+        sensor_s = self._since_video_start(table, time_column, path)
         frames, frame_s = read_video(
             path,
             frame_size=self._frame_size,
             max_frame_rate_hz=self._max_frame_rate_hz,
         )
-        channels = self._channel_columns(table)
+        channels = self._channels or table.channels(time_column)
         streams = {
             "video": (frames, frame_s, "grey level", ("red", "green", "blue")),
             "current": (
@@ -191,35 +198,25 @@ class RecordingFiles:
             },
             label_names=self._label_names,
             provenance=json.dumps({"video": path.name, "table": table.path.name}),
+            file=str(path),
         )
         sources = {"video": str(path), "current": str(table.path)}
         check_recording(recording, path, sources=sources)
         return recording
 
-    def _channel_columns(self, table: clocks.Table) -> tuple[str, ...]:
-        time_column = table.columns[table.position(self._time_column)]
-        if self._channels is not None:
-            return self._channels
-        channels = tuple(
-            name
-            for name, cell in zip(table.columns, table.first_row, strict=False)
-            if name != time_column and clocks.is_number(cell)
-        )
-        if not channels:
-            raise ValueError(
-                f"{table.path}: a column of numbers is needed beside "
-                f"{time_column!r}; got columns {list(table.columns)}; add one"
-            )
-        return channels
+    def _time_position(self, table: clocks.Table) -> int:
+        if self._time_column is None:
+            return table.time_position()
+        return table.position(self._time_column)
 
     def _since_video_start(
-        self, table: clocks.Table, column: str | int, video: pathlib.Path
+        self, table: clocks.Table, column: int, video: pathlib.Path
     ) -> Float[np.ndarray, "N"]:
         """Times of a table in seconds since the first frame of the video."""
         start = self._video_start
         if isinstance(start, dict):
             start = start.get(video.stem)
-        written = table.first_row[table.position(column)]
+        written = table.first_row[column]
         dated = clocks.is_instant(written) and not clocks.is_number(written)
         if not dated and (start is None or clocks.is_number(str(start))):
             return table.seconds(column) - float(start or 0)
@@ -235,48 +232,58 @@ class RecordingFiles:
         self, video: pathlib.Path, time_s: Float[np.ndarray, "N"]
     ) -> Int32[np.ndarray, "N"]:
         """The class that holds at each time since the first frame."""
-        path = _labels_of(video)
+        path = label_file.beside(video)
         if not path.is_file():
             return np.full(len(time_s), UNLABELLED, np.int32)
         table = clocks.read_table(path)
-        start_s = self._since_video_start(table, 0, video)
-        if (np.diff(start_s) < 0).any():
-            row = int(np.argmax(np.diff(start_s) < 0)) + 1
-            raise ValueError(
-                f"{path}: time must not go back; got a step back in line "
-                f"{table.line(row)}; sort the rows by time"
-            )
-        numbers = [self._label_number(text, path) for text in table.texts(1).tolist()]
-        held = np.array([UNLABELLED, *numbers], np.int32)
-        return held[np.searchsorted(start_s, time_s, side="right")]
+        time_column, _ = label_file.columns(table)
+        start_s = self._since_video_start(table, time_column, video)
+        numbers = label_file.numbers(path, self._label_names)
+        return label_file.held(path, start_s, numbers, time_s)
 
-    def _label_number(self, text: str, path: pathlib.Path) -> int:
-        if text in self._label_names:
-            return self._label_names.index(text)
-        if text == "":
-            return UNLABELLED
-        if clocks.is_number(text) and float(text).is_integer():
-            return int(float(text))
+
+def _pair(frame_size: int | Sequence[int]) -> tuple[int, int]:
+    pair = (frame_size,) * 2 if isinstance(frame_size, int) else tuple(frame_size)
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise ValueError(
-            f"{path}: labels must be class numbers or one of "
-            f"{list(self._label_names)}; got {text!r}; correct it or name that class"
+            f"frame_size must be height and width in pixels; got {frame_size!r}; use "
+            "such as (64, 64)"
         )
+    return pair[0], pair[1]
+
+
+def _check_channels(channels: Sequence[str] | None) -> None:
+    if channels is not None and (isinstance(channels, str) or not channels):
+        raise ValueError(
+            f"channels must name at least one column; got {channels!r}; use such as "
+            "('a', 'b'), or leave the option out to take all"
+        )
+
+
+def _is_npz(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".npz"
 
 
 def _matches(path: str) -> set[pathlib.Path]:
-    patterns = [pathlib.Path(part.strip()).expanduser() for part in path.split(",")]
-    found = {
-        pathlib.Path(file)
-        for pattern in patterns
-        for file in glob.glob(
-            str(pattern / "*" if pattern.is_dir() else pattern), recursive=True
-        )
+    """The files of a path as a whole, or else of its parts between commas."""
+    found = _found(path) or {
+        file for part in path.split(",") for file in _found(part.strip())
     }
     return {file for file in found if file.suffix.lower() in (".npz", *SUFFIXES)}
 
 
-def _labels_of(video: pathlib.Path) -> pathlib.Path:
-    return video.with_suffix(".labels.csv")
+def _found(path: str) -> set[pathlib.Path]:
+    """One file, what a folder holds, or what a glob matches."""
+    pattern = pathlib.Path(path).expanduser()
+    folder, name = pattern.parent, pattern.name
+    if pattern.is_dir():
+        folder, name = pattern, "*"
+    elif pattern.exists():
+        name = glob.escape(name)
+    # A folder that is there means itself, whatever brackets its name has.
+    place = glob.escape(str(folder)) if folder.is_dir() else str(folder)
+    found = glob.glob(os.path.join(place, name), recursive=True)
+    return {pathlib.Path(file) for file in found}
 
 
 def _thinned(stream: Stream, max_rate_hz: float | None) -> Stream:

@@ -28,7 +28,7 @@ from fmalign_jax.data.circuit import clock_offset_s, log_rows, simulate_current
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
 from fmalign_jax.data.operation import Operation, operate
 from fmalign_jax.data.processes import generator
-from fmalign_jax.data.profiles import PROFILES, FurnaceProfile
+from fmalign_jax.data.profiles import FurnaceProfile, changed
 from fmalign_jax.data.renderer import render
 from fmalign_jax.structs import Recording
 
@@ -206,9 +206,9 @@ class SimulatedFurnaces:
 
         Args:
           path: folder that holds all simulated data sets.
-          profile: a name in `profiles.PROFILES`.
+          profile: a name in `profiles.PROFILES`; hyphens serve as underscores.
           changes: fields of `FurnaceProfile` to set otherwise, such as
-            ``{"lead_s": (180.0, 300.0), "trips": False}``.
+            ``{"lead_s": (180.0, 300.0), "trips": False}``; one number for a fixed lead.
           recordings: how many.
           test_recordings: how many of them are for testing, the last ones. 0 gives
             each recording a test block at its end, as in the benchmark.
@@ -220,7 +220,8 @@ class SimulatedFurnaces:
         Raises:
           ValueError: an unknown profile or change, or a number out of range.
         """
-        self._profile = _changed(profile, changes or {})
+        profile = profile.replace("-", "_")
+        self._profile = changed(profile, changes or {})
         if not 0 <= test_recordings < recordings or recordings_per_furnace < 1:
             raise ValueError(
                 "0 <= test_recordings < recordings and recordings_per_furnace >= 1 are "
@@ -319,17 +320,3 @@ class SimulatedFurnaces:
         )
         furnace.truth.save(root / "truth" / f"{furnace.name}.npz")
         return furnace.name, len(furnace.frames)
-
-
-def _changed(name: str, changes: Mapping[str, Any]) -> FurnaceProfile:
-    if name not in PROFILES:
-        raise ValueError(
-            f"the profile must be one of {sorted(PROFILES)}; got {name!r}; choose one"
-        )
-    known = {field.name for field in dataclasses.fields(FurnaceProfile)}
-    if not set(changes) <= known:
-        raise ValueError(
-            f"changes must name fields of a profile; got {sorted(set(changes) - known)}"
-            f"; choose from {sorted(known)}"
-        )
-    return dataclasses.replace(PROFILES[name], **changes)

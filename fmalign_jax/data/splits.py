@@ -143,7 +143,8 @@ def assign(
         gap = max(gap, int(np.ceil(spec.guard_s / windows.tick_s)))
     # By name, so that the order in which recordings come does not matter.
     for position, number in enumerate(sorted(named, key=lambda n: named[n].name)):
-        rows = np.flatnonzero((ticks.recording == number) & (code == 0))
+        own = (ticks.recording == number) & ticks.usable
+        rows = np.flatnonzero(own & (code == 0))
         rng = np.random.default_rng([spec.seed, position])
         code[rows] = _blocks(len(rows), parts, windows.window_ticks, gap, rng)
     return code

@@ -15,6 +15,7 @@ from fmalign_jax.structs import UNLABELLED
 
 MODES = ("sliding", "clip")
 
+_MOST_TICKS = 10_000_000  # in a clip; more would fill the memory
 _WHOLE = 1e-6  # ticks by which a length may miss a whole number, for rounding
 _TIE = 1e-3  # sample periods within which two samples count as equally near
 
@@ -172,8 +173,9 @@ def align(timelines: Sequence[Timeline], spec: WindowSpec) -> Ticks:
         if missing:
             raise ValueError(
                 f"every recording must have the streams {sorted(spec.samples_per_tick)}"
-                f"; got {sorted(timeline.streams)} in {timeline.name!r}; leave "
-                f"{sorted(missing)} out of the streams asked for"
+                f"; got {sorted(timeline.streams)} in {timeline.name!r}; add "
+                f"{sorted(missing)} to its file, or leave {sorted(missing)} out of "
+                "data.samples_per_tick and of the model"
             )
         parts += _recording_ticks(timeline, spec)
     return _joined(parts, spec)
@@ -262,8 +264,13 @@ def _grid(
     """Returns where the ticks of a clip start, how long they are and how many."""
     if spec.mode == "sliding":
         start_s, end_s = clips[spec.reference_stream].span_s(clip)
-        n = math.floor((end_s - start_s) / spec.tick_s + _WHOLE)
-        return start_s, spec.tick_s, n
+        ticks = (end_s - start_s) / spec.tick_s
+        if ticks > _MOST_TICKS:
+            raise ValueError(
+                f"a clip may have up to {_MOST_TICKS} ticks; got {ticks:.2g} of tick_s="
+                f"{spec.tick_s:g} in {end_s - start_s:g} s; use a larger tick_s"
+            )
+        return start_s, spec.tick_s, math.floor(ticks + _WHOLE)
     starts_s, ends_s = zip(*(s.span_s(clip) for s in clips.values()), strict=True)
     tick_s = (min(ends_s) - max(starts_s)) / spec.window_ticks
     return max(starts_s), tick_s, spec.window_ticks if tick_s > 0 else 0
@@ -291,11 +298,13 @@ def _labels(
     rows = labelled.rows[clip]
     tick = np.floor((labelled.time_s(clip) - start_s) / tick_s + _WHOLE).astype(int)
     known = (tick >= 0) & (tick < n) & (label[rows] != UNLABELLED)
-    classes = int(label.max()) + 1
-    cell = tick[known] * classes + label[rows[known]]
-    counts = np.bincount(cell, minlength=n * classes).reshape(n, classes)
-    label = np.where(counts.any(axis=1), counts.argmax(axis=1), fallback)
-    return label.astype(np.int32)
+    if not known.any():
+        return fallback.astype(np.int32)
+    classes, column = np.unique(label[rows[known]], return_inverse=True)
+    cell = tick[known] * len(classes) + column
+    counts = np.bincount(cell, minlength=n * len(classes)).reshape(n, len(classes))
+    most = classes[counts.argmax(axis=1)]
+    return np.where(counts.any(axis=1), most, fallback).astype(np.int32)
 
 
 def _joined(parts: list[Ticks], spec: WindowSpec) -> Ticks:

@@ -11,6 +11,7 @@ from jaxtyping import Int, Shaped
 
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
+_LEAST_OVERLAP = 0.5
 VALUE_DTYPES = ("uint8", "int32", "float32")
 
 
@@ -38,6 +39,7 @@ def check_recording(
     for name, stream in recording.streams.items():
         source = (sources or {}).get(name, f"{where}, stream {name!r}")
         _check_shapes(stream, source)
+        _check_frames(name, stream, source)
         _check_values(stream, source)
         _check_time(stream, source)
         _check_names(stream.label, recording.label_names, f"{source}, labels")
@@ -70,6 +72,17 @@ def _check_shapes(stream: Stream, source: str) -> None:
         raise ValueError(
             f"{source}: each of the {channels} channels needs one name; got "
             f"{len(stream.channel_names)}; correct the names or leave them out"
+        )
+
+
+def _check_frames(name: str, stream: Stream, source: str) -> None:
+    shape = stream.values.shape
+    if name != "video" or stream.values.dtype != np.uint8:
+        return
+    if len(shape) != 4 or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{source}: frames uint8 must be [N, H, W, 3], or [N, H, W, 1] if grey; "
+            f"got shape {shape}; move the colours to the last axis and drop others"
         )
 
 
@@ -158,8 +171,40 @@ def _check_common_clock(recording: Recording, where: str) -> None:
                     f"{where}: streams must share one clock and overlap in time; got "
                     f"{one!r} from {start:.6g} to {stop:.6g} s and {other!r} from "
                     f"{theirs[clip][0]:.6g} to {theirs[clip][1]:.6g} s in clip {clip}; "
-                    "correct the offset between the clocks"
+                    "correct the offset between the clocks, and give times in seconds"
                 )
+        _check_overlap(recording, (one, other), where)
+
+
+def _check_overlap(recording: Recording, pair: tuple[str, str], where: str) -> None:
+    """Refuses two streams of which one covers less than half of the other's time."""
+    one, other = (_covered(recording.streams[name]) for name in pair)
+    # A lone sample may stand for any stretch of time.
+    clips = [clip for clip in one if one[clip][0] < one[clip][1]]
+    clips = [clip for clip in clips if other[clip][0] < other[clip][1]]
+    common_s = longer_s = 0.0
+    for clip in clips:
+        starts, stops = zip(one[clip], other[clip], strict=True)
+        common_s += min(stops) - max(starts)
+        longer_s += max(np.subtract(stops, starts))
+    if common_s < _LEAST_OVERLAP * longer_s:
+        raise ValueError(
+            f"{where}: streams must cover the same time, or at least half of it; got "
+            f"{pair[0]!r} and {pair[1]!r} with {common_s:.6g} s in common, where the "
+            f"longer has {longer_s:.6g} s; give all times in seconds, correct the "
+            "offset between the clocks, copy the file again if it was cut short, or "
+            "leave out what only one has"
+        )
+
+
+def _covered(stream: Stream) -> dict[int, tuple[float, float]]:
+    """The time that each clip covers: a sample stands for the time around it."""
+    steps = np.diff(stream.time_s)[np.diff(stream.clip) == 0]
+    half_s = float(np.median(steps[steps > 0])) / 2 if (steps > 0).any() else 0.0
+    return {
+        clip: (start - half_s, stop + half_s) if start < stop else (start, stop)
+        for clip, (start, stop) in _clip_spans(stream).items()
+    }
 
 
 def _clip_spans(stream: Stream) -> dict[int, tuple[float, float]]:

@@ -69,7 +69,7 @@ def _frames(path: pathlib.Path) -> Iterator[tuple[float, av.VideoFrame]]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate_hz = float(stream.average_rate or 25)
-        first, count = None, 0
+        first, time_s, count = None, 0.0, 0
         for frame in container.decode(stream):
             time_s = count / rate_hz if frame.time is None else float(frame.time)
             first = time_s if first is None else first
@@ -81,3 +81,21 @@ def _frames(path: pathlib.Path) -> Iterator[tuple[float, av.VideoFrame]]:
                 f"{path}: must hold the {stream.frames} frames its header promises; "
                 f"got {count}; the file was cut short: copy it again"
             )
+        promised_s = _promised_s(container, stream)
+        if time_s + 1 / rate_hz < 0.95 * promised_s - 0.5:
+            raise ValueError(
+                f"{path}: must last the {promised_s:.6g} s its header promises; got "
+                f"{time_s:.6g} s; the file was cut short: copy it again"
+            )
+
+
+def _promised_s(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> float:
+    """How long a video shall be, by the header of its file; 0 where it is not said."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    # The length of the longest stream, which says nothing when there are several.
+    if len(container.streams) > 1 or container.duration is None:
+        return 0.0
+    return container.duration / av.time_base

@@ -40,6 +40,12 @@ class Features:
       quantized: by modality [B, T, D], e_c with the gradient of the semantic features.
       embeddings: [M, D], the codebook as it was read, without gradient.
       mask: bool [B], False for rows that only pad a batch.
+      recording: int32 [B], which recording each window is of.
+      time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
+        recording's clock. Both are None where the model alone is used.
+      second_view: by modality [B, T, D], semantic features of the same windows under
+        another augmentation; of the modalities that an objective asks for, in training
+        only.
     """
 
     inputs: dict[str, Array]
@@ -51,6 +57,11 @@ class Features:
     quantized: dict[str, Float[Array, "B T D"]]
     embeddings: Float[Array, "M D"]
     mask: Bool[Array, " B"]
+    recording: Int[Array, " B"] | None = None
+    time_s: Float[Array, "B 2"] | None = None
+    second_view: dict[str, Float[Array, "B T D"]] = flax.struct.field(
+        default_factory=dict
+    )
 
 
 class Cmg(nn.Module):
@@ -107,6 +118,7 @@ class Cmg(nn.Module):
           train: whether dropout acts.
         """
         self._check_modalities(codebook.idle, "the codebook")
+        self._check_modalities(inputs, "the inputs")
         stems = self._stem_features(inputs)
         semantic = self._semantic(stems, train=train)
         parts = {m: self.specifics[m](stems[m]) for m in stems}
@@ -130,7 +142,7 @@ class Cmg(nn.Module):
     def encode(
         self, inputs: Mapping[str, Array], *, train: bool
     ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns the semantic features alone, without a codebook."""
+        """Returns the semantic features alone, of some or all modalities."""
         return self._semantic(self._stem_features(inputs), train=train)
 
     def _build(self, modality: str, part: str) -> nn.Module:
@@ -138,8 +150,7 @@ class Cmg(nn.Module):
         return build(entry, f"model.modalities.{modality}.{part}", dtype=self.dtype)
 
     def _stem_features(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        self._check_modalities(inputs, "the inputs")
-        return {m: self.stems[m](inputs[m]) for m in sorted(self.modalities)}
+        return {m: self.stems[m](inputs[m]) for m in sorted(inputs)}
 
     def _semantic(
         self, stems: Mapping[str, Array], *, train: bool

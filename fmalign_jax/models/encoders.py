@@ -12,6 +12,7 @@ module with the same call. One that needs to know whether it is trained asks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -92,7 +93,7 @@ class FrameStem(nn.Module):
 
     def _activate(self, x: Array) -> Array:
         if self.norm == "group":
-            groups = min(8, x.shape[-1])
+            groups = math.gcd(8, x.shape[-1])
             x = nn.GroupNorm(groups, reduction_axes=(-3, -2, -1), dtype=self.dtype)(x)
         return nn.relu(x)
 

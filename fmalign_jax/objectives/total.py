@@ -20,7 +20,8 @@ class Objectives(nn.Module):
     A term is any Linen module called as ``term(features, train=train) -> (loss [B],
     metrics)``. One that has a method ``critic_loss(features) -> scalar`` is a critic:
     all its parameters are fitted by that loss. The parameters of each term lie in
-    ``params[<term name>]``, so that critics are split off by name.
+    ``params[<term name>]``, so that critics are split off by name. A term with a field
+    `second_views` finds ``features.second_view`` of those modalities in training.
 
     Attributes:
       terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
@@ -48,6 +49,12 @@ class Objectives(nn.Module):
             for name, entry in self.terms.items()
             if hasattr(load(entry.get("name", "")), "critic_loss")
         )
+
+    @property
+    def second_views(self) -> tuple[str, ...]:
+        """Modalities of which some term compares two augmented views."""
+        asked = (entry.get("second_views", ()) for entry in self.terms.values())
+        return tuple(sorted({name for names in asked for name in names}))
 
     def __call__(
         self, features: Features, *, train: bool

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fmalign_jax import losses
 from fmalign_jax.models.cmg import Features
 from fmalign_jax.pairs import PairTable, check_names, learning_scale
 
+ROUNDING_S = 1e-3
+"""By how much a gap may fall short, so that one of exactly `min_gap_s` counts."""
+
 
 class Triplet(nn.Module):
     """Semi-hard triplet loss on mean semantic features of windows (METHOD 5).
 
-    Negatives are the partners of all other windows of the batch. Keep its weight at
-    0.1 or below and watch `triplet_active`: near 0 the term has nothing left to say.
+    Negatives are the partners of the windows of other recordings, and of those of the
+    same recording that are far enough away. Keep its weight at 0.1 or below and watch
+    `triplet_active`: near 0 the term has nothing left to say.
 
     Attributes:
       anchor: modality of the anchors, such as the video.
       positive: modality of positives and negatives, such as the current.
+      min_gap_s: least time between a window and its negatives in one recording, the
+        lead or more, so that no negative shows what the window does.
       margin: least difference of squared distances between unit vectors.
       learns_from: share of the gradient that reaches each side; None for all of it.
     """
 
     anchor: str
     positive: str
+    min_gap_s: float
     margin: float = 0.2
     learns_from: PairTable | None = None
 
@@ -42,6 +49,7 @@ class Triplet(nn.Module):
         check_names(self.learns_from, features.semantic, table_name="learns_from")
         mask = features.mask
         allowed = mask[:, None] & mask & ~jnp.eye(len(mask), dtype=bool)
+        allowed &= self._apart(features)
         loss = losses.triplet(
             losses.gradient_scale(
                 features.semantic[self.anchor].mean(axis=1),
@@ -55,3 +63,16 @@ class Triplet(nn.Module):
             margin=self.margin,
         )
         return loss, {"triplet_active": (loss > 0).astype(jnp.float32)}
+
+    def _apart(self, features: Features) -> Bool[Array, "B B"]:
+        """Whether two windows are of different recordings or far enough apart."""
+        time_s, recording = features.time_s, features.recording
+        if time_s is None or recording is None:
+            raise ValueError(
+                "a triplet needs to know when its windows were; got features without "
+                "recording and time_s; take them from train_state.encode"
+            )
+        # Both parts of the time are subtracted before they are added: exact.
+        gap_s = jnp.abs((time_s[:, None] - time_s).sum(axis=-1))
+        enough = gap_s >= self.min_gap_s - ROUNDING_S
+        return (recording[:, None] != recording) | enough

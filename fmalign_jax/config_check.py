@@ -1,0 +1,126 @@
+"""Settings that cannot work, refused before anything is read or compiled.
+
+What only the data or a component can tell (shapes, names of arguments) is checked
+there.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ml_collections import ConfigDict
+
+POSITIVE = (
+    "batch_size",
+    "epochs",
+    "log_every_steps",
+    "eval_every_epochs",
+    "checkpoint_every_steps",
+    "model.width",
+    "model.transformer.heads",
+    "codebook.codes",
+    "codebook.idle_steps",
+    "optimizer.clip_norm",
+    "optimizer.epsilon",
+)
+"""Settings that must be above 0."""
+
+SHARES = ("flip", "mask")
+"""Augmentations whose strength is a share of the windows or ticks."""
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks the settings that need no data, and warns of what is unlikely to work.
+
+    Raises:
+      ValueError: naming the setting, what it was, and what it may be.
+    """
+    for key in POSITIVE:
+        value = _setting(config, key)
+        if not value > 0:
+            raise ValueError(f"{key} must be above 0; got {value}; correct the config")
+    if config.compute_dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            "compute_dtype must be 'float32' or 'bfloat16'; got "
+            f"{config.compute_dtype!r}; use one of them"
+        )
+    _check_model(config)
+    _check_codebook(config)
+    _check_augmentation(config)
+    _check_objectives(config)
+
+
+def _setting(config: ConfigDict, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _check_model(config: ConfigDict) -> None:
+    modalities, sampled = (
+        set(config.model.modalities),
+        set(config.data.samples_per_tick),
+    )
+    if modalities != sampled:
+        raise ValueError(
+            "data.samples_per_tick must give the modalities of the model, "
+            f"{sorted(modalities)}; got {sorted(sampled)}; correct either"
+        )
+    width, heads = config.model.width, config.model.transformer.heads
+    if width % heads:
+        raise ValueError(
+            "model.transformer.heads must divide model.width; got "
+            f"{heads} heads for width {width}; use a divisor such as 4"
+        )
+
+
+def _check_codebook(config: ConfigDict) -> None:
+    decay = config.codebook.decay
+    if not 0 <= decay < 1:
+        raise ValueError(
+            f"codebook.decay must lie in [0, 1); got {decay}; use one such as 0.95"
+        )
+
+
+def _check_augmentation(config: ConfigDict) -> None:
+    for modality, strengths in config.augment.items():
+        for name, strength in strengths.items():
+            rule = _broken_rule(name, strength)
+            if rule:
+                raise ValueError(
+                    f"augment.{modality}.{name} must be {rule}; got {strength}; "
+                    "correct the config, 0 switches it off"
+                )
+
+
+def _broken_rule(augmentation: str, strength: float | int) -> str | None:
+    if augmentation in SHARES:
+        return None if 0 <= strength <= 1 else "a share in [0, 1]"
+    if augmentation == "crop" and strength % 1:
+        return "a whole number of pixels"
+    return None if strength >= 0 else "0 or more"
+
+
+def _check_objectives(config: ConfigDict) -> None:
+    weights = {name: term.weight for name, term in config.objectives.items()}
+    if not any(weights.values()):
+        raise ValueError(
+            f"a run needs an objective with a weight; got {weights}; give one a weight "
+            "above 0"
+        )
+    for name, term in config.objectives.items():
+        if term.weight and term.get("name", "").endswith(".CrossCpc"):
+            _warn_of_short_windows(name, term.get("steps", 5), config.data.window_ticks)
+
+
+def _warn_of_short_windows(name: str, steps: int, ticks: int) -> None:
+    if steps >= 5 and ticks < 20:
+        logging.warning(
+            "objectives.%s.steps of 5 and more want windows of 20 ticks and more; got "
+            "%d steps and %d ticks; raise data.window_ticks or lower steps",
+            name,
+            steps,
+            ticks,
+        )

@@ -1,0 +1,152 @@
+"""Whether a checkpoint is what was saved: damaged, of another model, or whole.
+
+A digest of an array is its dtype and shape and a hash of its bytes, so that a model of
+other shapes is told apart from damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tensorstore
+
+PyTree = Any
+
+_NOT_DAMAGE = (
+    "RESOURCE_EXHAUSTED",
+    "PERMISSION_DENIED",
+    "Permission denied",
+    "Cannot allocate memory",
+    "Too many open files",
+)
+"""What messages say when the machine, not the checkpoint, is at fault."""
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint whose content is not what was saved."""
+
+
+class MismatchedCheckpointError(ValueError):
+    """A whole checkpoint of another model than the one it is to be restored into."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error on restoring may mean that the checkpoint is damaged.
+
+    Not if it came of a lack of memory, permission or file handles, or of a mismatch:
+    then every checkpoint would fail, the good ones too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        other = (MemoryError, PermissionError, MismatchedCheckpointError)
+        if isinstance(cause, other) or any(word in str(cause) for word in _NOT_DAMAGE):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
+
+
+def check_readable(item: pathlib.Path) -> None:
+    """Reads every array once, one after another, so that damage raises here.
+
+    Orbax asks for all arrays at once. When one fails it stops listening, and each of
+    the others then prints an error of its own from a background thread.
+    """
+    # As a path, not as a URL: there # ? % would not stand for themselves.
+    files = {"driver": "file", "path": f"{item}/"}
+    base = {"driver": "ocdbt", "base": files}
+    for key in tensorstore.KvStore.open(base).result().list().result():
+        path, _, file = key.decode().rpartition("/")
+        if file == ".zarray":
+            store = {"driver": "zarr", "kvstore": {**base, "path": f"{path}/"}}
+            tensorstore.open(store).result().read().result()
+
+
+def drop_unreadable_scores(directory: pathlib.Path, name: str) -> None:
+    """Removes files of metrics that hold no finite value of this name.
+
+    One of them would keep all checkpoints from being opened. Without it, the
+    checkpoint is as good as any, only its score is lost.
+    """
+    for file in sorted(directory.glob("[0-9]*/metrics/metrics")):
+        try:
+            whole = math.isfinite(json.loads(file.read_text())[name])
+        except (ValueError, TypeError, KeyError, IndexError):
+            whole = False
+        if not whole:
+            logging.warning("%s is damaged: removed; its score is lost", file)
+            file.unlink()
+
+
+def digests(tree: PyTree) -> dict[str, str]:
+    """Returns the digest of every array, by its path in the tree."""
+    return {path: _array_digest(leaf) for path, leaf in _leaves(tree)}
+
+
+def json_digest(value: Any) -> str:
+    """Returns a hash of a JSON value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_fits(item: str, target: PyTree, saved: Mapping[str, str]) -> None:
+    """Checks that the saved arrays are those of a target, by path, dtype and shape.
+
+    Args:
+      item: name of the item, for the message.
+      target: arrays or their shapes.
+      saved: the digests that were saved.
+
+    Raises:
+      MismatchedCheckpointError: naming the first array that differs.
+    """
+    here = {path: _form(leaf) for path, leaf in _leaves(target)}
+    there = {path: digest.rpartition(" ")[0] for path, digest in saved.items()}
+    if different := _differing(here, there):
+        first = different[0]
+        raise MismatchedCheckpointError(
+            "a checkpoint restores only into the model it was saved from; "
+            f"{len(different)} arrays differ, the first is {item}{first}: "
+            f"{there.get(first, 'absent')} there, {here.get(first, 'absent')} here; "
+            "use the version of fmalign_jax that saved it, or another --workdir"
+        )
+
+
+def compare(item: str, found: Mapping[str, str], saved: Mapping[str, str]) -> None:
+    """Checks what was restored against the digests that were saved with it.
+
+    Raises:
+      DamagedCheckpointError: naming the first that differs.
+    """
+    if wrong := _differing(found, saved):
+        raise DamagedCheckpointError(
+            "restored arrays must have the digest they were saved with; "
+            f"{len(wrong)} of item {item!r} differ, the first at {item}{wrong[0]}"
+        )
+
+
+def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _form(array: Any) -> str:
+    return f"{np.dtype(array.dtype)}{tuple(array.shape)}"
+
+
+def _array_digest(array: jax.Array) -> str:
+    host = np.ascontiguousarray(np.asarray(array.addressable_data(0)))
+    content = hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest()
+    return f"{_form(array)} {content}"
+
+
+def _differing(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    keys = first.keys() | second.keys()
+    return sorted(key for key in keys if first.get(key) != second.get(key))

@@ -1,0 +1,53 @@
+"""A window is nearer to itself, augmented anew, than to the other windows."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmalign_jax import losses
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.pairs import check_names
+
+
+class SelfContrast(nn.Module):
+    """InfoNCE between two augmented views of each window (SimCLR, Chen et al. 2020).
+
+    It shapes a modality that teaches the others, and so learns nothing from them, by
+    what its augmentations leave unchanged. Windows are compared by their mean semantic
+    features on the unit sphere. In evaluation, where nothing is augmented, it is 0.
+
+    Attributes:
+      second_views: modalities to contrast with themselves.
+      temperature: of the logits.
+    """
+
+    second_views: tuple[str, ...]
+    temperature: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Returns the loss and, in training, ``self_accuracy/<modality>``, all [B]."""
+        check_names(
+            {name: {} for name in self.second_views},
+            features.semantic,
+            table_name="second_views",
+        )
+        mask = features.mask
+        total = jnp.zeros(len(mask))
+        metrics = {}
+        for name in self.second_views if train else ():
+            first, second = (
+                losses.normalise(views[name].mean(axis=1))
+                for views in (features.semantic, features.second_view)
+            )
+            logits = jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
+            logits /= self.temperature
+            forth, back = losses.info_nce(logits, mask), losses.info_nce(logits.T, mask)
+            total += (forth + back) / 2
+            metrics[f"self_accuracy/{name}"] = losses.own_is_nearest(logits, mask)
+        return total, metrics

@@ -1,0 +1,82 @@
+"""Settings that cannot work are refused first, by name, with what they may be."""
+
+import logging
+
+import pytest
+import tiny
+
+from fmalign_jax.config_check import check_config
+
+
+def _changed(key, value):
+    config = tiny.tiny_config()
+    *path, last = key.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    with part.ignore_type():
+        part[last] = value
+    return config
+
+
+def test_the_tiny_config_passes(caplog):
+    with caplog.at_level(logging.WARNING):
+        check_config(tiny.tiny_config())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size must be above 0; got 0"),
+        ("epochs", 0.0, "epochs must be above 0"),
+        ("checkpoint_every_steps", 0, "checkpoint_every_steps must be above 0"),
+        ("log_every_steps", 0, "log_every_steps must be above 0; got 0"),
+        ("eval_every_epochs", 0.0, "eval_every_epochs must be above 0"),
+        ("eval_every_epochs", -1.0, "eval_every_epochs must be above 0; got -1"),
+        ("codebook.codes", 0, r"codebook\.codes must be above 0; got 0"),
+        ("codebook.decay", 1.0, r"codebook\.decay must lie in \[0, 1\); got 1"),
+        ("codebook.decay", -0.1, r"codebook\.decay must lie in"),
+        ("optimizer.epsilon", 0.0, r"optimizer\.epsilon must be above 0"),
+        ("optimizer.clip_norm", 0.0, r"optimizer\.clip_norm must be above 0"),
+        ("compute_dtype", "bf16", "'float32' or 'bfloat16'; got 'bf16'"),
+        ("model.transformer.heads", 3, "must divide .* got 3 heads for width 16"),
+        (
+            "data.samples_per_tick",
+            {"video": 1},
+            r"the model, \['current', 'video'\]; got \['video'\]",
+        ),
+        ("augment.video.flip", 1.5, r"flip must be a share in \[0, 1\]; got 1.5"),
+        ("augment.current.mask", -0.1, r"mask must be a share in \[0, 1\]"),
+        ("augment.video.crop", 0.5, "crop must be a whole number of pixels"),
+        ("augment.video.crop", -1, "crop must be 0 or more"),
+        ("augment.current.jitter", -1.0, "jitter must be 0 or more; got -1"),
+    ],
+)
+def test_what_cannot_work_is_refused(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        check_config(_changed(key, value))
+
+
+def test_a_run_needs_an_objective():
+    config = tiny.tiny_config()
+    for term in config.objectives.values():
+        term.weight = 0.0
+    with pytest.raises(ValueError, match=r"needs an objective with a weight"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ticks", "warned"), [(5, 19, True), (5, 20, False), (4, 8, False)]
+)
+def test_many_steps_in_short_windows_are_warned_of(caplog, steps, ticks, warned):
+    config = tiny.tiny_config()
+    config.objectives.cross_cpc.steps = steps
+    config.data.window_ticks = ticks
+    with caplog.at_level(logging.WARNING):
+        check_config(config)
+    assert ("windows of 20 ticks and more" in caplog.text) == warned
+    caplog.clear()
+    config.objectives.cross_cpc.weight = 0.0
+    check_config(config)
+    assert not caplog.records
