@@ -116,7 +116,8 @@ def confirm_training_windows(
     a recording may then have moved from one split to another.
     """
     saved = checkpoint.saved_data_state(run.checkpoints, run.step)
-    same: bool = saved["windows_crc32"] == pipeline.windows_digest(store, windows)
+    found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
+    same: bool = saved["windows_crc32"] == found
     if not same:
         logging.warning(
             "the training windows are not those that %s was trained on: its raw files "
