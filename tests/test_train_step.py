@@ -53,7 +53,7 @@ def config():
     config.objectives.cross_cpc.starts = "random"
     # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
     # of attention's keys); with the usual 1e-8 their steps have a random sign.
-    config.optimizer.epsilon = 1e-3
+    config.optimizer.epsilon = 1e-2
     return config
 
 
