@@ -54,6 +54,8 @@ def config():
     # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
     # of attention's keys); with the usual 1e-8 their steps have a random sign.
     config.optimizer.epsilon = 1e-2
+    # Five large steps each would carry a critic's unit over the kink of its ReLU.
+    config.optimizer.critic_learning_rate = 1e-4
     return config
 
 
