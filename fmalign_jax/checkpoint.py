@@ -23,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from fmalign_jax import integrity
 from fmalign_jax.integrity import DamagedCheckpointError
+from fmalign_jax.models.quantizer import Codebook
 from fmalign_jax.train_state import TrainState
 
 SCORE = "score"
@@ -263,6 +264,36 @@ def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) ->
         model = checkpointer.restore(folder / "model", args=args)
     integrity.compare("model", integrity.digests(model), saved["model"])
     return model
+
+
+def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
+    """Returns the steps of a folder of checkpoints, and the best; changes nothing.
+
+    A run may still be writing there: what it has not finished is not seen.
+    """
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, best_fn=lambda metrics: metrics[SCORE]
+    )
+    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+        return sorted(manager.all_steps()), manager.best_step()
+
+
+def saved_model(
+    directory: pathlib.Path, step: int, sharding: jax.sharding.Sharding
+) -> PyTree:
+    """Returns the shapes of what `restore_model` restores, as they were saved."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        metadata = checkpointer.metadata(directory.absolute() / str(step) / "model")
+    tree = abstract(metadata.item_metadata.tree, sharding)
+    return tree | {"codebook": Codebook(**tree["codebook"])}
+
+
+def saved_data_state(directory: pathlib.Path, step: int) -> dict[str, Any]:
+    """Returns the state of the data iterator in a checkpoint."""
+    folder = directory.absolute() / str(step) / "data"
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        state: dict[str, Any] = checkpointer.restore(folder, ocp.args.JsonRestore())
+    return state
 
 
 def abstract(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:

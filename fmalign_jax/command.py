@@ -19,7 +19,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "Config file, such as configs/pretrain.py or configs/pretrain.py:smoke",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; by default runs/CONFIG-DIGEST"
+    "workdir",
+    None,
+    "Folder to write to; by default runs/CONFIG-DIGEST, or RUN/evaluation",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, when a run has several processes"

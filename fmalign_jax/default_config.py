@@ -1,8 +1,9 @@
 """The default configuration: every key a config may set, with its meaning.
 
-The files in configs/ start from here and change what their experiment needs. A
-component (data source, encoder part, objective) is named by `name`, the dotted path of
-its class; the keys beside `name` are its keyword arguments.
+The files in configs/ start from here and change what their experiment needs:
+`default_config` for training, `evaluation_config` for evaluating a run. A component
+(data source, encoder part, objective) is named by `name`, the dotted path of its class;
+the keys beside `name` are its keyword arguments.
 """
 
 from __future__ import annotations
@@ -208,3 +209,37 @@ def objectives_config() -> ConfigDict:
     # constant z has no information to minimise.
     config.club = component(objectives + "club.Club", weight=0.01)
     return config
+
+
+def evaluation_config() -> ConfigDict:
+    """Returns how a pre-trained run is evaluated with labels: zero-shot transfer."""
+    return ConfigDict(
+        {
+            "checkpoint": "",  # folder of the run
+            "step": "best",  # or "latest", or the number of a checkpoint
+            "source": "video",  # the head is trained on this modality's codes
+            "target": "current",  # and applied unchanged to this one's
+            # Other recordings than the run's own splits: globs, a folder in layout V2,
+            # or a prepared data set. Empty: the run's own split.
+            "head_data": "",
+            "validation_data": "",
+            "test_data": "",
+            "features": "codes",  # the code vectors; or "semantic", before quantisation
+            "standardise": False,  # per modality, by the head split without labels
+            "head": {
+                "kind": "linear",  # or "prototypes", "neighbours"
+                "pooling": "max",  # over the ticks of a window; or "mean", "last"
+                # Of several values the one that does best within the head split.
+                "weight_decay": (1e-3,),  # linear
+                "neighbours": (5,),  # neighbours
+                "steps": 300,  # linear, of Adam
+                "batch_size": 128,  # linear
+                "learning_rate": 2e-3,  # linear
+                "balanced": False,  # linear: every class weighs the same in the loss
+            },
+            "random_encoders": True,  # the same head on encoders not pre-trained
+            "oracle_epochs": 5,  # of the target's encoder with its labels; 0: none
+            "bootstrap_draws": 1000,  # for the intervals
+            "seed": 0,
+        }
+    )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -23,6 +24,20 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     # Auto axes: under the default, explicit ones, z @ z.T of a sharded z is refused.
     return Mesh(np.asarray(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def one_device_mesh() -> Mesh:
+    """Returns a mesh of the first device.
+
+    On several, sums over a batch round otherwise, and training amplifies that: what
+    must not depend on their number at all is computed on one.
+    """
+    return make_mesh(jax.devices()[:1])
+
+
+def on_one_device(tree: Any) -> Any:
+    """Returns arrays that lie on every device of a mesh, on the first one alone."""
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -159,7 +159,7 @@ def init_state(
             model_key, inputs, blank, batch["mask"], train=False
         )
         if config.standardise_projections:
-            variables = _standardise_projections(learner, variables, inputs)
+            variables = standardise_projections(learner.model, variables, inputs)
         semantic: Any = learner.model.apply(
             variables, inputs, train=False, method=Cmg.encode
         )
@@ -219,8 +219,8 @@ def encode(
     )
 
 
-def _standardise_projections(
-    learner: Learner, variables: Any, inputs: Mapping[str, Array]
+def standardise_projections(
+    model: Cmg, variables: Any, inputs: Mapping[str, Array]
 ) -> Any:
     """Scales and shifts each Linear -> D so that its output has mean 0, variance 1.
 
@@ -228,7 +228,7 @@ def _standardise_projections(
     the features' energy, and the contrast between windows drowned in it. Depends on
     the first batch alone (data-dependent initialisation, Salimans and Kingma 2016).
     """
-    _, captured = learner.model.apply(
+    _, captured = model.apply(
         variables,
         inputs,
         train=False,

@@ -3,9 +3,8 @@
     python scripts/check_simulator.py            # all limits, about 8 minutes, 2 cores
     python scripts/check_simulator.py --quick    # small and noisy, 2 minutes
 
-Needs scikit-learn (`pip install -e '.[report]'`). Furnaces used for testing are never
-used for training. The exit status is 1 when a limit is
-not met; the quick version only prints.
+Furnaces used for testing are never used for training. The exit status is 1 when a limit
+is not met; the quick version only prints.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/draw_architecture.py [--output docs/architecture.png]
 
-Needs matplotlib (`pip install -e '.[report]'`). A few seconds.
+A few seconds.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/draw_simulator.py [--output docs/simulator.png]
 
-Needs matplotlib (`pip install -e '.[report]'`). About ten seconds.
+About ten seconds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from fmalign_jax import imports, prepare, train_state
 from fmalign_jax.config_check import check_config
 from fmalign_jax.data import alignment
-from fmalign_jax.default_config import component, default_config
+from fmalign_jax.default_config import component, default_config, evaluation_config
+from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
 
@@ -37,7 +38,9 @@ def _variants(path):
 
 
 FILES = sorted(FOLDER.glob("*.py"))
-CASES = [(path, variant) for path in FILES for variant in _variants(path)]
+COMMANDS = {"evaluate": "evaluate"}  # by config file; the others are for training
+TRAINING = [path for path in FILES if path.stem not in COMMANDS]
+CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 
 
 def _config(path, variant):
@@ -84,7 +87,8 @@ def test_every_variant_builds_what_it_describes(path, variant):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_config_file_tells_how_to_run_it(path):
     text = _load(path).__doc__
-    assert "python -m fmalign_jax.train" in text
+    command = COMMANDS.get(path.stem, "train")
+    assert f"python -m fmalign_jax.{command} " in text
     assert f"configs/{path.name}" in text
 
 
@@ -94,6 +98,12 @@ def test_windows_are_long_enough_for_the_steps_predicted():
         if config.objectives.cross_cpc.weight:
             steps = config.objectives.cross_cpc.steps
             assert config.data.window_ticks >= steps + 2, (path, variant)
+
+
+def test_the_evaluation_config_describes_a_head():
+    config = _config(FOLDER / "evaluate.py", None)
+    assert HeadSpec(**config.head.to_dict()).kind == "linear"
+    assert config.to_json() == evaluation_config().to_json()
 
 
 def test_the_default_is_json_and_fresh_each_time():

@@ -21,6 +21,11 @@ FLOORS = [
     ["command"],
     ["prepare"],
     ["train"],
+    ["scores", "heads", "labelled", "frozen"],
+    ["pictures", "restored", "oracle"],
+    ["evaluation_report"],
+    ["evaluation_files"],
+    ["evaluate"],
 ]
 
 

@@ -175,7 +175,7 @@ def training_batches(
             "seed": seed,
             "batch_size": batch_size,
             "windows": len(index),
-            "windows_crc32": _digest(store, index, batch_from),
+            "windows_crc32": windows_digest(store, index, batch_from),
         },
         read_options=grain.ReadOptions(threads, prefetch),
     )
@@ -288,6 +288,17 @@ def assemble(
     )
 
 
+def windows_digest(
+    store: RecordingStore, index: WindowIndex, batch_from: str = "all"
+) -> int:
+    """Returns a number that changes when the windows, their mixing or the data do."""
+    parts = [store.fingerprint.encode(), batch_from.encode(), index.start.tobytes()]
+    parts += [
+        index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
+    ]
+    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
+
+
 def _values(
     store: RecordingStore,
     name: str,
@@ -313,12 +324,3 @@ def _process_rows(batch_size: int, process_index: int, process_count: int) -> sl
         )
     share = batch_size // process_count
     return slice(process_index * share, (process_index + 1) * share)
-
-
-def _digest(store: RecordingStore, index: WindowIndex, batch_from: str) -> int:
-    """Returns a number that changes when the windows, their mixing or the data do."""
-    parts = [store.fingerprint.encode(), batch_from.encode(), index.start.tobytes()]
-    parts += [
-        index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
-    ]
-    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)

@@ -1,0 +1,151 @@
+"""What an evaluation reports: scores by direction and split, references, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax.labelled import LabelledWindows, Splits, seen_in_pretraining
+from fmalign_jax.restored import Run, confirm_training_windows
+from fmalign_jax.scores import Predictions, by_clip, score
+
+Probabilities = Mapping[str, Mapping[str, Float[ndarray, "N K"]]]
+"""Of each class, by direction ("video->current"), then by split."""
+
+
+def score_all(
+    probabilities: Probabilities, splits: Splits, config: ConfigDict
+) -> dict[str, Any]:
+    """Returns the scores of each direction; see `score_splits`."""
+    return {
+        direction: score_splits(found, splits, config)
+        for direction, found in probabilities.items()
+    }
+
+
+def score_splits(
+    found: Mapping[str, Float[ndarray, "N K"]], splits: Splits, config: ConfigDict
+) -> dict[str, Any]:
+    """Returns the scores of the headline split, and of every split under `splits`.
+
+    Where recordings consist of clips, also of whole clips, under `clips`.
+    """
+    scores = {}
+    for name, split in splits.reported.items():
+        predictions = scored_rows(split, found[name])
+        options = {"draws": config.bootstrap_draws, "seed": config.seed}
+        scores[name] = score(predictions, **options)
+        if not split.continuous:
+            scores[name]["clips"] = score(by_clip(predictions), **options)
+    return {**scores[splits.headline], "splits": scores}
+
+
+def majority(splits: Splits, config: ConfigDict) -> dict[str, Any]:
+    """Returns the scores of always answering the head split's most frequent class."""
+    labels = splits.head.label[splits.head.known]
+    frequent = int(np.bincount(labels).argmax())
+    answer = np.eye(len(splits.classes))[frequent]
+    found = {n: np.tile(answer, (len(s), 1)) for n, s in splits.reported.items()}
+    scores = score_splits(found, splits, config)
+    kept = ("accuracy", "balanced_accuracy")
+    return {
+        "class": splits.classes[frequent],
+        **{name: scores[name] for name in kept},
+        "splits": {
+            split: {name: own[name] for name in kept}
+            for split, own in scores["splits"].items()
+        },
+    }
+
+
+def scored_rows(
+    split: LabelledWindows, probability: Float[ndarray, "N K"]
+) -> Predictions:
+    """Returns the windows that have a label, with what a head says of them."""
+    known = split.known
+    return Predictions(
+        label=split.label[known],
+        probability=probability[known],
+        recording=split.windows.recording[known],
+        clip=split.windows.clip[known],
+    )
+
+
+def describe(splits: Splits, config: ConfigDict) -> dict[str, Any]:
+    """Returns by split where it came from and whether pre-training has seen it.
+
+    `inductive`: no recording of it was in pre-training; `transductive`: some were,
+    without their labels (`seen_recordings` says which, and how that is known);
+    `unknown`: the recordings of the run are not at hand.
+    """
+    streams = (config.source, config.target)
+    described = {}
+    for name, split in splits.by_name.items():
+        seen = None
+        if splits.pretraining is not None:
+            seen = seen_in_pretraining(split, splits.pretraining, streams)
+        setting = "unknown" if seen is None else "inductive"
+        described[name] = {
+            "origin": split.origin,
+            "recordings": split.recordings,
+            "windows": len(split),
+            "labelled": int(split.known.sum()),
+            "seen_in_pretraining": None if seen is None else bool(seen),
+            "seen_recordings": seen,
+            "setting": "transductive" if seen else setting,
+        }
+    return described
+
+
+def sizes(splits: Splits) -> dict[str, Any]:
+    """Returns by split the number of windows, recordings, and windows of each class."""
+    return {
+        name: {
+            "windows": len(split),
+            "labelled": int(split.known.sum()),
+            "recordings": len(split.recordings),
+            "classes": {
+                names: int((split.label == number).sum())
+                for number, names in enumerate(splits.classes)
+            },
+        }
+        for name, split in splits.by_name.items()
+    }
+
+
+def notes(report: Mapping[str, Any], run: Run, splits: Splits) -> list[str]:
+    """Returns what a reader must know before he believes the numbers."""
+    found = [run.note] if run.note else []
+    if splits.headline == "validation":
+        found.append(
+            "there is no test split: the numbers are those of the validation split, on "
+            "which the best checkpoint was chosen, without labels; give unseen "
+            "recordings with --config.test_data=GLOB"
+        )
+    pretraining = splits.pretraining
+    if pretraining is None:
+        found.append(
+            "the recordings of the run are not at hand: whether these were seen in "
+            "pre-training is not known"
+        )
+    elif not confirm_training_windows(run, pretraining.store, pretraining.windows):
+        found.append(
+            "the raw files of the run have changed since it was trained, or have new "
+            "dates: which recordings it has seen is not certain"
+        )
+    for name, split in report["splits"].items():
+        if name != "head" and split["seen_in_pretraining"]:
+            seen = ", ".join(split["seen_recordings"])
+            found.append(
+                f"{name} is transductive: pre-training saw {seen}, without labels"
+            )
+    target = report["zero_shot"][f"{report['source']}->{report['target']}"]
+    for name, scores in target["splits"].items():
+        if scores["note"]:
+            found.append(f"{name}: {scores['note']}")
+    return found

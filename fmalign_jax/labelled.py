@@ -1,0 +1,348 @@
+"""The labelled windows of an evaluation: head, validation and test.
+
+They are the run's own splits, or other recordings cut with the run's own window
+settings. The label of a window is the class that most of its labelled ticks have, of
+equally frequent ones the highest: with classes 0 normal and 1 abnormal, a window is
+abnormal if at least half of its labelled ticks are. A window without a labelled tick
+has no label, and is not scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import prepare
+from fmalign_jax.data import alignment, builder
+from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.structs import UNLABELLED
+
+HEAD, VALIDATION, TEST = "head", "validation", "test"
+RUN_SPLITS = {HEAD: "train", VALIDATION: "validation", TEST: "test"}
+"""Which of the run's splits each split of an evaluation is by default."""
+
+_FILES = "fmalign_jax.data.recordings.RecordingFiles"
+_BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
+_DIGESTED_SAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledWindows:
+    """One split.
+
+    Attributes:
+      name: "head", "validation" or "test".
+      origin: the glob or folder it came from, or "the run".
+      store: its recordings.
+      windows: in order of recording, clip and time.
+      label: [N], class of each window in the numbering of the evaluation, -1 unknown.
+    """
+
+    name: str
+    origin: str
+    store: RecordingStore
+    windows: WindowIndex
+    label: Int[ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def known(self) -> Bool[ndarray, " N"]:
+        """Returns which windows have a label."""
+        return self.label != UNLABELLED
+
+    @functools.cached_property
+    def recordings(self) -> list[str]:
+        """Returns the names of the recordings that have windows, sorted."""
+        return [self.store.names[n] for n in np.unique(self.windows.recording)]
+
+    @property
+    def continuous(self) -> bool:
+        """Says whether every recording is one piece, not clips."""
+        pairs = np.stack([self.windows.recording, self.windows.clip], axis=1)
+        return len(np.unique(pairs, axis=0)) == len(self.recordings)
+
+    def clip_names(self) -> list[str]:
+        """Returns the clip of each window, by name where the clips have names."""
+        timelines = self.store.timelines()
+        names = []
+        pairs = zip(
+            self.windows.recording.tolist(), self.windows.clip.tolist(), strict=True
+        )
+        for recording, clip in pairs:
+            known = timelines[recording].clip_names
+            names.append(known[clip] if clip < len(known) else str(clip))
+        return names
+
+    def chosen(self, rows: Bool[ndarray, " N"] | Int[ndarray, " n"]) -> LabelledWindows:
+        """Returns some of the windows, by mask or by number."""
+        windows = dataclasses.replace(self.windows, start=self.windows.start[rows])
+        return dataclasses.replace(self, windows=windows, label=self.label[rows])
+
+    def digests(self, streams: Sequence[str]) -> dict[str, str]:
+        """Returns a digest of each recording's content, by its name.
+
+        Of clocks and a few samples of each stream: the same whatever files the
+        recording was prepared with, and under another name.
+        """
+        numbers = np.unique(self.windows.recording).tolist()
+        return {
+            self.store.names[number]: _digest(self.store, number, streams)
+            for number in numbers
+        }
+
+
+def window_labels(ticks: Int[ndarray, "N T"], classes: int) -> Int[ndarray, " N"]:
+    """Returns the class of each window from those of its ticks, -1 where unknown.
+
+    The most frequent of the known ones; of equally frequent ones the highest.
+    """
+    counts = np.stack([(ticks == c).sum(axis=1) for c in range(classes)], axis=1)
+    highest = classes - 1 - counts[:, ::-1].argmax(axis=1)
+    return np.where(counts.any(axis=1), highest, UNLABELLED).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """All splits of an evaluation, and the classes that they share.
+
+    Attributes:
+      classes: names, in the order of the numbers.
+      by_name: "head", and "validation" and "test" where there are some.
+      pretraining: the windows the run was trained on, None if its data are not there.
+    """
+
+    classes: tuple[str, ...]
+    by_name: Mapping[str, LabelledWindows]
+    pretraining: LabelledWindows | None
+
+    @property
+    def head(self) -> LabelledWindows:
+        """Returns what the head is trained on."""
+        return self.by_name[HEAD]
+
+    @property
+    def reported(self) -> dict[str, LabelledWindows]:
+        """Returns what is reported on, by name."""
+        return {name: split for name, split in self.by_name.items() if name != HEAD}
+
+    @property
+    def headline(self) -> str:
+        """Returns the split whose numbers stand first."""
+        return TEST if TEST in self.by_name else VALIDATION
+
+
+@dataclasses.dataclass(frozen=True)
+class _Raw:
+    """A split before its classes are matched."""
+
+    origin: str
+    store: RecordingStore
+    windows: WindowIndex
+
+
+def load_splits(config: ConfigDict, run_config: ConfigDict) -> Splits:
+    """Opens the recordings of an evaluation and labels their windows.
+
+    Args:
+      config: of the evaluation, as from `evaluation_config`.
+      run_config: of the run.
+
+    Raises:
+      ValueError: nothing to report on, classes that do not match, or a recording both
+        in the head split and in one that is reported on.
+    """
+    given = {name: config[f"{name}_data"] for name in RUN_SPLITS}
+    if given[HEAD] and not (given[VALIDATION] or given[TEST]):
+        raise ValueError(
+            "a head trained on head_data is tested on other recordings given beside "
+            "it; got neither test_data nor validation_data; add "
+            "--config.test_data=GLOB"
+        )
+    streams = (config.source, config.target)
+    own = _run_splits(run_config, needed=not given[HEAD])
+    found = (
+        {} if given[HEAD] else {n: raw for n, raw in own.items() if len(raw.windows)}
+    )
+    found |= {
+        name: _override(name, path, run_config, streams)
+        for name, path in given.items()
+        if path
+    }
+    if set(found) == {HEAD}:
+        raise ValueError(
+            "an evaluation reports on a validation or a test split; got a run that "
+            "has neither; give recordings with --config.test_data=GLOB"
+        )
+    classes = _class_names(found[HEAD])
+    splits = {
+        name: _labelled(name, found[name], classes)
+        for name in RUN_SPLITS
+        if name in found
+    }
+    _check_apart(splits, streams)
+    pretraining = None
+    if own:
+        raw = own[HEAD]
+        unlabelled = np.full(len(raw.windows), UNLABELLED)
+        pretraining = LabelledWindows(
+            "train", raw.origin, raw.store, raw.windows, unlabelled
+        )
+    return Splits(classes, splits, pretraining)
+
+
+def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
+    """Returns the run's own splits; none if they are not needed and not there."""
+    try:
+        store = prepare.prepare(run_config)
+        windows = prepare.make_windows(store, run_config)
+    except (ValueError, OSError) as error:
+        if needed:
+            raise
+        logging.warning("the recordings of the run are not at hand: %s", error)
+        return {}
+    return {
+        name: _Raw("the run", store, windows[split])
+        for name, split in RUN_SPLITS.items()
+    }
+
+
+def _override(
+    name: str, path: str, run_config: ConfigDict, streams: Sequence[str]
+) -> _Raw:
+    """Opens other recordings, cut as the run's windows are.
+
+    Head windows overlap as the run's training windows do.
+    """
+    data = ConfigDict(run_config.data.to_dict())
+    needed = {*streams, data.reference_stream}
+    needed |= {data.leading_stream} if data.lead_s else set()
+    data.samples_per_tick = ConfigDict(
+        {k: n for k, n in data.samples_per_tick.to_dict().items() if k in needed}
+    )
+    store = _open(path, data)
+    stride = data.stride_ticks if name == HEAD else data.eval_stride_ticks
+    whole = alignment.SplitSpec(by="recording", validation=0.0, test=0.0)
+    try:
+        windows = alignment.build_index(
+            store.timelines(), prepare.window_spec(data, stride_ticks=stride), whole
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}_data={path}: {error}") from error
+    return _Raw(path, store, windows["train"])
+
+
+def _open(path: str, data: ConfigDict) -> RecordingStore:
+    """Opens a prepared data set, or prepares what lies there.
+
+    Options of the run's source hold for other recordings of the same kind.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if builder.is_complete(folder):
+        return RecordingStore(folder)
+    layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
+    source = _BENCHMARK if layout else _FILES
+    if source != data.source:
+        data.source, data.options = source, ConfigDict()
+    data.path = path
+    return prepare.prepare(ConfigDict({"data": data}))
+
+
+def _class_names(head: _Raw) -> tuple[str, ...]:
+    """Returns the names of the classes; their numbers where they have no names."""
+    labels = head.windows.label(np.arange(len(head.windows)))
+    if (labels == UNLABELLED).all():
+        raise ValueError(
+            f"the head split needs labels; got none in {head.origin}; give labelled "
+            "recordings with --config.head_data=GLOB"
+        )
+    return head.store.label_names or tuple(map(str, range(int(labels.max()) + 1)))
+
+
+def _labelled(name: str, raw: _Raw, classes: tuple[str, ...]) -> LabelledWindows:
+    """Labels the windows of a split, in the head's numbering of the classes."""
+    ticks = raw.windows.label(np.arange(len(raw.windows)))
+    highest = int(ticks.max(initial=UNLABELLED))
+    names = raw.store.label_names or tuple(map(str, range(highest + 1)))
+    occurring = {names[number] for number in np.unique(ticks[ticks != UNLABELLED])}
+    unknown = sorted(occurring - set(classes))
+    if unknown:
+        raise ValueError(
+            "classes are matched by name, and every class of a test must be one of "
+            f"the head's, {', '.join(classes)}; got {', '.join(unknown)} in "
+            f"{raw.origin}; name the classes alike in all files"
+        )
+    table = np.array([classes.index(n) if n in classes else -1 for n in names] + [-1])
+    label = window_labels(table[ticks], len(classes))
+    return LabelledWindows(name, raw.origin, raw.store, raw.windows, label)
+
+
+def _check_apart(splits: Mapping[str, LabelledWindows], streams: Sequence[str]) -> None:
+    """Refuses to test a head on what it was trained on.
+
+    Raises:
+      ValueError: the head split shares samples with another, or a recording under
+        whatever name.
+    """
+    head = splits[HEAD]
+    ours = {digest: name for name, digest in head.digests(streams).items()}
+    for name, split in splits.items():
+        if name == HEAD:
+            continue
+        if split.store.fingerprint == head.store.fingerprint:
+            alignment.assert_no_leak({HEAD: head.windows, name: split.windows})
+            continue
+        for recording, digest in split.digests(streams).items():
+            if digest in ours:
+                raise ValueError(
+                    "a head is not tested on a recording it was trained on; got "
+                    f"{ours[digest]!r} of {head.origin} again as {recording!r} of "
+                    f"{split.origin}; leave it out of one of them"
+                )
+        namesakes = sorted(set(head.recordings) & set(split.recordings))
+        if namesakes:
+            logging.warning(
+                "head and %s split both have a recording %s; their contents differ, so "
+                "they are taken for two",
+                name,
+                ", ".join(namesakes),
+            )
+
+
+def seen_in_pretraining(
+    split: LabelledWindows, pretraining: LabelledWindows, streams: Sequence[str]
+) -> dict[str, str]:
+    """Returns which recordings of a split pre-training has seen, and how that is known.
+
+    By name, or by content under another name. In doubt a recording counts as seen: two
+    that share a name are taken for one.
+    """
+    trained = pretraining.digests(streams)
+    known = set(trained.values())
+    return {
+        name: "name" if name in trained else "content"
+        for name, digest in split.digests(streams).items()
+        if name in trained or digest in known
+    }
+
+
+def _digest(store: RecordingStore, number: int, streams: Sequence[str]) -> str:
+    timeline = store.timelines()[number]
+    parts = []
+    for stream in sorted(set(streams) & set(timeline.streams)):
+        time_s = timeline.streams[stream].time_s
+        samples = np.linspace(0, len(time_s) - 1, _DIGESTED_SAMPLES).astype(np.int64)
+        parts += [stream.encode(), time_s.tobytes()]
+        parts.append(store.gather(stream, number, samples).tobytes())
+    return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()

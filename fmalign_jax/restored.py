@@ -1,0 +1,134 @@
+"""A run read from its folder, without changing it: config, checkpoint, encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fmalign_jax import checkpoint, sharding
+from fmalign_jax.data import pipeline
+from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.frozen import Frozen
+from fmalign_jax.models import quantizer
+from fmalign_jax.models.cmg import Cmg
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of a run, and which of its checkpoints.
+
+    Attributes:
+      path: the folder.
+      config: the run's own.
+      step: of the checkpoint.
+      chosen: why it: "best", "latest" or "given".
+      note: what the user should know about the choice, or None.
+    """
+
+    path: pathlib.Path
+    config: ConfigDict
+    step: int
+    chosen: str
+    note: str | None = None
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Returns the folder of checkpoints."""
+        return self.path / "checkpoints"
+
+
+def open_run(path: pathlib.Path, step: str) -> Run:
+    """Reads the config of a run and chooses a checkpoint; changes nothing.
+
+    Args:
+      path: the folder of the run.
+      step: "best" (the latest, if none has a validation score), "latest" or a number.
+
+    Raises:
+      ValueError: the folder is not that of a run, or has no such checkpoint.
+    """
+    directory = path / "checkpoints"
+    if not (path / "config.json").is_file() or not directory.is_dir():
+        raise ValueError(
+            "--config.checkpoint must be the folder of a run, with config.json and "
+            f"checkpoints; got {path}; give the folder that training named, such as "
+            "runs/pretrain-1a2b3c4d"
+        )
+    config = ConfigDict(_as_tuples(json.loads((path / "config.json").read_text())))
+    steps, best = checkpoint.saved_steps(directory)
+    if not steps:
+        raise ValueError(
+            f"{directory}: must hold a checkpoint; got none; train until the first one "
+            "is saved (checkpoint_every_steps)"
+        )
+    if step == "best" and best is not None:
+        return Run(path, config, best, "best")
+    if step == "best":
+        note = "no checkpoint has a validation score: the latest is taken for the best"
+        return Run(path, config, steps[-1], "latest", note)
+    if step == "latest":
+        return Run(path, config, steps[-1], "latest")
+    if not step.isdigit() or int(step) not in steps:
+        raise ValueError(
+            "--config.step must be 'best', 'latest' or the number of a checkpoint; got "
+            f"{step!r}; {path} has {', '.join(map(str, steps))}"
+        )
+    return Run(path, config, int(step), "given")
+
+
+def restore(run: Run, mesh: Mesh) -> Frozen:
+    """Restores encoders, codebook and input statistics on every device of a mesh.
+
+    Raises:
+      ValueError: the checkpoint is damaged.
+    """
+    everywhere = sharding.replicated(mesh)
+    try:
+        model = checkpoint.restore_model(
+            run.checkpoints,
+            run.step,
+            checkpoint.saved_model(run.checkpoints, run.step, everywhere),
+        )
+    except Exception as error:  # Orbax raises bare ones on unreadable arrays
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
+            f"{reason}; choose another one with --config.step"
+        ) from error
+    epsilon = Cmg(**run.config.model.to_dict()).laplace_epsilon
+    vectors = quantizer.embeddings(model["codebook"], epsilon=epsilon)
+    return Frozen(model["params"], vectors, model["statistics"])
+
+
+def confirm_training_windows(
+    run: Run, store: RecordingStore, windows: WindowIndex
+) -> bool:
+    """Says whether these are the training windows that the run was trained on.
+
+    They are others when raw files have changed since, or were copied with new times;
+    a recording may then have moved from one split to another.
+    """
+    saved = checkpoint.saved_data_state(run.checkpoints, run.step)
+    found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
+    same: bool = saved["windows_crc32"] == found
+    if not same:
+        logging.warning(
+            "the training windows are not those that %s was trained on: its raw files "
+            "have changed, or have new dates",
+            run.path,
+        )
+    return same
+
+
+def _as_tuples(value: Any) -> Any:
+    """Returns a config as it was before JSON made lists of its tuples."""
+    if isinstance(value, dict):
+        return {key: _as_tuples(entry) for key, entry in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

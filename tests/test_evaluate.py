@@ -1,0 +1,409 @@
+"""Whole evaluations of one tiny run, through the function behind the command."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import labelled_recordings
+import numpy as np
+import pytest
+import tiny
+from sklearn.metrics import roc_auc_score
+
+from fmalign_jax import evaluate as command
+from fmalign_jax import evaluation_files, restored, sharding, train
+from fmalign_jax.data import pipeline
+from fmalign_jax.default_config import evaluation_config
+from fmalign_jax.frozen import Encoder
+from fmalign_jax.heads import HeadSpec
+from fmalign_jax.inputs import normalise
+from fmalign_jax.labelled import load_splits
+from fmalign_jax.scores import METRICS
+from fmalign_jax.train_state import make_learner
+
+DIRECTIONS = ["video->current", "video->video", "current->current", "current->video"]
+
+_on_all = sharding.make_mesh
+
+
+@contextlib.contextmanager
+def _devices(number):
+    """Lets commands see so many of the virtual devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sharding,
+            "make_mesh",
+            lambda devices=None: _on_all((devices or jax.devices())[:number]),
+        )
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with _devices(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A tiny run with a validation and a test split."""
+    workdir = folder / "run"
+    tiny.write_recordings(folder / "raw", seed=86)  # each has windows of both classes
+    config = tiny.tiny_config(folder)
+    config.data.split.validation_recordings = ("furnace_1",)
+    config.data.split.test_recordings = ("furnace_2",)
+    state, _ = train.train(config, workdir)
+    return workdir, jax.device_get(state)
+
+
+def _config(run, **changes):
+    config = evaluation_config()
+    config.checkpoint = str(run[0])
+    config.oracle_epochs = 0
+    config.random_encoders = False
+    config.bootstrap_draws = 50
+    config.head.steps = 40
+    for key, value in changes.items():
+        config[key] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    """An evaluation with all references, and what lay in the checkpoints before."""
+    before = _snapshot(run[0] / "checkpoints")
+    config = _config(run, oracle_epochs=2, random_encoders=True)
+    report, target = command.evaluate(config)
+    return config, report, target, before
+
+
+@pytest.fixture(scope="module")
+def states(folder):
+    """Labelled recordings of three classes, for head and test."""
+    head = labelled_recordings.write(folder / "states_head", seed=1)
+    test = labelled_recordings.write(folder / "states_test", seed=2, clips=True)
+    return {"head_data": f"{head}/*.npz", "test_data": f"{test}/*.npz"}
+
+
+def _snapshot(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def _rows(target):
+    with (target / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_evaluation_writes_what_it_promises(run, whole):
+    _, report, target, before = whole
+    assert target == run[0] / "evaluation"
+    written = json.loads((target / "eval.json").read_text())
+    assert written == report
+    assert list(report["zero_shot"]) == DIRECTIONS
+    for scores in report["zero_shot"].values():
+        for name in METRICS:
+            value, interval = scores[name], scores["intervals"][name]
+            assert value is None or isinstance(value, float)
+            assert interval is None or interval[0] <= interval[1]
+        assert scores["resampled"] == {"unit": "block", "units": 10}
+        assert set(scores["splits"]) == {"validation", "test"}
+        for name in METRICS:
+            assert scores[name] == scores["splits"]["test"][name]
+        assert "clips" not in scores
+    for name in ("roc", "precision_recall", "confusion", "over_time_furnace_2"):
+        assert (target / f"{name}.png").stat().st_size > 1000
+    assert _snapshot(run[0] / "checkpoints") == before
+
+
+def test_references_stand_beside_the_numbers(run, whole):
+    _, report, _, _ = whole
+    references = report["references"]
+    assert references["chance"] == 0.5
+    sizes = references["sizes"]
+    assert set(sizes) == {"head", "validation", "test"}
+    for split in sizes.values():
+        assert split["recordings"] == 1
+        assert sum(split["classes"].values()) == split["labelled"] == split["windows"]
+    frequent = max(("normal", "abnormal"), key=sizes["head"]["classes"].get)
+    majority = references["majority"]
+    assert majority["class"] == frequent
+    expected = sizes["test"]["classes"][frequent] / sizes["test"]["labelled"]
+    assert majority["accuracy"] == expected
+    assert majority["balanced_accuracy"] == 0.5
+    assert list(references["random_encoders"]) == DIRECTIONS
+    assert references["random_encoders"] != report["zero_shot"]
+    oracle = references["oracle"]
+    assert oracle["modality"] == "current"
+    assert len(oracle["held_out_loss"]) == 2
+    assert oracle["held_out_loss"][oracle["epoch"] - 1] == min(oracle["held_out_loss"])
+    assert 0 <= oracle["accuracy"] <= 1
+    for split in ("validation", "test"):
+        described = report["splits"][split]
+        assert described["setting"] == "inductive"
+        assert described["seen_in_pretraining"] is False
+    assert report["splits"]["head"]["seen_in_pretraining"] is True
+
+
+def test_predictions_are_those_that_were_scored(whole):
+    _, report, target, _ = whole
+    rows = _rows(target)
+    sizes = report["references"]["sizes"]
+    assert len(rows) == sizes["validation"]["windows"] + sizes["test"]["windows"]
+    test = [row for row in rows if row["split"] == "test"]
+    assert {row["recording"] for row in test} == {"furnace_2"}
+    times_s = [float(row["time_s"]) for row in test]
+    assert times_s[0] == 4.0  # the middle of the first window of 8 s
+    assert set(np.diff(times_s)) == {8.0}
+    label = np.array([row["label"] for row in test])
+    for direction in DIRECTIONS:
+        predicted = np.array([row[f"{direction} prediction"] for row in test])
+        score = np.array([float(row[f"{direction} score"]) for row in test])
+        scores = report["zero_shot"][direction]
+        assert scores["accuracy"] == pytest.approx((predicted == label).mean())
+        assert scores["auroc"] == pytest.approx(
+            roc_auc_score(label == "abnormal", score), abs=1e-6
+        )
+        assert ((score > 0.5) == (predicted == "abnormal")).all()
+    codes = [int(code) for row in rows for code in row["current codes"].split()]
+    assert len(codes) == 8 * len(rows)
+    assert 0 <= min(codes) <= max(codes) < 16
+
+
+def test_the_same_numbers_twice_and_on_eight_devices(whole, tmp_path):
+    config, _, target, _ = whole
+    with _devices(8):
+        _, again = command.evaluate(config, tmp_path / "again")
+    for name in ("eval.json", "predictions.csv", "settings.json"):
+        assert (again / name).read_bytes() == (target / name).read_bytes()
+
+
+def test_encoders_are_those_of_the_run_without_dropout(run):
+    workdir, state = run
+    opened = restored.open_run(workdir, "latest")
+    assert opened.step == int(state.step) == 8
+    mesh = sharding.make_mesh()
+    frozen = restored.restore(opened, mesh)
+    learner = make_learner(tiny.tiny_config(), steps_per_epoch=1, steps=1)
+    splits = load_splits(_config(run), opened.config)
+    test = splits.by_name["test"]
+    encoder = Encoder(opened.config, ("video", "current"), mesh)
+    found = encoder(frozen, test.store, test.windows, keep_semantic=True)
+    batch = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
+    features = learner.model.apply(
+        {"params": state.params["model"]},
+        normalise(
+            jax.tree.map(jnp.asarray, batch["streams"]),
+            jax.tree.map(jnp.asarray, state.statistics),
+        ),
+        jax.tree.map(jnp.asarray, state.codebook),
+        jnp.asarray(batch["mask"]),
+        train=False,
+    )
+    for name in ("video", "current"):
+        np.testing.assert_allclose(
+            found.semantic[name], features.semantic[name], rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_array_equal(found.codes[name], features.codes[name])
+    codes_alone = encoder(frozen, test.store, test.windows, keep_semantic=False)
+    np.testing.assert_array_equal(
+        codes_alone.features("video"), np.asarray(features.code_vectors["video"])
+    )
+
+
+def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
+    config = _config(run, **states, features="semantic", standardise=True)
+    config.head.steps = 150
+    report, target = command.evaluate(config)
+    assert re.fullmatch(r"evaluation-[0-9a-f]{8}", target.name)
+    assert report["classes"] == ["cold", "warm", "hot"]
+    assert report["references"]["chance"] == pytest.approx(1 / 3)
+    assert report["references"]["oracle"] is None
+    assert report["references"]["random_encoders"] is None
+    scores = report["zero_shot"]["video->video"]
+    assert scores["accuracy"] > 0.8  # the pattern of bright columns is the class
+    assert scores["resampled"] == {"unit": "recording", "units": 2}
+    clips = scores["clips"]
+    assert clips["windows"] == 20
+    assert clips == scores["splits"]["test"]["clips"]
+    rows = _rows(target)
+    assert {row["clip"] for row in rows} == {f"take {i}" for i in range(10)}
+    shares = [float(rows[0][f"video->current score {c}"]) for c in report["classes"]]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert not list(target.glob("over_time*"))
+    evaluation_files.print_report(report, target)
+    printed = capsys.readouterr().out
+    assert "test: 20 labelled windows of 20, 2 recordings of" in printed
+    assert "inductive" in printed
+    assert re.search(r"video->current +test +0\.\d{3} \[", printed)
+    assert str(target) in printed
+
+
+def test_shuffled_labels_give_chance(run, states):
+    config = _config(run, **states)
+    opened = restored.open_run(run[0], "best")
+    splits = load_splits(config, opened.config)
+    mesh = sharding.make_mesh()
+    encoder = Encoder(opened.config, ("video", "current"), mesh)
+    encoded = command.encode(encoder, restored.restore(opened, mesh), splits, config)
+    spec = HeadSpec(kind="neighbours", pooling="mean")
+
+    def learnt(labels):
+        head = dataclasses.replace(splits.head, label=labels)
+        changed = dataclasses.replace(splits, by_name={**splits.by_name, "head": head})
+        found, _ = command.transfer(encoded, changed, spec, config)
+        scores = command.score_all(found, changed, config)
+        return np.mean([scores[f"{m}->{m}"]["accuracy"] for m in ("video", "current")])
+
+    rng = np.random.default_rng(0)
+    shuffled = [learnt(rng.permutation(splits.head.label)) for _ in range(20)]
+    assert np.mean(shuffled) == pytest.approx(1 / 3, abs=0.1)
+    assert learnt(splits.head.label) > max(shuffled)
+
+
+def test_recordings_without_labels_get_predictions_and_no_scores(
+    run, states, folder, tmp_path
+):
+    silent = labelled_recordings.write(folder / "silent", seed=5, labelled=False)
+    config = _config(run, head_data=states["head_data"], test_data=str(silent))
+    config.head.kind = "prototypes"
+    report, target = command.evaluate(config, tmp_path / "out")
+    assert all(report["zero_shot"]["video->current"][name] is None for name in METRICS)
+    assert any("no window has a label" in note for note in report["notes"])
+    rows = _rows(target)
+    assert len(rows) == 30
+    assert {row["label"] for row in rows} == {""}
+    assert {row["video->current prediction"] for row in rows} <= {"cold", "warm", "hot"}
+    assert not (target / "roc.png").exists()
+    assert (target / "over_time_seed5_0.png").exists()
+
+
+def test_seen_recordings_are_reported_as_transductive(run, folder, tmp_path):
+    test = folder / "seen"
+    test.mkdir()
+    with np.load(folder / "raw" / "furnace_0.npz") as file:
+        np.savez(test / "another_name.npz", **file)
+    head = labelled_recordings.write(
+        folder / "plain", classes=("normal", "abnormal"), seed=4
+    )
+    config = _config(run, head_data=str(head), test_data=str(test))
+    config.head.kind = "prototypes"
+    report, _ = command.evaluate(config, tmp_path / "out")
+    described = report["splits"]["test"]
+    assert described["setting"] == "transductive"
+    assert described["seen_recordings"] == {"another_name": "content"}
+    assert any("pre-training saw another_name" in note for note in report["notes"])
+
+
+# Steps and folders
+
+
+def test_the_best_checkpoint_is_the_default(run, whole):
+    _, report, _, _ = whole
+    steps, best = restored.checkpoint.saved_steps(run[0] / "checkpoints")
+    assert report["checkpoint"] == {"step": best, "chosen": "best"}
+    assert restored.open_run(run[0], "latest").step == steps[-1]
+    assert restored.open_run(run[0], str(steps[0])).step == steps[0]
+
+
+def test_without_a_best_one_the_latest_is_taken_and_said(run, monkeypatch):
+    monkeypatch.setattr(
+        restored.checkpoint, "saved_steps", lambda directory: ([4, 8], None)
+    )
+    opened = restored.open_run(run[0], "best")
+    assert (opened.step, opened.chosen) == (8, "latest")
+    assert "no checkpoint has a validation score" in opened.note
+
+
+def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
+    def choose(settings, workdir=None):
+        return evaluation_files.choose_folder(tmp_path / "run", workdir, settings)
+
+    one, two, three = ({"step": step} for step in (1, 2, 3))
+    first = choose(one)
+    assert first == tmp_path / "run" / "evaluation"
+    evaluation_files.write_report(first, one, {"accuracy": 0.5})
+    assert choose(one) == first
+    second = choose(two)
+    assert second != first
+    evaluation_files.write_report(second, two, {})
+    assert choose(two) == second
+    assert choose(three) not in (first, second)
+    assert choose(one, first) == first
+    for taken in (first, tmp_path / "run"):
+        with pytest.raises(ValueError, match="holds something else"):
+            choose(three, taken)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": ""}, "needs a run; got none"),
+        ({"checkpoint": "nowhere"}, "must be the folder of a run.*nowhere"),
+        ({"step": "newest"}, "'best', 'latest' or the number.*'newest'; .* has"),
+        ({"step": "5000"}, "got '5000'"),
+        ({"target": "video"}, "two modalities; got 'video' for both"),
+        ({"target": "sound"}, "sound"),
+        ({"features": "raw"}, "'codes' or 'semantic'; got 'raw'"),
+        ({"head_data": "here/*.npz"}, "neither test_data nor validation_data"),
+        ({"test_data": "nowhere/*.npz"}, r"nowhere/\*\.npz"),
+    ],
+)
+def test_mistakes_are_named(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        command.evaluate(_config(run, **changes))
+
+
+def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):
+    wide = labelled_recordings.write(folder / "wide", seed=6, channels=4)
+    config = _config(run, head_data=states["head_data"], test_data=str(wide))
+    with pytest.raises(ValueError, match=r"channels of 'current' .*trained on, 3; got"):
+        command.evaluate(config, tmp_path / "out")
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run[0], copy, ignore=shutil.ignore_patterns("evaluation*"))
+    opened = restored.open_run(copy, "latest")
+    # As if an array had changed on disk: it no longer has the digest it was saved with.
+    file = opened.checkpoints / str(opened.step) / "digest" / "metadata"
+    digest = json.loads(file.read_text())
+    name = next(key for key in digest["model"] if "kernel" in key)
+    digest["model"][name] = digest["model"][name][:-8] + "0" * 8
+    file.write_text(json.dumps(digest))
+    with pytest.raises(
+        ValueError, match=r"checkpoint 8 of .*1 of item 'model'.*choose another"
+    ):
+        restored.restore(opened, sharding.make_mesh())
+
+
+def test_changed_raw_files_are_noted(run, folder, tmp_path):
+    copy = tmp_path / "raw"
+    labelled_recordings.write(copy, seed=8, recordings=1)
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir, ignore=shutil.ignore_patterns("evaluation*"))
+    for file in (folder / "raw").glob("*.npz"):
+        shutil.copyfile(file, copy / file.name)
+    (copy / "seed8_0.npz").unlink()
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["path"] = str(copy / "*.npz")
+    (workdir / "config.json").write_text(json.dumps(config))
+    changed = _config((workdir,))
+    changed.head.kind = "prototypes"
+    report, _ = command.evaluate(changed)
+    assert any("have changed since it was trained" in note for note in report["notes"])
