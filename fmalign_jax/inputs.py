@@ -174,19 +174,19 @@ def _scale(key: Key[Array, ""], values: Array, deviation: float) -> Array:
 
 
 def _mix(
-    key: Key[Array, ""], values: Float[Array, "B T R C"], deviation: float
-) -> Float[Array, "B T R C"]:
-    """Adds a little of every channel to every other, as another mounting would."""
+    key: Key[Array, ""], values: Float[Array, "B *n C"], deviation: float
+) -> Float[Array, "B *n C"]:
+    """Adds a little of every channel to every other: other mounting, other light."""
     b, channels = values.shape[0], values.shape[-1]
     noise = deviation * jax.random.normal(key, (b, channels, channels))
-    return jnp.einsum("btrc,bcd->btrd", values, jnp.eye(channels) + noise)
+    return jnp.einsum("b...c,bcd->b...d", values, jnp.eye(channels) + noise)
 
 
 def _offset(
-    key: Key[Array, ""], values: Float[Array, "B T R C"], deviation: float
-) -> Float[Array, "B T R C"]:
+    key: Key[Array, ""], values: Float[Array, "B *n C"], deviation: float
+) -> Float[Array, "B *n C"]:
     """Adds one normal offset to each channel of a window."""
-    shape = (values.shape[0], 1, 1, values.shape[-1])
+    shape = (values.shape[0], *(1,) * (values.ndim - 2), values.shape[-1])
     return values + deviation * jax.random.normal(key, shape)
 
 

@@ -210,6 +210,18 @@ class AttentivePool(nn.Module):
         return jnp.einsum("btp,btpc->btc", attention.astype(x.dtype), x)
 
 
+class MaxPool(nn.Module):
+    """Largest value of each channel over the positions, [B, T, h, w, C] -> [B, T, C].
+
+    Keeps what is seen anywhere, however small, such as a spot on a furnace's shell.
+    """
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B T h w C"]) -> Float[Array, "B T C"]:
+        """Returns the maxima."""
+        return features.max(axis=(2, 3))
+
+
 class FlattenPool(nn.Module):
     """All positions side by side, through one Linear, [B, T, h, w, C] -> [B, T, F].
 
