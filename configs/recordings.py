@@ -39,7 +39,7 @@ Result   On UTD-MHAD (depth video and a motion sensor; three people train, one
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import component, default_config
+from fmalign_jax.default_config import component, default_config, let_teach
 
 
 def get_config(variant: str = "sliding") -> ConfigDict:
@@ -99,28 +99,5 @@ def clips(config: ConfigDict) -> None:
             "current": {"scale": 0.1, "mix": 0.1, "offset": 0.1, "jitter": 0.05},
         }
     )
-    the_sensor_teaches(config)
-
-
-def the_sensor_teaches(config: ConfigDict) -> None:
-    """The sensor carries over to people never seen, and the video follows it.
-
-    The sensor learns from itself alone, by what its augmentations leave unchanged.
-    """
-    for term in ("code_matching", "cross_cpc", "window_contrast"):
-        config.objectives[term].learns_from = {"video": {"current": 1.0}}
-    config.objectives.window_contrast.stronger = "current"
-    config.objectives.window_contrast.weaker = "video"
-    config.objectives.self_contrast = component(
-        "fmalign_jax.objectives.self_contrast.SelfContrast",
-        weight=1.0,
-        second_views=("current",),
-    )
-    config.objectives.commitment.weights = {
-        "video": {"video": 0.25, "current": 0.25},
-        "current": {"current": 0.25},
-    }
-    config.codebook.ema_mix = {
-        "video": {"video": 0.3, "current": 0.7},
-        "current": {"current": 1.0},
-    }
+    # The sensor carries over to people never seen, and the video follows it.
+    let_teach(config, teacher="current", learner="video")

@@ -243,3 +243,43 @@ def evaluation_config() -> ConfigDict:
             "seed": 0,
         }
     )
+
+
+def let_teach(
+    config: ConfigDict,
+    *,
+    teacher: str,
+    learner: str,
+    back: float = 0.0,
+    pull: float = 0.25,
+) -> None:
+    """Lets one modality learn by contrast with itself, and the other follow it.
+
+    Args:
+      config: as from `default_config`, changed in place.
+      teacher: the modality that carries over best to recordings never seen.
+      learner: the other one.
+      back: share of the cross-modal gradients that reaches the teacher.
+      pull: commitment of the learner to the teacher's code vectors.
+    """
+    objectives = config.objectives
+    for term in ("code_matching", "cross_cpc", "window_contrast"):
+        objectives[term].learns_from = {
+            learner: {teacher: 1.0},
+            teacher: {learner: back},
+        }
+    objectives.window_contrast.stronger = teacher
+    objectives.window_contrast.weaker = learner
+    objectives.self_contrast = component(
+        "fmalign_jax.objectives.self_contrast.SelfContrast",
+        weight=1.0,
+        second_views=(teacher,),
+    )
+    objectives.commitment.weights = {
+        learner: {learner: 0.25, teacher: pull},
+        teacher: {teacher: 0.25},
+    }
+    config.codebook.ema_mix = {
+        learner: {learner: 0.3, teacher: 0.7},
+        teacher: {teacher: 1.0},
+    }
