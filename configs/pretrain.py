@@ -34,9 +34,9 @@ Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` wi
       0.767   as it is now, and video -> video 0.85 (another way of evaluating: logistic
               regression on mean codes, 272 windows, as in the two lines above)
   Each was run once; differences of a few hundredths mean nothing. A fifth try, as now
-  but nothing of the video reaching the current and a pull of 0.25, gave 0.543 (0.833 by
-  nearest neighbours). The settings were chosen by looking at these same two furnaces, so
-  that the figures are those of a validation, not of a test.
+  but nothing of the video reaching the current and a pull of 0.25, gave 0.543 (0.833
+  by nearest neighbours). The settings were chosen by looking at these same two
+  furnaces: the figures are those of a validation, not of a test.
 """
 
 from ml_collections import ConfigDict
