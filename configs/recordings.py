@@ -36,6 +36,10 @@ Result   On UTD-MHAD (depth video and a motion sensor; three people train, one
   (batches of 64: chance 0.02), token agreement 0.07. Which part of the recipe gives
   how much was not measured. Three settings were tried, and the figures of both people
   were seen for each, so that s6 was no untouched test.
+  Trained again by the commands alone (600 steps in 325 s on two idle cores, step 600),
+  `evaluate` with its default head gives on s6, 95 % intervals over clips:
+      video -> sensor  0.63 [0.53, 0.72]    sensor -> sensor  0.75    oracle 0.69
+      sensor -> video  0.38 [0.29, 0.48]    video -> video    0.31
 """
 
 from ml_collections import ConfigDict
