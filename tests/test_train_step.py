@@ -32,15 +32,12 @@ class Trained:
     metrics: list
 
 
-def _train(config, devices, steps=STEPS, starts=None):
-    """Takes some steps, each from where the last one led, or from given states."""
+def _train(config, devices, steps=STEPS):
     learner, mesh, state = tiny.first_state(config, devices)
     step = train_step.make_train_step(learner, mesh)
     states, metrics = [jax.device_get(state)], []
     for index in range(steps):
         batch = sharding.place_batch(tiny.random_batch(config, seed=index), mesh)
-        if starts is not None:
-            state = jax.device_put(starts[index], sharding.replicated(mesh))
         state, reported = step(state, batch)
         states.append(jax.device_get(state))
         metrics.append(jax.device_get(reported))
@@ -57,8 +54,9 @@ def config():
     # Adam divides by |g| + epsilon. Some gradients are zero but for rounding (a bias
     # of attention's keys); with the usual 1e-8 their steps have a random sign.
     config.optimizer.epsilon = 1e-3
-    # Of seeds 0 and 1 one unit of a critic lies on the kink of its ReLU: rounding then
-    # decides its side, and five inner steps make 2e-5 of it.
+    # Of seeds 0 and 1 a unit of a critic comes to lie on the kink of its ReLU: rounding
+    # then decides its side, and the inner steps make 2e-5 of it. With softplus in its
+    # place both seeds pass.
     config.seed = 2
     return config
 
@@ -98,10 +96,8 @@ def _adam(opt_state):
 
 
 @pytest.fixture(scope="module")
-def eight(config, one):
-    # Each step from the state of one device: over several steps rounding grows, where a
-    # unit lies on the kink of its ReLU or a feature midway between two codes.
-    return _train(config, devices=8, starts=one.states)
+def eight(config):
+    return _train(config, devices=8)
 
 
 def test_eight_devices_equal_one(one, eight):
