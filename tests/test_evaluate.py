@@ -1,6 +1,5 @@
 """Whole evaluations of one tiny run, through the function behind the command."""
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -28,24 +27,10 @@ from fmalign_jax.train_state import make_learner
 
 DIRECTIONS = ["video->current", "video->video", "current->current", "current->video"]
 
-_on_all = sharding.make_mesh
-
-
-@contextlib.contextmanager
-def _devices(number):
-    """Lets commands see so many of the virtual devices."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sharding,
-            "make_mesh",
-            lambda devices=None: _on_all((devices or jax.devices())[:number]),
-        )
-        yield
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-    with _devices(1):
+    with tiny.visible_devices(1):
         yield
 
 
@@ -184,7 +169,7 @@ def test_predictions_are_those_that_were_scored(whole):
 
 def test_the_same_numbers_twice_and_on_eight_devices(whole, tmp_path):
     config, _, target, _ = whole
-    with _devices(8):
+    with tiny.visible_devices(8):
         _, again = command.evaluate(config, tmp_path / "again")
     for name in ("eval.json", "predictions.csv", "settings.json"):
         assert (again / name).read_bytes() == (target / name).read_bytes()

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from fmalign_jax import sharding, train
+from fmalign_jax import train
 from fmalign_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -77,11 +77,7 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
     """Whole runs on one device: eight starve one another on a small machine."""
-    on_all = sharding.make_mesh
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sharding, "make_mesh", lambda devices=None: on_all(jax.devices()[:1])
-        )
+    with tiny.visible_devices(1):
         yield
 
 

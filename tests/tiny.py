@@ -1,10 +1,12 @@
 """The smallest run that is still the whole thing: tiny recordings, a tiny model."""
 
+import contextlib
 import json
 import pathlib
 
 import jax
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax import sharding, train_state
@@ -149,6 +151,21 @@ STATISTICS = {
     "video": {"mean": np.full(3, 127, np.float32), "std": np.full(3, 74, np.float32)},
     "current": {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)},
 }
+
+
+_ON_ALL = sharding.make_mesh
+
+
+@contextlib.contextmanager
+def visible_devices(number: int):
+    """Lets commands see so many of the virtual devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sharding,
+            "make_mesh",
+            lambda devices=None: _ON_ALL((devices or jax.devices())[:number]),
+        )
+        yield
 
 
 def first_state(config: ConfigDict, devices: int = 1):
