@@ -9,13 +9,10 @@ Purpose   What the aligned codes are worth. RUN is the folder of a run, such as
       --config.head_data='labelled/*.npz' --config.test_data='unseen/*.npz'
 
 Expected time   On a run of configs/pretrain.py (2167 head windows, 92 validation
-  windows): 50 to 72 s on two CPU cores that several other jobs shared, 21 s on idle
-  ones, random encoders and oracle included.
+  windows): 36 s on two idle CPU cores, random encoders and oracle included.
 
-Result   Measured only on a run stopped after 10 steps, to see that it works and how
-  long it takes. Its codes are not aligned; the numbers say nothing of the method:
-      balanced accuracy    video -> current 0.34, current -> current 0.74,
-                           random encoders, video -> current 0.45, oracle 0.73
+Result   Those of a run stand with the run's config: furnaces in configs/pretrain.py,
+  whole clips in configs/recordings.py.
 """
 
 from ml_collections import ConfigDict
