@@ -177,7 +177,9 @@ class Checkpoints:
             except Exception as error:  # Orbax raises bare ones on unreadable arrays
                 if not integrity.is_damage(error):
                     raise
-                logging.warning("checkpoint %d is damaged: %s", step, _reason(error))
+                logging.warning(
+                    "checkpoint %d is damaged: %s", step, integrity.reason(error)
+                )
                 damaged.append(step)
             else:
                 self._set_aside(damaged)
@@ -324,8 +326,3 @@ def _restore_args(item: PyTree) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(
         item, restore_args=ocp.checkpoint_utils.construct_restore_args(item)
     )
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -53,6 +53,12 @@ def is_damage(error: BaseException) -> bool:
     return True
 
 
+def reason(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 def check_readable(item: pathlib.Path) -> None:
     """Reads every array once, one after another, so that damage raises here.
 

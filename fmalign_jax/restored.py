@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, sharding
+from fmalign_jax import checkpoint, integrity, sharding
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
@@ -97,10 +97,9 @@ def restore(run: Run, mesh: Mesh) -> Frozen:
             checkpoint.saved_model(run.checkpoints, run.step, everywhere),
         )
     except Exception as error:  # Orbax raises bare ones on unreadable arrays
-        reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
             f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
-            f"{reason}; choose another one with --config.step"
+            f"{integrity.reason(error)}; choose another one with --config.step"
         ) from error
     epsilon = Cmg(**run.config.model.to_dict()).laplace_epsilon
     vectors = quantizer.embeddings(model["codebook"], epsilon=epsilon)

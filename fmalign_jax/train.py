@@ -114,7 +114,7 @@ def load_data(config: ConfigDict) -> Data:
         windows["train"], config.batch_size, config.data.batch_from
     )
     planned = round(config.epochs * steps_per_epoch)
-    if steps_per_epoch and planned < 1:
+    if planned < 1:
         raise ValueError(
             f"epochs must give at least one step; got {config.epochs} epochs of "
             f"{steps_per_epoch} steps; use --config.epochs={1 / steps_per_epoch:.2g} "

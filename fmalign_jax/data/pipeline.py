@@ -181,9 +181,7 @@ def training_batches(
     )
 
 
-def batches_per_epoch(
-    index: WindowIndex, batch_size: int, batch_from: str = "all"
-) -> int:
+def batches_per_epoch(index: WindowIndex, batch_size: int, batch_from: str) -> int:
     """Returns how many training batches one pass over the windows gives.
 
     Raises:
@@ -288,9 +286,7 @@ def assemble(
     )
 
 
-def windows_digest(
-    store: RecordingStore, index: WindowIndex, batch_from: str = "all"
-) -> int:
+def windows_digest(store: RecordingStore, index: WindowIndex, batch_from: str) -> int:
     """Returns a number that changes when the windows, their mixing or the data do."""
     parts = [store.fingerprint.encode(), batch_from.encode(), index.start.tobytes()]
     parts += [
