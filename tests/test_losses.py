@@ -64,7 +64,8 @@ def test_masked_mean_counts_each_window_once():
     np.testing.assert_allclose(gradient, [1 / 3, 1 / 3, 0, 1 / 3], rtol=1e-6)
 
 
-@given(SEEDS, st.floats(0, 1))
+# XLA takes subnormal numbers of float32 for 0 on a CPU.
+@given(SEEDS, st.floats(0, 1, width=32, allow_subnormal=False))
 @settings(deadline=None, max_examples=20)
 def test_gradient_scale_keeps_the_value_and_scales_the_gradient(seed, scale):
     x = jnp.asarray(normal(seed, 5) * 1e3)
