@@ -64,7 +64,7 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _guarded(main: Main) -> None:
-    _keep_compiled_programs()
+    keep_compiled_programs()
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -86,7 +86,7 @@ def _join_processes() -> None:
     jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 
-def _keep_compiled_programs() -> None:
+def keep_compiled_programs() -> None:
     """Lets the next run of the same config skip compiling."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(cache / "fmalign_jax" / "jax"))

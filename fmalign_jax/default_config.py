@@ -51,6 +51,7 @@ def default_config() -> ConfigDict:
             "warmup_steps": 50,
             "halve_at_epochs": (10, 20, 30),
             "clip_norm": 0.5,
+            "weight_decay": 0.0,  # of kernels, decoupled from the gradient (AdamW)
             "epsilon": 1e-8,  # of both Adams
             "critic_learning_rate": 1e-3,
             "critic_steps": 5,  # likelihood steps of the critics in every step

@@ -40,6 +40,25 @@ def normalise(streams: Streams, statistics: Statistics) -> dict[str, Array]:
     }
 
 
+def random_view(
+    key: Key[Array, ""],
+    inputs: Mapping[str, Array],
+    *,
+    time_warp: Mapping[str, float],
+    settings: Mapping[str, Mapping[str, float | int]],
+) -> dict[str, Array]:
+    """Returns the windows as training sees them once: warped in time, then augmented.
+
+    Args:
+      key: random key of this view.
+      inputs: normalised windows [B, T, R, ...] by modality.
+      time_warp: arguments of `warp_time`.
+      settings: of `augment`.
+    """
+    key, warp_key = jax.random.split(key)
+    return augment(key, warp_time(warp_key, inputs, **time_warp), settings=settings)
+
+
 def augment(
     key: Key[Array, ""],
     inputs: Mapping[str, Array],

@@ -128,6 +128,8 @@ class CodeStatistics:
         ``equal_num``, ``equal_share``: windows with the same most frequent code in all
         modalities; that over all windows.
         ``token_agreement/<a>-<b>``: share of ticks on the same code.
+        ``chance_agreement/<a>-<b>``: that share if each chose its codes as often as it
+        does, but without regard to the other.
         ``merged_agreement/<a>-<b>``: the same with near-duplicate codes taken as one.
         ``code_cosine/<a>-<b>``: mean cosine of the paired code vectors.
         """
@@ -139,7 +141,10 @@ class CodeStatistics:
             share = histogram / ticks
             entropy = jax.scipy.special.entr(share).sum()
             figures[f"perplexity/{modality}"] = jnp.exp(entropy)
-        for pair in self.matches:
+        for first, second in itertools.combinations(sorted(self.histograms), 2):
+            pair = f"{first}-{second}"
+            shares = (self.histograms[m] / ticks for m in (first, second))
+            figures[f"chance_agreement/{pair}"] = jnp.multiply(*shares).sum()
             figures[f"token_agreement/{pair}"] = self.matches[pair] / ticks
             figures[f"merged_agreement/{pair}"] = self.merged_matches[pair] / ticks
             figures[f"code_cosine/{pair}"] = self.cosines[pair] / ticks

@@ -63,6 +63,7 @@ class _Network:
     encoder: Cmg
     head: PooledLinear
     statistics: Any
+    time_warp: Mapping[str, float]
     augmentation: Mapping[str, Mapping[str, float]]
 
     def logits(
@@ -73,7 +74,12 @@ class _Network:
         rngs = {}
         if key is not None:
             augment_key, dropout_key = jax.random.split(key)
-            values = inputs.augment(augment_key, values, settings=self.augmentation)
+            values = inputs.random_view(
+                augment_key,
+                values,
+                time_warp=self.time_warp,
+                settings=self.augmentation,
+            )
             rngs = {"dropout": dropout_key}
         semantic: Any = self.encoder.apply(
             {"params": params["encoder"]},
@@ -125,6 +131,7 @@ def train(
         encoder.model,
         PooledLinear(classes, spec.pooling),
         sharding.on_one_device({m: s for m, s in statistics.items() if m == modality}),
+        config.time_warp.to_dict(),
         {m: s for m, s in config.augment.to_dict().items() if m == modality},
     )
     weights = class_weights(fitted.label, classes, balanced=spec.balanced)

@@ -87,7 +87,7 @@ def restore(run: Run, mesh: Mesh) -> Frozen:
     """Restores encoders, codebook and input statistics on every device of a mesh.
 
     Raises:
-      ValueError: the checkpoint is damaged.
+      ValueError: the checkpoint is damaged, or memory or permissions are lacking.
     """
     everywhere = sharding.replicated(mesh)
     try:
@@ -97,9 +97,12 @@ def restore(run: Run, mesh: Mesh) -> Frozen:
             checkpoint.saved_model(run.checkpoints, run.step, everywhere),
         )
     except Exception as error:  # Orbax raises bare ones on unreadable arrays
+        remedy = "free memory or mend the permissions, then try again"
+        if integrity.is_damage(error):
+            remedy = "choose another one with --config.step"
         raise ValueError(
             f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
-            f"{integrity.reason(error)}; choose another one with --config.step"
+            f"{integrity.reason(error)}; {remedy}"
         ) from error
     epsilon = Cmg(**run.config.model.to_dict()).laplace_epsilon
     vectors = quantizer.embeddings(model["codebook"], epsilon=epsilon)

@@ -118,7 +118,12 @@ def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Lea
         objectives=Objectives(terms=terms),
         optimizer=optax.chain(
             optax.clip_by_global_norm(config.optimizer.clip_norm),
-            optax.adam(schedule, eps=config.optimizer.epsilon),
+            optax.adamw(
+                schedule,
+                eps=config.optimizer.epsilon,
+                weight_decay=config.optimizer.weight_decay,
+                mask=_kernels,
+            ),
         ),
         critic_optimizer=optax.adam(
             config.optimizer.critic_learning_rate, eps=config.optimizer.epsilon
@@ -126,6 +131,11 @@ def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Lea
         schedule=schedule,
         config=config,
     )
+
+
+def _kernels(params: Any) -> Any:
+    """Marks what decays: matrices and filters, neither biases nor scales."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def init_state(

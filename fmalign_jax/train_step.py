@@ -76,7 +76,7 @@ def _train_step(
     config = learner.config
     keys = step_keys(config.seed, state.step)
     plain = inputs_lib.normalise(batch["streams"], state.statistics)
-    inputs = _augment(config, keys.pop("augment"), plain)
+    inputs = _random_view(config, keys.pop("augment"), plain)
     second_key = keys.pop("second_view")
     revive_key = keys.pop("revive")
 
@@ -138,12 +138,15 @@ def _train_step(
     }
 
 
-def _augment(
+def _random_view(
     config: ConfigDict, key: Key[Array, ""], inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    key, warp_key = jax.random.split(key)
-    warped = inputs_lib.warp_time(warp_key, inputs, **config.time_warp.to_dict())
-    return inputs_lib.augment(key, warped, settings=config.augment.to_dict())
+    return inputs_lib.random_view(
+        key,
+        inputs,
+        time_warp=config.time_warp.to_dict(),
+        settings=config.augment.to_dict(),
+    )
 
 
 def _second_view(
@@ -154,7 +157,7 @@ def _second_view(
     if not wanted:
         return {}
     augment_key, dropout_key = jax.random.split(key)
-    augmented = _augment(learner.config, augment_key, inputs)
+    augmented = _random_view(learner.config, augment_key, inputs)
     encoded: Any = learner.model.apply(
         {"params": params},
         {name: augmented[name] for name in wanted},

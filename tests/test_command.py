@@ -31,7 +31,7 @@ class Outcome:
 def call(monkeypatch, capsys):
     """Runs a command in this process, but ends as a process would."""
     # What a command sets for its own process must not reach the other tests.
-    monkeypatch.setattr(command, "_keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(command, "keep_compiled_programs", lambda: None)
     loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "orbax")]
     levels = [logger.level for logger in loggers]
     monkeypatch.setattr(app, "usage", lambda *_, **__: None)

@@ -177,6 +177,34 @@ def test_code_matching_equals_numpy(seed):
     np.testing.assert_allclose(actual, losses.code_matching(log_q, log_p), rtol=1e-5)
 
 
+@given(SEEDS, st.floats(0.1, 10))
+@settings(deadline=None, max_examples=20)
+def test_code_prediction_equals_numpy(seed, temperature):
+    z, e = normal(seed, 4, 3, 8), normal(seed + 1, 6, 8)
+    codes = np.random.default_rng(seed).integers(6, size=(4, 3))
+    distance = np.linalg.norm(z[:, :, None] - e, axis=-1)
+    log_p = log_softmax(-distance / temperature)
+    expected = -np.take_along_axis(log_p, codes[..., None], axis=-1).mean(axis=(1, 2))
+    actual = losses.code_prediction(
+        jnp.asarray(z), jnp.asarray(e), jnp.asarray(codes), temperature
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
+
+
+def test_code_prediction_draws_to_the_likeliest_code_and_not_to_the_mean():
+    """Two codes, chosen 3 : 1 for the same window; commitment would end at 1/4."""
+    e = jnp.array([[0.0, 0.0], [4.0, 0.0]])
+    codes = jnp.array([[0, 0, 0, 1]])
+    loss = lambda z: losses.code_prediction(  # noqa: E731
+        jnp.broadcast_to(z, (1, 4, 2)), e, codes, 0.1
+    )[0]
+    z = jnp.array([3.0, 0.5])
+    for _ in range(200):
+        z -= 0.05 * jax.grad(loss)(z)
+    nearest = jnp.linalg.norm(z - e, axis=-1).argmin()
+    assert nearest == 0
+
+
 def test_code_distances_keep_their_digits_far_from_the_origin():
     z, e = normal(0, 2, 3, 8), normal(1, 6, 8)
     near = losses.log_code_distribution(jnp.asarray(z), jnp.asarray(e))

@@ -50,9 +50,14 @@ def figures(*batches: Features) -> dict[str, float]:
 def numpy_figures(codes, embeddings=EMBEDDINGS) -> dict[str, float]:
     a, v = codes["current"], codes["video"]
     expected = {}
+    shares = {
+        m: np.bincount(c.ravel(), minlength=len(embeddings)) / c.size
+        for m, c in codes.items()
+    }
+    by_chance = shares["current"] @ shares["video"]
+    expected["chance_agreement/current-video"] = by_chance
     for m, c in codes.items():
-        share = np.bincount(c.ravel(), minlength=len(embeddings)) / c.size
-        share = share[share > 0]
+        share = shares[m][shares[m] > 0]
         expected[f"perplexity/{m}"] = np.exp(-(share * np.log(share)).sum())
         expected[f"used_codes/{m}"] = len(np.unique(c))
     expected["used_codes/all"] = len(np.intersect1d(a, v))

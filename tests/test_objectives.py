@@ -18,6 +18,7 @@ from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork
 from fmalign_jax.objectives.club import Club
 from fmalign_jax.objectives.code_matching import CodeMatching
+from fmalign_jax.objectives.code_prediction import CodePrediction
 from fmalign_jax.objectives.commitment import Commitment
 from fmalign_jax.objectives.cross_cpc import CrossCpc
 from fmalign_jax.objectives.cwcl import Cwcl
@@ -47,6 +48,10 @@ TERMS = {
     },
     "commitment": {"name": FOLDER + "commitment.Commitment", "weights": ALL_PAIRS},
     "code_matching": {"name": FOLDER + "code_matching.CodeMatching"},
+    "code_prediction": {
+        "name": FOLDER + "code_prediction.CodePrediction",
+        "weights": {"video": {"current": 1.0}},
+    },
     "cross_cpc": {
         "name": FOLDER + "cross_cpc.CrossCpc",
         "weights": ALL_PAIRS,
@@ -202,6 +207,7 @@ def test_commitment_reaches_the_learners_features_alone():
     [
         Commitment(weights={"video": {"curent": 1.0}}),
         CodeMatching(learns_from={"vidio": {}}),
+        CodePrediction(weights={"video": {"curent": 1.0}}),
         CrossCpc(weights={"sound": {"video": 1.0}}),
         CrossCpc(weights=ALL_PAIRS, learns_from={"video": {"sound": 1.0}}),
         Cwcl(stronger="video", weaker="sound"),
@@ -280,6 +286,27 @@ def test_learns_from_scales_the_gradient_and_not_the_loss():
     quarter, quarter_gradient = value_and_gradient(0.25)
     assert full == quarter
     np.testing.assert_allclose(quarter_gradient, 0.25 * gradient, rtol=1e-4, atol=1e-8)
+
+
+# --- code prediction --------------------------------------------------------------
+
+
+def test_code_prediction_weighs_every_pair_of_learner_and_teacher():
+    features = make_features()
+    table = {"video": {"current": 0.5, "video": 0.25}}
+    loss, metrics = CodePrediction(weights=table, temperature=2.0).apply(
+        {}, features, train=True
+    )
+    z, e = features.semantic["video"], features.embeddings
+    expected = 0.5 * losses.code_prediction(z, e, features.codes["current"], 2.0)
+    expected += 0.25 * losses.code_prediction(z, e, features.codes["video"], 2.0)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert metrics == {}
+
+
+def test_code_prediction_reaches_the_learners_features_alone():
+    term = CodePrediction(weights={"video": {"current": 1.0}})
+    assert reached(term, make_features()) == {"semantic/video"}
 
 
 # --- Cross-CPC --------------------------------------------------------------------

@@ -149,8 +149,22 @@ def test_both_adams_divide_by_the_epsilon_of_the_config():
     learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
     gradient = jnp.array(0.1)
     for optimizer in (learner.optimizer, learner.critic_optimizer):
-        update, _ = optimizer.update(gradient, optimizer.init(gradient))
+        update, _ = optimizer.update(gradient, optimizer.init(gradient), jnp.array(1.0))
         assert float(update) == pytest.approx(-2.5e-4, rel=1e-4)
+
+
+def test_kernels_decay_and_biases_do_not():
+    config = tiny.tiny_config()
+    config.optimizer.update(
+        {"schedule": "constant", "warmup_steps": 0, "learning_rate": 0.1}
+    )
+    config.optimizer.weight_decay = 0.5
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    params = {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.full(3, 4.0)}
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = learner.optimizer.update(still, learner.optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)
+    np.testing.assert_array_equal(updates["bias"], 0.0)
 
 
 # The start

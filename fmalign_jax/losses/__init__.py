@@ -12,6 +12,7 @@ from fmalign_jax.losses.club import (
 )
 from fmalign_jax.losses.contrastive import (
     code_matching,
+    code_prediction,
     cwcl,
     cwcl_weights,
     info_nce,
@@ -31,6 +32,7 @@ __all__ = [
     "club_full",
     "club_sampled",
     "code_matching",
+    "code_prediction",
     "commitment",
     "cwcl",
     "cwcl_weights",

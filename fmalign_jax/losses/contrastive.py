@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Far below any logit, yet finite: a row without candidates gives no NaN.
 _EXCLUDED = -1e30
@@ -65,6 +65,31 @@ def log_code_distribution(
     """
     log_p = jax.nn.log_softmax(-_distances(semantic, embeddings), axis=-1)
     return jax.nn.logsumexp(log_p, axis=1) - jnp.log(semantic.shape[1])
+
+
+def code_prediction(
+    semantic: Float[Array, "B T D"],
+    embeddings: Float[Array, "M D"],
+    codes: Int[Array, "B T"],
+    temperature: float = 1.0,
+) -> Float[Array, " B"]:
+    """Cross-entropy of given codes, -mean_t log softmax_j(-||z_t - e_j|| / tau)[c_t].
+
+    The assignment of another view is the class to predict, as in SwAV (Caron et al.
+    2020, eq. 2), with the hard assignment of a vector quantiser.
+
+    Args:
+      semantic: z [B, T, D] of the learner.
+      embeddings: codes e [M, D].
+      codes: [B, T], those that the teacher chose.
+      temperature: tau, in the units of the distances.
+
+    >>> code_prediction(jnp.zeros((1, 3, 2)), jnp.ones((4, 2)), jnp.zeros((1, 3), int))
+    Array([1.3862944], dtype=float32)
+    """
+    logits = -_distances(semantic, embeddings) / temperature
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.take_along_axis(log_p, codes[..., None], axis=-1).mean(axis=(1, 2))
 
 
 def code_matching(

@@ -1,0 +1,45 @@
+"""A learner chooses the codes that its teacher chose."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fmalign_jax import losses
+from fmalign_jax.models.cmg import Features
+from fmalign_jax.pairs import PairTable, check_names, pair_entries
+
+
+class CodePrediction(nn.Module):
+    """Cross-entropy of the teacher's codes under the learner's distances to all codes.
+
+    Commitment to the teacher's code vectors draws the learner to their mean, which may
+    be no code at all where the teacher's is uncertain; this draws it to the likeliest.
+    The swapped prediction of SwAV (Caron et al. 2020) with hard assignments.
+
+    Attributes:
+      weights: weights[learner][teacher].
+      temperature: of the distances, in their units.
+    """
+
+    weights: PairTable
+    temperature: float = 1.0
+
+    @nn.compact
+    def __call__(
+        self, features: Features, *, train: bool
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        """Returns the loss [B] and no metrics; `token_agreement` tells its success."""
+        check_names(self.weights, features.semantic, table_name="weights")
+        embeddings = jax.lax.stop_gradient(features.embeddings)
+        total = jnp.zeros(len(features.mask))
+        for learner, teacher, weight in pair_entries(self.weights):
+            total += weight * losses.code_prediction(
+                features.semantic[learner],
+                embeddings,
+                features.codes[teacher],
+                self.temperature,
+            )
+        return total, {}
