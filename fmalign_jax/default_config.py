@@ -32,6 +32,9 @@ def default_config() -> ConfigDict:
     config.checkpoint_every_steps = 100
     # Label-free validation score that picks the best; "-loss": lower is better.
     config.score = "cpc_accuracy"
+    # At every validation also class means, fitted on labelled training windows of one
+    # modality and tried on the others: `zero_shot/video->current`, also as `score`.
+    config.labelled_validation = False
 
     config.data = data_config()
     config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})

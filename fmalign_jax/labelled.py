@@ -202,6 +202,26 @@ def load_splits(config: ConfigDict, run_config: ConfigDict) -> Splits:
     return Splits(classes, splits, pretraining)
 
 
+def label_run(store: RecordingStore, windows: Mapping[str, WindowIndex]) -> Splits:
+    """Labels the windows of a run, as far as they have labels.
+
+    Args:
+      store: the recordings of the run.
+      windows: by the run's names of its splits.
+
+    Raises:
+      ValueError: no window of the training split has a label.
+    """
+    raws = {
+        name: _Raw("the run", store, windows[split])
+        for name, split in RUN_SPLITS.items()
+        if split in windows
+    }
+    classes = _class_names(raws[HEAD])
+    named = {name: _labelled(name, raw, classes) for name, raw in raws.items()}
+    return Splits(classes, named, pretraining=None)
+
+
 def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
     """Returns the run's own splits; none if they are not needed and not there."""
     try:
@@ -264,8 +284,8 @@ def _class_names(head: _Raw) -> tuple[str, ...]:
     labels = head.windows.label(np.arange(len(head.windows)))
     if (labels == UNLABELLED).all():
         raise ValueError(
-            f"the head split needs labels; got none in {head.origin}; give labelled "
-            "recordings with --config.head_data=GLOB"
+            f"the head split needs labels; got none in {head.origin}; label its "
+            "recordings, or evaluate with --config.head_data=GLOB"
         )
     return head.store.label_names or tuple(map(str, range(int(labels.max()) + 1)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.interruption import Interruption
+from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.run_directory import RunDirectory, default_path, to_json
 from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
@@ -169,8 +171,9 @@ def run_steps(
     compiled_step = train_step.make_train_step(learner, mesh)
     compiled_eval = train_step.make_eval_step(learner, mesh)
     has_validation = len(data.windows["validation"]) > 0
+    labels = labelled_validation(data, mesh, config)
     if has_validation:
-        check_score(compiled_eval, state, data, mesh, config)
+        check_score(compiled_eval, labels, state, data, mesh, config)
     eval_every = max(1, round(config.eval_every_epochs * data.steps_per_epoch))
     start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
@@ -199,6 +202,7 @@ def run_steps(
             score = None
             if evaluate:
                 values = validate(compiled_eval, state, data, mesh, config)
+                values |= labels(state) if labels else {}
                 reporting.check_finite(values, step=step, split="validation")
                 run.log(step, "validation", values)
                 log_histograms(run, step, state)
@@ -242,13 +246,30 @@ def validation_batches(data: Data, config: ConfigDict) -> pipeline.EvaluationBat
     )
 
 
+def labelled_validation(
+    data: Data, mesh: Mesh, config: ConfigDict
+) -> LabelledValidation | None:
+    """Returns the validation with labels, if the config asks for it."""
+    if not config.labelled_validation:
+        return None
+    windows = {name: data.windows[name] for name in ("train", "validation")}
+    return LabelledValidation(config, data.store, windows, mesh)
+
+
 def check_score(
-    compiled_eval: Any, state: TrainState, data: Data, mesh: Mesh, config: ConfigDict
+    compiled_eval: Any,
+    labels: LabelledValidation | None,
+    state: TrainState,
+    data: Data,
+    mesh: Mesh,
+    config: ConfigDict,
 ) -> None:
     """Checks that validation will measure the score, without computing anything."""
     batch = sharding.place_batch(validation_batches(data, config)[0], mesh)
     shapes = jax.eval_shape(compiled_eval, state, batch)
-    validation_score(reporting.summarise([reporting.blank(shapes)]), config.score)
+    values = reporting.summarise([reporting.blank(shapes)])
+    values |= dict.fromkeys(labels.names if labels else (), math.nan)
+    validation_score(values, config.score)
 
 
 def validation_score(values: Mapping[str, float], name: str) -> float:

@@ -1,10 +1,10 @@
 """Trains and evaluates every variant of a study, and keeps what was found.
 
-    python scripts/study.py configs/studies/utd_mhad.py --out benchmarks/results/utd_mhad.json
+    python scripts/study.py configs/studies/utd_mhad.py --out docs/results/utd_mhad.json
 
-A study file says what is varied (configs/studies/). Every combination of variant, fold and
-seed is one run of `fmalign_jax.train` and its evaluations. What was done already is not
-done again, so that a study may be stopped at any time and grow later.
+A study file says what is varied (configs/studies/). Every combination of variant, fold
+and seed is one run of `fmalign_jax.train` and its evaluations. What was done already is
+not done again, so that a study may be stopped at any time and grow later.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def brief(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Runs what of the study is asked for and not yet done."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("study", type=pathlib.Path, help="a file of configs/studies/")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .json file")

@@ -1,0 +1,127 @@
+"""Validation with labels, for those who ask for it: zero-shot transfer on the way.
+
+At every validation class means of the code vectors are fitted on labelled training
+windows, one modality at a time, and tried on the validation windows of all modalities.
+Nothing flows back into training; but a run whose `score` is one of these values has
+chosen its best checkpoint with labels of the target modality's validation windows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from sklearn.metrics import recall_score
+
+from fmalign_jax import heads, labelled
+from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.frozen import Encoder, Frozen
+from fmalign_jax.labelled import LabelledWindows
+from fmalign_jax.models import quantizer
+from fmalign_jax.train_state import TrainState
+
+_MOST_WINDOWS = 512  # of the training split; more take long and change little
+
+
+class LabelledValidation:
+    """Scores a state by class means fitted on one modality and tried on another."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        store: RecordingStore,
+        windows: Mapping[str, WindowIndex],
+        mesh: Mesh,
+    ) -> None:
+        """Labels the windows.
+
+        Args:
+          config: of the run.
+          store: its recordings.
+          windows: of its splits "train" and "validation".
+          mesh: devices that share each batch.
+
+        Raises:
+          ValueError: several processes, or windows without labels of two classes.
+        """
+        if jax.process_count() > 1:
+            raise ValueError(
+                "labelled_validation works in one process; got "
+                f"{jax.process_count()}; set it to False, and evaluate afterwards"
+            )
+        splits = labelled.label_run(store, windows)
+        self._classes = len(splits.classes)
+        self._head, self._judged = (
+            _labelled_rows(splits.by_name[name])
+            for name in (labelled.HEAD, labelled.VALIDATION)
+        )
+        self._seed = config.seed
+        self._modalities = tuple(config.model.modalities)
+        self._encoder = Encoder(config, self._modalities, mesh)
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of the scores."""
+        pairs = itertools.product(self._modalities, repeat=2)
+        return [_name(source, target) for source, target in pairs]
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Returns ``zero_shot/<fitted on>-><tried on>``, balanced accuracies."""
+        epsilon = self._encoder.model.laplace_epsilon
+        frozen = Frozen(
+            state.params["model"],
+            quantizer.embeddings(state.codebook, epsilon=epsilon),
+            state.statistics,
+        )
+        fitted, tried = (
+            self._encoder(frozen, split.store, split.windows, keep_semantic=False)
+            for split in (self._head, self._judged)
+        )
+        spec = heads.HeadSpec(kind="prototypes", pooling="mean")
+        true = self._judged.label
+        scores = {}
+        for source in self._modalities:
+            head = heads.fit(
+                spec,
+                fitted.features(source),
+                self._head.label,
+                classes=self._classes,
+                groups=self._head.windows.recording,
+                seed=self._seed,
+            )
+            for target in self._modalities:
+                predicted = head.predict(tried.features(target)).argmax(axis=1)
+                scores[_name(source, target)] = float(
+                    recall_score(
+                        true, predicted, labels=np.unique(true), average="macro"
+                    )
+                )
+        return scores
+
+
+def _name(source: str, target: str) -> str:
+    return f"zero_shot/{source}->{target}"
+
+
+def _labelled_rows(split: LabelledWindows) -> LabelledWindows:
+    """Returns labelled windows, spread evenly, at most so many of the training split.
+
+    Raises:
+      ValueError: fewer than two classes.
+    """
+    rows = np.flatnonzero(split.known)
+    if len(np.unique(split.label[rows])) < 2:
+        raise ValueError(
+            "labelled_validation needs training and validation windows of two classes "
+            f"or more; got {len(rows)} labelled windows of "
+            f"{len(np.unique(split.label[rows]))} for {split.name}; label the "
+            "recordings, or set it to False"
+        )
+    if split.name == labelled.HEAD and len(rows) > _MOST_WINDOWS:
+        rows = rows[np.linspace(0, len(rows) - 1, _MOST_WINDOWS).astype(int)]
+    return split.chosen(rows)
