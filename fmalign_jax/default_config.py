@@ -279,6 +279,11 @@ def let_teach(
         weight=1.0,
         second_views=(teacher,),
     )
+    objectives.code_prediction = component(
+        "fmalign_jax.objectives.code_prediction.CodePrediction",
+        weight=0.5,
+        weights={learner: {teacher: 1.0}},
+    )
     objectives.commitment.weights = {
         learner: {learner: 0.25, teacher: pull},
         teacher: {teacher: 0.25},

@@ -4,7 +4,8 @@
 
 A study file says what is varied (configs/studies/). Every combination of variant, fold
 and seed is one run of `fmalign_jax.train` and its evaluations. What was done already is
-not done again, so that a study may be stopped at any time and grow later.
+not done again, so that a study may be stopped at any time and grow later; a run that
+was interrupted goes on. scripts/write_results.py makes tables of what was found.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import logging
 import os
 import pathlib
 import platform
+import subprocess
 import time
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -28,23 +31,16 @@ from fmalign_jax.evaluate import evaluate
 from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.train import train
 
-CODEBOOK = (
-    "cpc_accuracy",
-    "token_agreement",
-    "merged_agreement",
-    "chance_agreement",
-    "equal_num",
-    "equal_share",
-    "code_cosine",
-    "perplexity",
-    "used_codes",
-    "loss/cross_cpc",
-)
-"""Which validation values of the last step are kept, by the start of their names."""
+KEPT = ("accuracy", "balanced_accuracy", "auroc")
 
 
 def load_study(path: pathlib.Path) -> ModuleType:
-    """Imports a study file: FOLDS, SEEDS, VARIANTS, EVALUATIONS and two functions."""
+    """Imports a study file.
+
+    It has FOLDS and SEEDS; VARIANTS, by name a function that changes a config;
+    train_config(fold, data), and evaluations(variant, fold, data), by name the configs
+    of the evaluations of a run.
+    """
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,29 +48,29 @@ def load_study(path: pathlib.Path) -> ModuleType:
 
 
 def run_one(
-    study: ModuleType, variant: str, fold: str, seed: int, workdir: pathlib.Path
+    study: ModuleType, key: tuple[str, str, int], data: str, workdir: pathlib.Path
 ) -> dict[str, Any]:
-    """Trains one run, unless its folder holds it, and evaluates it."""
-    config = study.train_config(fold)
+    """Trains one run, as far as its folder does not hold it, and evaluates it."""
+    variant, fold, seed = key
+    config = study.train_config(fold, data)
     config.seed = seed
     study.VARIANTS[variant](config)
     _, summary = train(config, workdir)
     started_s = time.perf_counter()
     evaluations = {}
-    for name, settings in study.EVALUATIONS.items():
-        if study.FULL_ONLY.get(name, variant) != variant:
-            continue
-        evaluation = study.evaluation_config(fold)
-        evaluation.checkpoint = str(workdir)
-        evaluation.seed = seed
-        evaluation.update(settings)
-        report, _ = evaluate(evaluation)
+    for name, settings in study.evaluations(variant, fold, data).items():
+        settings.checkpoint = str(workdir)
+        settings.seed = seed
+        report, _ = evaluate(settings)
+        references = report["references"]
         evaluations[name] = {
-            "scores": brief(report["zero_shot"]),
-            "random_encoders": brief(report["references"]["random_encoders"] or {}),
-            "oracle": brief({"": report["references"]["oracle"] or {"splits": {}}})[""],
-            "chance": report["references"]["chance"],
             "step": report["checkpoint"]["step"],
+            "chance": references["chance"],
+            "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},
+            "oracle": brief(references["oracle"]),
+            "random_encoders": {
+                d: brief(s) for d, s in (references["random_encoders"] or {}).items()
+            },
         }
     return {
         "variant": variant,
@@ -83,25 +79,38 @@ def run_one(
         "steps": summary["step"],
         "train_s": summary["seconds"],
         "evaluate_s": round(time.perf_counter() - started_s, 1),
-        "validation": {
-            name: value
-            for name, value in (summary["validation"] or {}).items()
-            if name.startswith(CODEBOOK)
-        },
+        "validation": summary["validation"],
         "evaluations": evaluations,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpus": os.cpu_count(),
     }
 
 
-def brief(scores: dict[str, Any]) -> dict[str, Any]:
-    """Returns accuracy and balanced accuracy by direction and split."""
-    kept = ("accuracy", "balanced_accuracy", "auroc")
+def brief(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns by split the metrics that tables show."""
+    if scores is None:
+        return None
     return {
-        direction: {
-            split: {name: own[name] for name in kept}
-            for split, own in found["splits"].items()
-        }
-        for direction, found in scores.items()
+        split: {name: own[name] for name in KEPT}
+        for split, own in scores["splits"].items()
     }
+
+
+def commit() -> str:
+    """Returns the commit of the code, with a plus sign if files have changed since."""
+    root = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def main() -> None:
@@ -109,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("study", type=pathlib.Path, help="a file of configs/studies/")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .json file")
+    parser.add_argument("--data", help="folder of the recordings, by default DATA")
     parser.add_argument("--runs", type=pathlib.Path, help="by default runs/STUDY")
     parser.add_argument("--variants", nargs="*", help="by default all")
     parser.add_argument("--folds", nargs="*", help="by default all")
@@ -116,31 +126,28 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     keep_compiled_programs()
+
     study = load_study(arguments.study)
-    runs = arguments.runs or pathlib.Path("runs") / arguments.study.stem
-    found = {"study": str(arguments.study), "runs": []}
+    data = arguments.data or study.DATA
+    folder = arguments.runs or pathlib.Path("runs") / arguments.study.stem
+    found = []
     if arguments.out.exists():
         found = json.loads(arguments.out.read_text())
-    done = {(r["variant"], r["fold"], r["seed"]) for r in found["runs"]}
-    for seed, variant, fold in itertools.product(
+    done = {(run["variant"], run["fold"], run["seed"]) for run in found}
+    wanted = itertools.product(
         arguments.seeds or study.SEEDS,
         arguments.variants or study.VARIANTS,
         arguments.folds or study.FOLDS,
-    ):
-        if (variant, fold, seed) in done:
+    )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for seed, variant, fold in wanted:
+        key = (variant, fold, seed)
+        if key in done:
             continue
-        result = run_one(study, variant, fold, seed, runs / f"{variant}-{fold}-{seed}")
-        found["runs"].append(result)
-        found["machine"] = {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "devices": [str(device) for device in jax.devices()],
-            "cpus": os.cpu_count(),
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        found.append(run_one(study, key, data, folder / f"{variant}-{fold}-{seed}"))
         write_text(arguments.out, json.dumps(found, indent=1) + "\n")
         jax.clear_caches()
-        print(variant, fold, seed, json.dumps(result["evaluations"]), flush=True)
+        print(*key, "done", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""Study: what of the recipe does how much, on simulated furnaces never seen.
+
+Command   python scripts/study.py configs/studies/furnaces.py \\
+              --out docs/results/furnaces.json
+
+Data      Simulated, 22 recordings of 50 min of as many furnaces: 10 train, 2 validate,
+  10 test. They are written to DATA on first use. The folds are profiles of the
+  simulator (docs/simulator.md), no rotation: `default`; `hard`; and two controls,
+  `no_precursor`, in which the current foretells nothing, and `lead_0`, in which it
+  shows the state when the video does and is read at that moment.
+
+Purpose   Two classes. The current is read 240 s before the video, the simulator's
+  lead; `read_at_lead_0` reads it at the wrong moment.
+
+Expected time   About 5 min a run on two idle CPU cores, a minute an evaluation; the
+  random encoders and the oracle of `recipe` take a minute more.
+"""
+
+import importlib.util
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.default_config import evaluation_config, let_teach
+
+DATA = "data/simulated"
+FOLDS = ("default", "hard", "no_precursor", "lead_0")
+SEEDS = (0, 1, 2)
+EPOCHS = 4.0  # 320 steps
+
+
+def furnaces_config() -> ConfigDict:
+    """Returns configs/pretrain.py."""
+    path = pathlib.Path(__file__).parents[1] / "pretrain.py"
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config: ConfigDict = module.get_config()
+    return config
+
+
+def train_config(fold: str, data: str) -> ConfigDict:
+    """Returns the recipe for a profile."""
+    config = furnaces_config()
+    config.data.path = data
+    config.data.options.update({"profile": fold, "recordings": 22})
+    config.data.split.validation = 2 / 22
+    config.data.split.test = 10 / 22
+    config.data.lead_s = 0.0 if fold == "lead_0" else 240.0
+    config.epochs = EPOCHS
+    config.eval_every_epochs = 100.0  # at the end alone
+    return config
+
+
+def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
+    """Returns the evaluations of a run: on codes, and on continuous features."""
+    found = {}
+    for features in ("codes", "semantic"):
+        config = evaluation_config()
+        config.step = "latest"
+        config.features = features
+        config.standardise = True
+        config.head.pooling = "mean"
+        config.bootstrap_draws = 200
+        referred = variant == "recipe" and features == "codes"
+        config.random_encoders = referred
+        config.oracle_epochs = 5 if referred else 0
+        found[features] = config
+    return found
+
+
+Change = Callable[[ConfigDict], None]
+
+
+def without(*terms: str) -> Change:
+    """Leaves objectives out."""
+
+    def change(config: ConfigDict) -> None:
+        for term in terms:
+            config.objectives[term].weight = 0.0
+
+    return change
+
+
+def setting(key: str, value: Any) -> Change:
+    """Sets one key, by its dotted name."""
+
+    def change(config: ConfigDict) -> None:
+        config.update_from_flattened_dict({key: value})
+
+    return change
+
+
+def video_teaches(config: ConfigDict) -> None:
+    """The direction of the publication: the current follows the video."""
+    let_teach(config, teacher="video", learner="current", back=0.2, pull=1.0)
+
+
+def unaugmented(config: ConfigDict) -> None:
+    """Neither light, palette nor time is varied."""
+    config.augment.video = ConfigDict({})
+    config.augment.current = ConfigDict({})
+    config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
+
+
+VARIANTS: dict[str, Change] = {
+    "recipe": lambda config: None,
+    "read_at_lead_0": setting("data.lead_s", 0.0),
+    "batches_from_all": setting("data.batch_from", "all"),
+    "video_teaches": video_teaches,
+    "unaugmented": unaugmented,
+    "without_cross_cpc": without("cross_cpc"),
+    "without_club": without("club"),
+    "without_window_contrast": without("window_contrast"),
+    "without_self_contrast": without("self_contrast"),
+    "without_code_prediction": without("code_prediction"),
+    "without_decoders": without("reconstruction"),
+    "without_weight_decay": setting("optimizer.weight_decay", 0.0),
+    "codes_20": setting("codebook.codes", 20),
+    "codes_400": setting("codebook.codes", 400),
+    "phase_layer_norm": setting("model.modalities.current.stem.phase_layer_norm", True),
+}

@@ -1,0 +1,218 @@
+"""Makes docs/results.md of what the studies found.
+
+    python scripts/write_results.py docs/results/*.json --out docs/results.md
+
+Tables and the picture come from the files alone; what is written around them stands in
+docs/results/<study>.md, beside each file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from scipy.stats import spearmanr
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+
+Run = dict[str, Any]
+
+FORTH, BACK = "video->current", "current->video"
+DIRECTIONS = (FORTH, BACK, "video->video", "current->current")
+TOKENS, CHANCE, MERGED, COSINE = (
+    f"{name}/current-video"
+    for name in (
+        "token_agreement",
+        "chance_agreement",
+        "merged_agreement",
+        "code_cosine",
+    )
+)
+PERPLEXITIES = ("perplexity/video", "perplexity/current")
+
+
+def score(run: Run, features: str, direction: str, split: str = "test") -> float:
+    """Returns a balanced accuracy."""
+    found = run["evaluations"][features]["zero_shot"][direction][split]
+    return float(found["balanced_accuracy"])
+
+
+def spread(values: Iterable[float]) -> str:
+    """Returns mean and standard deviation; of one value the value."""
+    found = np.array(list(values), dtype=float)
+    if len(found) < 2:
+        return f"{found.mean():.3f}"
+    return f"{found.mean():.3f} ± {found.std(ddof=1):.3f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def grouped(runs: Sequence[Run], key: str) -> dict[str, list[Run]]:
+    """Returns runs by the value of a key, in the order of first appearance."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run[key], []).append(run)
+    return found
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """Returns the recipe by fold, beside its references."""
+    rows = []
+    for fold, own in grouped(runs, "fold").items():
+        codes = [run["evaluations"]["codes"] for run in own]
+        rows.append(
+            [
+                fold,
+                str(len(own)),
+                *(spread(score(r, "codes", d) for r in own) for d in DIRECTIONS),
+                spread(score(r, "semantic", FORTH) for r in own),
+                spread(reference(c["oracle"]) for c in codes),
+                spread(reference(c["random_encoders"][FORTH]) for c in codes),
+                f"{codes[0]['chance']:.3f}",
+            ]
+        )
+    columns = ("fold", "runs", *DIRECTIONS, f"{FORTH}, continuous", "oracle")
+    return table([*columns, "random encoders", "chance"], rows)
+
+
+def reference(scores: dict[str, Any]) -> float:
+    """Returns a reference's balanced accuracy on the test split."""
+    return float(scores["test"]["balanced_accuracy"])
+
+
+def ablations(runs: Sequence[Run]) -> str:
+    """Returns every variant, and its difference from the recipe of fold and seed."""
+    recipes = {
+        (run["fold"], run["seed"]): run for run in runs if run["variant"] == "recipe"
+    }
+    rows = []
+    for variant, own in grouped(runs, "variant").items():
+        pairs = [(r, recipes.get((r["fold"], r["seed"]))) for r in own]
+        gains = [
+            score(run, "codes", FORTH) - score(recipe, "codes", FORTH)
+            for run, recipe in pairs
+            if recipe is not None
+        ]
+
+        seen = {
+            name: f"{np.mean([run['validation'][name] for run in own]):.3f}"
+            for name in (TOKENS, CHANCE, MERGED, "equal_share", *PERPLEXITIES)
+        }
+        rows.append(
+            [
+                variant.replace("_", " "),
+                str(len(own)),
+                spread(score(r, "codes", FORTH) for r in own),
+                "" if variant == "recipe" or not gains else f"{np.mean(gains):+.3f}",
+                spread(score(r, "codes", BACK) for r in own),
+                spread(score(r, "semantic", FORTH) for r in own),
+                f"{seen[TOKENS]} ({seen[CHANCE]})",
+                seen[MERGED],
+                seen["equal_share"],
+                " / ".join(str(round(float(seen[name]))) for name in PERPLEXITIES),
+            ]
+        )
+    columns = ["variant", "runs", FORTH, "against the recipe", BACK]
+    columns += [f"{FORTH}, continuous", "token agreement (chance)", "merged"]
+    return table([*columns, "equal share", "perplexity v / c"], rows)
+
+
+def agreement(runs: Sequence[Run]) -> str:
+    """Returns how agreement and zero-shot transfer go together over all runs."""
+    rows = []
+    transfer = [score(run, "codes", FORTH, "validation") for run in runs]
+    for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
+        values = [run["validation"].get(name, np.nan) for run in runs]
+        known = np.isfinite(values)
+        if known.sum() < 5 or np.ptp(np.array(values)[known]) == 0:
+            continue
+        rho, p = spearmanr(np.array(values)[known], np.array(transfer)[known])
+        rows.append([f"`{name}`", str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"])
+    return table(["validation metric", "runs", "rank correlation", "p"], rows)
+
+
+def draw(studies: dict[str, list[Run]], path: pathlib.Path) -> None:
+    """Draws zero-shot transfer over token agreement, a point a run."""
+    figure, axes = plt.subplots(
+        1, len(studies), figsize=(5 * len(studies), 4), squeeze=False, dpi=110
+    )
+    for axis, (name, runs) in zip(axes[0], studies.items(), strict=True):
+        for variant, own in grouped(runs, "variant").items():
+            axis.scatter(
+                [r["validation"][TOKENS] for r in own],
+                [score(r, "codes", FORTH, "validation") for r in own],
+                marker="*" if variant == "recipe" else "o",
+                s=120 if variant == "recipe" else 30,
+                c="tab:red" if variant == "recipe" else "tab:blue",
+                label="recipe" if variant == "recipe" else None,
+            )
+        axis.set(
+            title=name.replace("_", " "),
+            xlabel="token agreement, validation",
+            ylabel=f"{FORTH}, balanced accuracy, validation",
+        )
+        axis.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def provenance(runs: Sequence[Run]) -> str:
+    """Returns with what the runs were made."""
+
+    def every(key: str) -> str:
+        return ", ".join(sorted({str(run[key]) for run in runs}))
+
+    devices = ", ".join(sorted({" + ".join(run["devices"]) for run in runs}))
+    seconds = np.median([run["train_s"] for run in runs])
+    return (
+        f"{len(runs)} runs; commits {every('commit')}; jax {every('jax')}, Python "
+        f"{every('python')}; {devices}, {every('cpus')} CPU cores; {every('steps')} "
+        f"steps; median training time {seconds:.0f} s."
+    )
+
+
+def main() -> None:
+    """Writes the page and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("found", nargs="+", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    studies = {p.stem: json.loads(p.read_text()) for p in sorted(arguments.found)}
+    picture = arguments.out.parent / "results" / "agreement.png"
+    parts = ["# Results", "(Tables and picture by `scripts/write_results.py`.)"]
+    introduction = arguments.found[0].parent / "introduction.md"
+    if introduction.exists():
+        parts.append(introduction.read_text())
+    for path in sorted(arguments.found):
+        runs = studies[path.stem]
+        text = path.with_suffix(".md")
+        parts += [
+            f"## {path.stem.replace('_', ' ')}",
+            text.read_text() if text.exists() else "",
+            "### The recipe, fold by fold",
+            headline([run for run in runs if run["variant"] == "recipe"]),
+            "### What each part does",
+            ablations(runs),
+            "### Does agreement rise with transfer?",
+            agreement(runs),
+            provenance(runs),
+        ]
+    parts += ["## Agreement and transfer", f"![{picture.stem}](results/{picture.name})"]
+    draw(studies, picture)
+    arguments.out.write_text("\n\n".join(p.strip() for p in parts if p) + "\n")
+
+
+if __name__ == "__main__":
+    main()

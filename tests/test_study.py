@@ -1,0 +1,159 @@
+"""Studies: their configs hold together, what is done is kept, tables tell the means."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+
+from fmalign_jax.config_check import check_config
+from fmalign_jax.heads import HeadSpec
+from fmalign_jax.train_state import make_learner
+
+ROOT = pathlib.Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
+DIRECTIONS = ("video->current", "current->video", "video->video", "current->current")
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_variant_is_a_config_that_can_be_built(path):
+    study = _load(path)
+    plain = study.train_config(next(iter(study.FOLDS)), "folder")
+    seen = {}
+    for name, change in study.VARIANTS.items():
+        config = study.train_config(next(iter(study.FOLDS)), "folder")
+        change(config)
+        check_config(config)
+        make_learner(config, steps_per_epoch=1, steps=1)
+        seen[name] = config.to_json()
+        evaluations = study.evaluations(name, next(iter(study.FOLDS)), "folder")
+        for evaluation in evaluations.values():
+            HeadSpec(**evaluation.head.to_dict())
+    assert seen["recipe"] == plain.to_json()
+    assert len(set(seen.values())) == len(seen)  # every variant varies something
+
+
+def test_folds_of_people_keep_them_apart():
+    study = _load(ROOT / "configs" / "studies" / "utd_mhad.py")
+    tested = []
+    for fold in study.FOLDS:
+        training, validation, test = study.people(fold)
+        assert sorted([*training, validation, test]) == list(study.PEOPLE)
+        tested.append(test)
+    assert sorted(tested) == list(study.PEOPLE)
+    assert study.people("s6") == ([1, 2, 3, 4], 5, 6)
+
+
+STUDY = """
+DATA = "data"
+FOLDS, SEEDS = ("one", "two"), (0,)
+VARIANTS = {"recipe": lambda config: None, "other": lambda config: None}
+"""
+
+
+def _scores(value):
+    own = {"accuracy": value, "balanced_accuracy": value, "auroc": value}
+    return {d: {"test": own, "validation": own} for d in DIRECTIONS}
+
+
+def _run(variant, fold, seed, value):
+    shared = {"chance": 0.5, "step": 3, "zero_shot": _scores(value)}
+    reference = {"test": {"balanced_accuracy": 0.9}}
+    codes = shared | {
+        "oracle": reference,
+        "random_encoders": {"video->current": reference},
+    }
+    validation = {
+        "equal_share": value / 2,
+        "token_agreement/current-video": value / 4,
+        "chance_agreement/current-video": 0.125,
+        "merged_agreement/current-video": value / 4,
+        "code_cosine/current-video": value,
+        "cpc_accuracy": 0.1,
+        "perplexity/video": 9.0,
+        "perplexity/current": 40.0,
+    }
+    made = {"commit": "abc", "jax": "1", "python": "3", "devices": ["cpu"], "cpus": 2}
+    return {
+        "variant": variant,
+        "fold": fold,
+        "seed": seed,
+        "steps": 3,
+        "train_s": 1.0,
+        "evaluate_s": 1.0,
+        "validation": validation,
+        "evaluations": {"codes": codes, "semantic": shared},
+        **made,
+    }
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    study = _load(ROOT / "scripts" / "study.py")
+    (tmp_path / "study.py").write_text(STUDY)
+    out = tmp_path / "out" / "found.json"
+    asked = []
+
+    def run_one(module, key, data, workdir):
+        asked.append(key)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return _run(*key, 0.5)
+
+    monkeypatch.setattr(study, "run_one", run_one)
+    monkeypatch.setattr(study, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(
+        sys, "argv", ["study", str(tmp_path / "study.py"), "--out", str(out)]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        study.main()
+    assert len(json.loads(out.read_text())) == 2
+    study.main()
+    variants = ("recipe", "other")
+    expected = [(v, f, 0) for v in variants for f in ("one", "two")]
+    assert asked == [*expected[:3], *expected[2:]]
+    found = [(r["variant"], r["fold"], r["seed"]) for r in json.loads(out.read_text())]
+    assert found == expected
+
+
+def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
+    writer = _load(ROOT / "scripts" / "write_results.py")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    runs = [
+        _run("recipe", "one", 0, 0.6),
+        _run("recipe", "one", 1, 0.8),
+        _run("recipe", "two", 0, 0.9),
+        _run("without_club", "one", 0, 0.5),
+        _run("without_club", "one", 1, 0.5),
+        _run("without_club", "two", 1, 0.3),  # no recipe to compare with
+    ]
+    (folder / "toy.json").write_text(json.dumps(runs))
+    (folder / "toy.md").write_text("What was seen.")
+    out = tmp_path / "results.md"
+    argv = ["write", str(folder / "toy.json"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", argv)
+    writer.main()
+    page = out.read_text()
+    assert "What was seen." in page
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    one = next(row for row in rows if row[:2] == ["one", "2"])
+    assert one[2] == "0.700 ± 0.141"  # sd of 0.6 and 0.8 with n - 1
+    assert one[-3:] == ["0.900 ± 0.000", "0.900 ± 0.000", "0.500"]
+    without = next(row for row in rows if row[:2] == ["without club", "3"])
+    assert without[2] == "0.433 ± 0.115"
+    assert without[3] == "-0.200"  # mean of 0.5 - 0.6 and 0.5 - 0.8
+    assert without[6] == "0.108 (0.125)"
+    assert without[-1] == "9 / 40"
+    shares = next(row for row in rows if row[:1] == ["`equal_share`"])
+    assert shares[1:3] == ["6", "+1.00"]
+    picture = plt.imread(folder / "agreement.png")
+    assert picture.std() > 0
