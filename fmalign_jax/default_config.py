@@ -142,7 +142,8 @@ def codebook_config() -> ConfigDict:
             # and both collapse.
             "decay": 0.95,
             # ema_mix.current.video: share of the video's vector in what a code that
-            # the current chose moves to. Rows sum to 1.
+            # the current chose moves to. Rows sum to 1; a modality without a row moves
+            # no code.
             "ema_mix": {
                 "video": {"video": 0.9, "current": 0.1},
                 "current": {"video": 0.7, "current": 0.3},
@@ -288,7 +289,6 @@ def let_teach(
         learner: {learner: 0.25, teacher: pull},
         teacher: {teacher: 0.25},
     }
-    config.codebook.ema_mix = {
-        learner: {learner: 0.3, teacher: 0.7},
-        teacher: {teacher: 1.0},
-    }
+    # The learner finds its place among the teacher's codes: if it moved those that it
+    # chose, both would end on codes of their own.
+    config.codebook.ema_mix = {teacher: {teacher: 1.0}}

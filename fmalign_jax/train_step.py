@@ -197,17 +197,19 @@ def _update_codebook(
 ) -> tuple[quantizer.Codebook, Int[Array, ""]]:
     settings = learner.config.codebook
     semantic = jax.lax.stop_gradient(features.semantic)
+    ema_mix = settings.ema_mix.to_dict()
     codebook = quantizer.ema_update(
         state.codebook,
         semantic,
         features.codes,
         decay=settings.decay,
-        ema_mix=settings.ema_mix.to_dict(),
+        ema_mix=ema_mix,
     )
     return quantizer.revive(
         key,
         codebook,
         semantic,
+        modalities=quantizer.owners(ema_mix),
         idle_steps=settings.idle_steps,
         rule=settings.idle_rule,
         noise_scale=settings.revival_noise,

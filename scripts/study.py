@@ -2,16 +2,17 @@
 
     python scripts/study.py configs/studies/utd_mhad.py --out docs/results/utd_mhad.json
 
-A study file says what is varied (configs/studies/). Every combination of variant, fold
-and seed is one run of `fmalign_jax.train` and its evaluations. What was done already is
-not done again, so that a study may be stopped at any time and grow later; a run that
-was interrupted goes on. scripts/write_results.py makes tables of what was found.
+A study file (configs/studies/) has FOLDS, SEEDS and DATA; VARIANTS, by name a function
+that changes a config; train_config(fold, data); and evaluations(variant, fold, data),
+the configs of a run's evaluations by name. Every combination of variant, fold and seed
+is one run of `fmalign_jax.train` and its evaluations. What was done already is not done
+again, so that a study may be stopped at any time and grow later; a run that was
+interrupted goes on. scripts/write_results.py makes tables of what was found.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import logging
@@ -30,21 +31,9 @@ from fmalign_jax.command import keep_compiled_programs
 from fmalign_jax.evaluate import evaluate
 from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.train import train
+from fmalign_jax.variations import load_file
 
 KEPT = ("accuracy", "balanced_accuracy", "auroc")
-
-
-def load_study(path: pathlib.Path) -> ModuleType:
-    """Imports a study file.
-
-    It has FOLDS and SEEDS; VARIANTS, by name a function that changes a config;
-    train_config(fold, data), and evaluations(variant, fold, data), by name the configs
-    of the evaluations of a run.
-    """
-    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_one(
@@ -127,7 +116,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     keep_compiled_programs()
 
-    study = load_study(arguments.study)
+    study = load_file(arguments.study)
     data = arguments.data or study.DATA
     folder = arguments.runs or pathlib.Path("runs") / arguments.study.stem
     found = []

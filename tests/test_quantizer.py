@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -113,7 +114,7 @@ def test_an_empty_batch_goes_through() -> None:
         quantizer.embeddings(after), quantizer.embeddings(codebook), rtol=1e-6
     )
     same, revived = quantizer.revive(
-        jax.random.key(0), codebook, z, idle_steps=1, rule="any"
+        jax.random.key(0), codebook, z, modalities=z, idle_steps=1, rule="any"
     )
     assert revived == 0
     np.testing.assert_array_equal(same.sums, codebook.sums)
@@ -254,7 +255,8 @@ def test_every_training_step_moves_the_codes_and_stays_fp32() -> None:
     ("mix", "message"),
     [
         ({**MIX, "video": {"video": 0.9}}, r"ema_mix\.video = .*sum 0\.9"),
-        ({"video": {"video": 1.0}}, r"ema_mix\.current = \{\}, sum 0"),
+        ({}, "an ema_mix without a row"),
+        ({"video": {}, "current": {}}, "an ema_mix without a row"),
         ({**MIX, "video": {"video": 1.5, "current": -0.5}}, "must be non-negative"),
         ({**MIX, "text": {"text": 1.0}}, "may name only the modalities"),
         ({**MIX, "video": {"vidoe": 1.0}}, r"may name only .*vidoe"),
@@ -283,7 +285,53 @@ def test_other_modalities_or_widths_than_the_codebooks_are_refused() -> None:
     with pytest.raises(ValueError, match="as wide as the codebook, 3; got 4"):
         quantizer.ema_update(codebook, wide, codes, decay=0.9, ema_mix=MIX)
     with pytest.raises(ValueError, match="as wide as the codebook, 3; got 4"):
-        quantizer.revive(jax.random.key(0), codebook, wide, idle_steps=1)
+        quantizer.revive(
+            jax.random.key(0), codebook, wide, modalities=wide, idle_steps=1
+        )
+
+
+# -- learners that own no codes --------------------------------------------------------
+
+
+def test_a_modality_without_a_row_moves_no_code() -> None:
+    codebook, z = some_codebook(), features()
+    codes = assign_all(codebook, z)
+    mix = {"current": {"current": 1.0}}
+    after = quantizer.ema_update(codebook, z, codes, decay=0.9, ema_mix=mix)
+    chosen, own = np.asarray(codes["current"]).ravel(), np.asarray(z["current"])
+    counts = 0.9 * np.asarray(codebook.counts)
+    sums = 0.9 * np.asarray(codebook.sums)
+    for feature, code in zip(own.reshape(-1, D), chosen, strict=True):
+        counts[code] += 0.1
+        sums[code] += 0.1 * feature
+    np.testing.assert_allclose(after.counts, counts, rtol=1e-5)
+    np.testing.assert_allclose(after.sums, sums, rtol=1e-4, atol=1e-5)
+    for name, used in codes.items():  # but its use is counted
+        idle = ~np.isin(np.arange(M), np.asarray(used))
+        expected = np.where(idle, np.asarray(codebook.idle[name]) + 1, 0)
+        np.testing.assert_array_equal(after.idle[name], expected)
+
+
+@pytest.mark.parametrize("rule", ["any", "all"])
+def test_a_code_that_only_a_learner_uses_is_seeded_anew_from_its_teacher(rule) -> None:
+    codebook, z = some_codebook(), features()
+    idle = {m: jnp.zeros(M, jnp.int32) for m in z}
+    idle["current"] = idle["current"].at[2].set(9)
+    idle["video"] = idle["video"].at[5].set(9)
+    codebook = dataclasses.replace(codebook, idle=idle)
+    after, revived = quantizer.revive(
+        jax.random.key(0),
+        codebook,
+        z,
+        modalities=quantizer.owners({"current": {"current": 1.0}, "video": {}}),
+        idle_steps=9,
+        rule=rule,
+        noise_scale=0.0,
+    )
+    assert revived == 1
+    np.testing.assert_array_equal(after.sums[5], codebook.sums[5])
+    teachers = np.asarray(z["current"]).reshape(-1, D)
+    assert np.any(np.all(teachers == np.asarray(after.sums[2]), axis=1))
 
 
 # -- unused codes ----------------------------------------------------------------------
@@ -335,7 +383,13 @@ def test_revival_follows_its_rule(rule: str, dead: list[int]) -> None:
     codebook, z = idle_codebook(), features()
     after, revived = jax.jit(
         lambda c, z: quantizer.revive(
-            jax.random.key(3), c, z, idle_steps=300, rule=rule, noise_scale=0.0
+            jax.random.key(3),
+            c,
+            z,
+            modalities=z,
+            idle_steps=300,
+            rule=rule,
+            noise_scale=0.0,
         )
     )(codebook, z)
     assert revived == len(dead)
@@ -366,7 +420,12 @@ def test_revival_noise_is_scaled_to_the_features() -> None:
     z = {m: v.astype(jnp.float32) for m, v in z.items()}
     still, noisy = (
         quantizer.revive(
-            jax.random.key(0), codebook, z, idle_steps=9, noise_scale=noise
+            jax.random.key(0),
+            codebook,
+            z,
+            modalities=z,
+            idle_steps=9,
+            noise_scale=noise,
         )[0]
         for noise in (0.0, 0.05)
     )
@@ -378,7 +437,7 @@ def test_revival_noise_is_scaled_to_the_features() -> None:
 def test_a_revived_code_survives_when_it_is_not_chosen() -> None:
     codebook, z = idle_codebook(), features()
     after, _ = quantizer.revive(
-        jax.random.key(3), codebook, z, idle_steps=300, rule="any"
+        jax.random.key(3), codebook, z, modalities=z, idle_steps=300, rule="any"
     )
     seeded = quantizer.embeddings(after)
     elsewhere = {m: jnp.full((B, T), 5, jnp.int32) for m in z}
@@ -386,7 +445,7 @@ def test_a_revived_code_survives_when_it_is_not_chosen() -> None:
         after = quantizer.ema_update(after, z, elsewhere, decay=0.99, ema_mix=MIX)
     np.testing.assert_allclose(quantizer.embeddings(after)[:5], seeded[:5], rtol=1e-5)
     again, revived = quantizer.revive(
-        jax.random.key(4), after, z, idle_steps=300, rule="any"
+        jax.random.key(4), after, z, modalities=z, idle_steps=300, rule="any"
     )
     # Code 3, at 299 before and untouched, is due now; those revived before are not.
     assert revived == 1
@@ -396,7 +455,12 @@ def test_a_revived_code_survives_when_it_is_not_chosen() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="'any' or 'all' modalities; got 'none'"):
         quantizer.revive(
-            jax.random.key(0), some_codebook(), features(), idle_steps=1, rule="none"
+            jax.random.key(0),
+            some_codebook(),
+            features(),
+            modalities=("video",),
+            idle_steps=1,
+            rule="none",
         )
 
 

@@ -1,6 +1,5 @@
 """Studies: their configs hold together, what is done is kept, tables tell the means."""
 
-import importlib.util
 import json
 import pathlib
 import sys
@@ -11,22 +10,16 @@ import pytest
 from fmalign_jax.config_check import check_config
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.train_state import make_learner
+from fmalign_jax.variations import load_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
 DIRECTIONS = ("video->current", "current->video", "video->video", "current->current")
 
 
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_variant_is_a_config_that_can_be_built(path):
-    study = _load(path)
+    study = load_file(path)
     plain = study.train_config(next(iter(study.FOLDS)), "folder")
     seen = {}
     for name, change in study.VARIANTS.items():
@@ -43,7 +36,7 @@ def test_every_variant_is_a_config_that_can_be_built(path):
 
 
 def test_folds_of_people_keep_them_apart():
-    study = _load(ROOT / "configs" / "studies" / "utd_mhad.py")
+    study = load_file(ROOT / "configs" / "studies" / "utd_mhad.py")
     tested = []
     for fold in study.FOLDS:
         training, validation, test = study.people(fold)
@@ -97,7 +90,7 @@ def _run(variant, fold, seed, value):
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
-    study = _load(ROOT / "scripts" / "study.py")
+    study = load_file(ROOT / "scripts" / "study.py")
     (tmp_path / "study.py").write_text(STUDY)
     out = tmp_path / "out" / "found.json"
     asked = []
@@ -125,7 +118,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
 
 
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
-    writer = _load(ROOT / "scripts" / "write_results.py")
+    writer = load_file(ROOT / "scripts" / "write_results.py")
     folder = tmp_path / "results"
     folder.mkdir()
     runs = [
@@ -157,3 +150,8 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     assert shares[1:3] == ["6", "+1.00"]
     picture = plt.imread(folder / "agreement.png")
     assert picture.std() > 0
+
+
+def test_a_study_that_is_not_there_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="must be a Python file; got"):
+        load_file(tmp_path / "missing.py")

@@ -16,34 +16,23 @@ Expected time   About 5 min a run on two idle CPU cores, a minute an evaluation;
   random encoders and the oracle of `recipe` take a minute more.
 """
 
-import importlib.util
 import pathlib
-from collections.abc import Callable
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from fmalign_jax.default_config import evaluation_config, let_teach
+from fmalign_jax.variations import Change, load_file, setting, unchanged, without
 
+CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/simulated"
 FOLDS = ("default", "hard", "no_precursor", "lead_0")
 SEEDS = (0, 1, 2)
 EPOCHS = 4.0  # 320 steps
 
 
-def furnaces_config() -> ConfigDict:
-    """Returns configs/pretrain.py."""
-    path = pathlib.Path(__file__).parents[1] / "pretrain.py"
-    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: ConfigDict = module.get_config()
-    return config
-
-
 def train_config(fold: str, data: str) -> ConfigDict:
     """Returns the recipe for a profile."""
-    config = furnaces_config()
+    config = load_file(CONFIGS / "pretrain.py").get_config()
     config.data.path = data
     config.data.options.update({"profile": fold, "recordings": 22})
     config.data.split.validation = 2 / 22
@@ -71,28 +60,6 @@ def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
     return found
 
 
-Change = Callable[[ConfigDict], None]
-
-
-def without(*terms: str) -> Change:
-    """Leaves objectives out."""
-
-    def change(config: ConfigDict) -> None:
-        for term in terms:
-            config.objectives[term].weight = 0.0
-
-    return change
-
-
-def setting(key: str, value: Any) -> Change:
-    """Sets one key, by its dotted name."""
-
-    def change(config: ConfigDict) -> None:
-        config.update_from_flattened_dict({key: value})
-
-    return change
-
-
 def video_teaches(config: ConfigDict) -> None:
     """The direction of the publication: the current follows the video."""
     let_teach(config, teacher="video", learner="current", back=0.2, pull=1.0)
@@ -106,7 +73,7 @@ def unaugmented(config: ConfigDict) -> None:
 
 
 VARIANTS: dict[str, Change] = {
-    "recipe": lambda config: None,
+    "recipe": unchanged,
     "read_at_lead_0": setting("data.lead_s", 0.0),
     "batches_from_all": setting("data.batch_from", "all"),
     "video_teaches": video_teaches,

@@ -15,21 +15,18 @@ Expected time   About 4 min a run on two idle CPU cores, 20 s an evaluation; the
   encoders and the oracle of `recipe` take half a minute more.
 """
 
-import importlib.util
 import pathlib
-from collections.abc import Callable
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from fmalign_jax.default_config import component, evaluation_config, let_teach
+from fmalign_jax.variations import Change, load_file, setting, unchanged, without
 
+CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/utd_mhad"
 PEOPLE = (1, 2, 3, 4, 5, 6)
 FOLDS = {f"s{test}": test for test in (6, 1, 2, 3, 4, 5)}
 SEEDS = (0, 1, 2)
-STEPS_PER_EPOCH = 6  # about 430 clips in batches of 64
-EPOCHS = 67.0
 
 
 def people(fold: str) -> tuple[list[int], int, int]:
@@ -44,23 +41,12 @@ def files(data: str, chosen: list[int]) -> str:
     return f"{data}/utd_mhad_s[{''.join(map(str, chosen))}].npz"
 
 
-def recordings_config() -> ConfigDict:
-    """Returns configs/recordings.py:clips."""
-    path = pathlib.Path(__file__).parents[1] / "recordings.py"
-    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config: ConfigDict = module.get_config("clips")
-    return config
-
-
 def train_config(fold: str, data: str) -> ConfigDict:
     """Returns the recipe for a fold."""
     training, validation, _ = people(fold)
-    config = recordings_config()
+    config = load_file(CONFIGS / "recordings.py").get_config("clips")
     config.data.path = files(data, [*training, validation])
     config.data.split.validation_recordings = (f"utd_mhad_s{validation}",)
-    config.epochs = EPOCHS
     config.eval_every_epochs = 100.0  # at the end alone
     return config
 
@@ -84,28 +70,6 @@ def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
         config.oracle_epochs = 20 if referred else 0
         found[features] = config
     return found
-
-
-Change = Callable[[ConfigDict], None]
-
-
-def without(*terms: str) -> Change:
-    """Leaves objectives out."""
-
-    def change(config: ConfigDict) -> None:
-        for term in terms:
-            config.objectives[term].weight = 0.0
-
-    return change
-
-
-def setting(key: str, value: Any) -> Change:
-    """Sets one key, by its dotted name."""
-
-    def change(config: ConfigDict) -> None:
-        config.update_from_flattened_dict({key: value})
-
-    return change
 
 
 def never_revived(config: ConfigDict) -> None:
@@ -171,7 +135,7 @@ def triplet(config: ConfigDict) -> None:
 
 
 VARIANTS: dict[str, Change] = {
-    "recipe": lambda config: None,
+    "recipe": unchanged,
     "without_cross_cpc": without("cross_cpc"),
     "without_club": without("club"),
     "without_cross_cpc_and_club": without("cross_cpc", "club"),

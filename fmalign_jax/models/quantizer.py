@@ -159,19 +159,34 @@ def check_ema_mix(ema_mix: PairTable, modalities: Iterable[str]) -> None:
     """Checks the table A of the multi-modal EMA.
 
     Raises:
-      ValueError: when a row does not sum to 1, an entry is negative, or a name is
-        not a modality of the codebook.
+      ValueError: when a row does not sum to 1, an entry is negative, a name is not a
+        modality of the codebook, or there is no row.
     """
     names = sorted(modalities)
     check_names(ema_mix, names, table_name="ema_mix")
-    for name in names:
-        row = dict(ema_mix.get(name, {}))
+    for name in owners(ema_mix):
+        row = dict(ema_mix[name])
         total = math.fsum(row.values())
-        if abs(total - 1.0) > 1e-6 or min(row.values(), default=0.0) < 0:
+        if abs(total - 1.0) > 1e-6 or min(row.values()) < 0:
             raise ValueError(
                 "each row of ema_mix must be non-negative and sum to 1; got "
                 f"ema_mix.{name} = {row}, sum {total:g}; give the shares of {names}"
             )
+    if not owners(ema_mix):
+        raise ValueError(
+            "some modality must move the codes; got an ema_mix without a row; give "
+            f"one of {names} a row"
+        )
+
+
+def owners(ema_mix: PairTable) -> list[str]:
+    """Returns the modalities that move codes, those with a row in the table A.
+
+    The choices of the others move nothing, and a code that only they use is idle: such
+    a learner finds its place among the codes of its teachers. If it moved the codes it
+    chose, it would end on codes of its own, near the mean of what its teachers do.
+    """
+    return sorted(name for name, row in ema_mix.items() if row)
 
 
 def ema_update(
@@ -197,7 +212,8 @@ def ema_update(
       semantic: by modality [B, T, D], continuous features.
       codes: by modality [B, T], the codes they fall on.
       decay: g.
-      ema_mix: A[learner][teacher]; every row sums to 1.
+      ema_mix: A[learner][teacher]; every row sums to 1. A modality without a row
+        moves no code (see `owners`).
 
     Returns:
       The codebook after the step, idle counters included.
@@ -208,18 +224,18 @@ def ema_update(
     _check_modalities(codebook, semantic, codes)
     check_ema_mix(ema_mix, codebook.idle)
     z = {n: jax.lax.stop_gradient(v).astype(jnp.float32) for n, v in semantic.items()}
-    hits, added = {}, jnp.zeros_like(codebook.sums)
-    for name in sorted(codebook.idle):
+    chosen = {n: _one_hot(c, codebook.counts.size) for n, c in codes.items()}
+    hits = {n: chosen[n].sum(axis=0) for n in sorted(codebook.idle)}
+    added = jnp.zeros_like(codebook.sums)
+    for name in owners(ema_mix):
         mixed = sum(share * z[teacher] for teacher, share in ema_mix[name].items())
-        chosen = _one_hot(codes[name], codebook.counts.size)
-        hits[name] = chosen.sum(axis=0)
         added += jnp.matmul(
-            chosen.T, jnp.reshape(mixed, (-1, added.shape[1])), precision=_EXACT
+            chosen[name].T, jnp.reshape(mixed, (-1, added.shape[1])), precision=_EXACT
         )
     keep = jnp.clip(COUNT_FLOOR / codebook.counts, decay, 1.0)
     gain = 1.0 - decay
     return Codebook(
-        counts=keep * codebook.counts + gain * sum(hits.values()),
+        counts=keep * codebook.counts + gain * sum(hits[n] for n in owners(ema_mix)),
         sums=keep[:, None] * codebook.sums + gain * added,
         idle={n: jnp.where(hits[n] > 0, 0, codebook.idle[n] + 1) for n in hits},
     )
@@ -230,6 +246,7 @@ def revive(
     codebook: Codebook,
     semantic: Mapping[str, Float[Array, "B T D"]],
     *,
+    modalities: Iterable[str],
     idle_steps: int,
     rule: str = "all",
     noise_scale: float = 0.01,
@@ -243,6 +260,8 @@ def revive(
       key: random key.
       codebook: the codebook after `ema_update`.
       semantic: by modality [B, T, D], the features to draw from.
+      modalities: those whose use keeps a code, and whose features are drawn (the
+        `owners` of the codebook).
       idle_steps: steps without use after which a code counts as idle.
       rule: "any": idle in at least one modality; "all": used by none of them.
       noise_scale: noise on the drawn features, in standard deviations of each
@@ -260,13 +279,14 @@ def revive(
             f"idle codes are judged by 'any' or 'all' modalities; got {rule!r}; "
             "use one of them"
         )
+    names = sorted(modalities)
     m, width = codebook.sums.shape
-    drawn = jnp.concatenate(
-        [semantic[n].reshape(-1, width) for n in sorted(codebook.idle)]
-    ).astype(jnp.float32)
+    drawn = jnp.concatenate([semantic[n].reshape(-1, width) for n in names]).astype(
+        jnp.float32
+    )
     if len(drawn) == 0:
         return codebook, jnp.zeros((), jnp.int32)
-    idle = jnp.stack(list(codebook.idle.values())) >= idle_steps
+    idle = jnp.stack([codebook.idle[n] for n in names]) >= idle_steps
     dead = idle.any(axis=0) if rule == "any" else idle.all(axis=0)
     pick_key, noise_key = jax.random.split(key)
     seeds = drawn[jax.random.randint(pick_key, (m,), 0, len(drawn))]

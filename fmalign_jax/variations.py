@@ -1,0 +1,58 @@
+"""For studies: a config read from its file, and small changes to it with a name."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+Change = Callable[[ConfigDict], None]
+"""Changes a config in place."""
+
+
+def load_file(path: pathlib.Path) -> ModuleType:
+    """Imports a Python file that lies in no package, such as a config.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"a config or study must be a Python file; got {path}, which is none; "
+            "correct the path"
+        )
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def unchanged(config: ConfigDict) -> None:
+    """Leaves a config as it is."""
+
+
+def without(*terms: str) -> Change:
+    """Returns a change that leaves objectives out.
+
+    Raises (when applied):
+      KeyError: the config has no such term.
+    """
+
+    def change(config: ConfigDict) -> None:
+        for term in terms:
+            config.objectives[term].weight = 0.0
+
+    return change
+
+
+def setting(key: str, value: Any) -> Change:
+    """Returns a change of one key, by its dotted name."""
+
+    def change(config: ConfigDict) -> None:
+        config.update_from_flattened_dict({key: value})
+
+    return change
