@@ -71,6 +71,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.data.split.by = "recording"
     config.data.batch_from = "recording"
     config.epochs = 5.0
+    config.optimizer.weight_decay = 0.05
     config.time_warp.stretch = 0.1
     config.augment = ConfigDict(
         {

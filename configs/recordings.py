@@ -89,5 +89,5 @@ def clips(config: ConfigDict) -> None:
     config.data.window_ticks = 16
     config.data.samples_per_tick.current = 8
     config.batch_size = 64
-    config.epochs = 67.0
+    config.epochs = 100.0
     config.eval_every_epochs = 10.0

@@ -230,10 +230,10 @@ def evaluation_config() -> ConfigDict:
             "validation_data": "",
             "test_data": "",
             "features": "codes",  # the code vectors; or "semantic", before quantisation
-            "standardise": False,  # per modality, by the head split without labels
+            "standardise": True,  # per modality, by the head split without labels
             "head": {
                 "kind": "linear",  # or "prototypes", "neighbours"
-                "pooling": "max",  # over the ticks of a window; or "mean", "last"
+                "pooling": "mean",  # over the ticks of a window; or "max", "last"
                 # Of several values the one that does best within the head split.
                 "weight_decay": (1e-3,),  # linear
                 "neighbours": (5,),  # neighbours

@@ -42,8 +42,9 @@ class HeadSpec:
 
     Attributes:
       kind: "linear": Linear D -> D, pooling over the ticks, Linear -> classes, by Adam
-        on cross-entropy (the published head); "prototypes": class means of the pooled
-        vectors, squared Euclidean distance; "neighbours": nearest pooled vectors.
+        on cross-entropy (the published head, if pooled by "max"); "prototypes": class
+        means of the pooled vectors, squared Euclidean distance; "neighbours": nearest
+        pooled vectors.
       pooling: over the ticks of a window: "max", "mean" or "last".
       weight_decay: linear; of several the best is chosen.
       neighbours: neighbours; how many, of several numbers the best is chosen.
@@ -54,7 +55,7 @@ class HeadSpec:
     """
 
     kind: str = "linear"
-    pooling: str = "max"
+    pooling: str = "mean"
     weight_decay: tuple[float, ...] = (1e-3,)
     neighbours: tuple[int, ...] = (5,)
     steps: int = 300

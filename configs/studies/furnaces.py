@@ -50,8 +50,6 @@ def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
         config = evaluation_config()
         config.step = "latest"
         config.features = features
-        config.standardise = True
-        config.head.pooling = "mean"
         config.bootstrap_draws = 200
         referred = variant == "recipe" and features == "codes"
         config.random_encoders = referred

@@ -47,7 +47,8 @@ def train_config(fold: str, data: str) -> ConfigDict:
     config = load_file(CONFIGS / "recordings.py").get_config("clips")
     config.data.path = files(data, [*training, validation])
     config.data.split.validation_recordings = (f"utd_mhad_s{validation}",)
-    config.eval_every_epochs = 100.0  # at the end alone
+    config.epochs = 67.0  # 402 steps
+    config.eval_every_epochs = 67.0  # at the end alone
     return config
 
 
@@ -59,8 +60,6 @@ def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
         config = evaluation_config()
         config.step = "latest"
         config.features = features
-        config.standardise = True
-        config.head.pooling = "mean"
         config.head_data = files(data, training)
         config.validation_data = files(data, [validation])
         config.test_data = files(data, [test])
