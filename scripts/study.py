@@ -45,6 +45,8 @@ def run_one(
     config.seed = seed
     study.VARIANTS[variant](config)
     _, summary = train(config, workdir)
+    if not summary["finished"]:
+        raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
     started_s = time.perf_counter()
     evaluations = {}
     for name, settings in study.evaluations(variant, fold, data).items():
