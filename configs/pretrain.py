@@ -1,12 +1,14 @@
-"""Pre-training of the furnace model: simulated furnaces, or the FMF benchmark.
+"""Pre-training of the furnace model: simulated, your own, or the FMF benchmark.
 
 Command   python -m fmalign_jax.train --config configs/pretrain.py[:VARIANT]
 
 Variants
-  default   simulated furnaces, small model, sized for 2 CPU cores
-  smoke     the same house in miniature, to see that everything works
-  full      larger simulated set and model, sized for one modern GPU
-  fmf       the FMF benchmark (layout V2) under data/FMF-Benchmark; `full`-size model
+  default     simulated furnaces, small model, sized for 2 CPU cores
+  smoke       the same house in miniature, to see that everything works
+  recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
+              (or *.mp4 beside CSV files) and --config.data.lead_s, the lead in seconds
+  full        larger simulated set and model, sized for one modern GPU
+  fmf         the FMF benchmark (layout V2) under data/FMF-Benchmark; `full`-size model
 
 Purpose   One command from nothing to a trained furnace model. The furnaces are
   simulated with a known lead of 240 s, at which the current is read; two of ten are
@@ -48,6 +50,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     variants = {
         "default": lambda config: None,
         "smoke": smoke,
+        "recordings": recordings,
         "full": full,
         "fmf": fmf,
     }
@@ -124,6 +127,13 @@ def smoke(config: ConfigDict) -> None:
     config.model.modalities.video.specific.features = (16, 16)
     config.objectives.cross_cpc.width = 32
     config.objectives.cross_cpc.steps = 3
+
+
+def recordings(config: ConfigDict) -> None:
+    config.data.source = "fmalign_jax.data.recordings.RecordingFiles"
+    config.data.path = "recordings/*.npz"
+    config.data.options = ConfigDict()
+    config.data.split.by = "auto"
 
 
 def full(config: ConfigDict) -> None:

@@ -1,6 +1,5 @@
 """Every config file, and every variant in it, describes something that can be built."""
 
-import importlib.util
 import inspect
 import pathlib
 import re
@@ -15,20 +14,14 @@ from fmalign_jax.default_config import component, default_config, evaluation_con
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
+from fmalign_jax.variations import load_file
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
 
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _variants(path):
     """Names between quotes in the refusal of an unknown variant."""
-    get_config = _load(path).get_config
+    get_config = load_file(path).get_config
     if not inspect.signature(get_config).parameters:
         return [None]
     with pytest.raises(ValueError, match="has the variants") as refusal:
@@ -44,7 +37,7 @@ CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 
 
 def _config(path, variant):
-    get_config = _load(path).get_config
+    get_config = load_file(path).get_config
     return get_config() if variant is None else get_config(variant)
 
 
@@ -86,7 +79,7 @@ def test_every_variant_builds_what_it_describes(path, variant):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_config_file_tells_how_to_run_it(path):
-    text = _load(path).__doc__
+    text = load_file(path).__doc__
     command = COMMANDS.get(path.stem, "train")
     assert f"python -m fmalign_jax.{command} " in text
     assert f"configs/{path.name}" in text
