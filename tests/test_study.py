@@ -155,3 +155,26 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
 def test_a_study_that_is_not_there_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="must be a Python file; got"):
         load_file(tmp_path / "missing.py")
+
+
+def test_a_curve_is_drawn_of_what_a_run_logged(tmp_path):
+    drawer = load_file(ROOT / "scripts" / "draw_curve.py")
+    lines = [
+        {
+            "split": "validation",
+            "step": step,
+            "cpc_accuracy": 0.1 * step,
+            "cpc_accuracy/video->current": 0.1,
+            "zero_shot/video->current": 0.5,
+        }
+        for step in (1, 2)
+    ]
+    text = "\n".join(map(json.dumps, [*lines, {"split": "train", "step": 3}]))
+    (tmp_path / "metrics.jsonl").write_text(text)
+    found = drawer.validations(tmp_path)
+    assert found == lines
+    drawer.draw(found, 2, tmp_path / "curve.png")
+    assert plt.imread(tmp_path / "curve.png").std() > 0
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(SystemExit, match="needs validations; got none"):
+        drawer.validations(tmp_path)
