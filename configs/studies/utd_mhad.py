@@ -47,7 +47,6 @@ def train_config(fold: str, data: str) -> ConfigDict:
     config = load_file(CONFIGS / "recordings.py").get_config("clips")
     config.data.path = files(data, [*training, validation])
     config.data.split.validation_recordings = (f"utd_mhad_s{validation}",)
-    config.epochs = 67.0  # 402 steps
     config.eval_every_epochs = 67.0  # at the end alone
     return config
 
