@@ -11,8 +11,8 @@ Purpose   Set tick_s and samples_per_tick to the rates of your sensor, and lead_
   lead of the sensor over the video, 0 when they show the same thing at the same time.
   The sensor teaches and the video follows; furnaces: configs/pretrain.py:recordings.
 
-Expected time   On two CPU cores: `sliding` 7 min 30 s for 760 steps beside another job;
-  `clips` CLIPS_TIME.
+Expected time   On two CPU cores that another run shared: `sliding` 7 min 30 s for 760
+  steps, `clips` 9 to 11 min for 402.
 
 Result   `sliding`, one seed each, on recordings or clips never seen; chance of the
   accuracy is 0.03 (UTD-MHAD, batches of 32) and 0.05 (a batch of 22):

@@ -35,6 +35,7 @@ TOKENS, CHANCE, MERGED, COSINE = (
         "code_cosine",
     )
 )
+MIN_RUNS = 5  # for a rank correlation
 PERPLEXITIES = ("perplexity/video", "perplexity/current")
 
 
@@ -130,12 +131,14 @@ def ablations(runs: Sequence[Run]) -> str:
 
 def agreement(runs: Sequence[Run]) -> str:
     """Returns how agreement and zero-shot transfer go together over all runs."""
+    if len(runs) < MIN_RUNS:
+        return f"Fewer than {MIN_RUNS} runs: not told.\n"
     rows = []
     transfer = [score(run, "codes", FORTH, "validation") for run in runs]
     for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
         values = [run["validation"].get(name, np.nan) for run in runs]
         known = np.isfinite(values)
-        if known.sum() < 5 or np.ptp(np.array(values)[known]) == 0:
+        if known.sum() < MIN_RUNS or np.ptp(np.array(values)[known]) == 0:
             continue
         rho, p = spearmanr(np.array(values)[known], np.array(transfer)[known])
         rows.append([f"`{name}`", str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"])
