@@ -165,7 +165,7 @@ def draw(studies: dict[str, list[Run]], path: pathlib.Path) -> None:
             xlabel="token agreement, validation",
             ylabel=f"{FORTH}, balanced accuracy, validation",
         )
-        axis.legend(loc="lower right")
+        axis.legend(loc="best")
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
