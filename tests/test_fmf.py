@@ -12,6 +12,12 @@ from fmalign_jax.data import fmf, fmf_video
 
 NAME = "SaveToAvi-4-19-21_40_52-6002"
 START = np.datetime64("2021-04-19T21:40:52", "s")
+
+
+def seconds(count):
+    return np.asarray(count).astype("timedelta64[s]")
+
+
 # Frames of each second, and rows of current: one second lost, one of each odd count.
 FRAMES = {3: 25, 4: 24, 5: 26, 7: 25, 8: 25}
 ROWS = {0: 2, 1: 2, 2: 1, 3: 3, 4: 2, 6: 4, 7: 2, 8: 2, 9: 2}
@@ -19,7 +25,7 @@ HEIGHT, WIDTH = 6, 4
 
 
 def _stamps(counts: dict[int, int]) -> list[str]:
-    moments = [str(START + second).replace("T", " ") for second in counts]
+    moments = [str(START + seconds(second)).replace("T", " ") for second in counts]
     return [
         moment
         for moment, n in zip(moments, counts.values(), strict=True)
@@ -147,9 +153,9 @@ def _write_long(root: pathlib.Path, *, frame_s: int, current_s: int) -> None:
         NAME,
         frames=frames,
         masks=frames[..., 0],
-        frame_second=START + np.arange(frame_s),
+        frame_second=START + seconds(np.arange(frame_s)),
         current=np.ones((2 * current_s, 3)),
-        current_second=START + np.arange(2 * current_s) // 2,
+        current_second=START + seconds(np.arange(2 * current_s) // 2),
     )
 
 
@@ -245,9 +251,9 @@ def test_written_is_read_back(tmp_path):
         "one",
         frames=frames,
         masks=masks,
-        frame_second=START + np.arange(70) // 25,
+        frame_second=START + seconds(np.arange(70) // 25),
         current=current,
-        current_second=START + np.arange(8) // 2,
+        current_second=START + seconds(np.arange(8) // 2),
     )
     fmf.write_split(tmp_path, {"train": {"one": np.arange(50)}, "test": {"one": [60]}})
     with h5py.File(tmp_path / "pixel-level" / "videos" / "one.mat") as file:
@@ -430,7 +436,7 @@ def test_spoiled_files_are_refused_by_name(written, case):
 
 def test_damage_inside_a_packed_video_is_found(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype(np.uint8)
-    second = START + np.arange(64) // 25
+    second = START + seconds(np.arange(64) // 25)
     fmf.write_recording(
         tmp_path,
         "one",

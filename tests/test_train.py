@@ -361,7 +361,8 @@ START = np.datetime64("2021-04-19T21:40:52", "s")
 
 
 def _stamps(seconds):
-    return [str(START + second).replace("T", " ") for second in seconds]
+    moments = START + np.asarray(seconds).astype("timedelta64[s]")
+    return [str(moment).replace("T", " ") for moment in moments]
 
 
 def _write_layout_v2(root):
