@@ -14,10 +14,10 @@ Purpose   One command from nothing to a trained furnace model. The furnaces are
   simulated with a known lead of 240 s, at which the current is read; two of ten are
   held out.
 
-Expected time   `default`: 6 min 25 s on two CPU cores, of which installing the package and
-  simulating ten furnaces of 50 min take about a minute and training (320 steps, with
-  compiling) five. `smoke`: 39 s with the furnaces simulated. `full` and `fmf` have not
-  been run.
+Expected time   `default`: 6 min 25 s on two CPU cores, of which installing the package
+  and simulating ten furnaces of 50 min take about a minute and training (320 steps,
+  with compiling) five. `smoke`: 39 s with the furnaces simulated. `full` and `fmf`
+  have not been run.
 
 Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` with its
   default head (92 windows, 53 s; 95 % intervals over two furnaces say little):
