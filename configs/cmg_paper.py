@@ -60,12 +60,13 @@ Result   On the random features, two CPU cores; CPC accuracy is between the moda
 from ml_collections import ConfigDict
 
 from fmalign_jax.default_config import component, default_config
+from fmalign_jax.variations import unchanged
 
 MODELS = "fmalign_jax.models."
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
-    variants = {"paper": lambda config: None, "tuned": tuned, "smoke": smoke}
+    variants = {"paper": unchanged, "tuned": tuned, "smoke": smoke}
     if variant not in variants:
         raise ValueError(
             f"configs/cmg_paper.py has the variants {', '.join(variants)}; got "

@@ -34,10 +34,11 @@ Result   `sliding`, one seed each, on recordings or clips never seen; chance of 
 from ml_collections import ConfigDict
 
 from fmalign_jax.default_config import component, default_config, let_teach
+from fmalign_jax.variations import unchanged
 
 
 def get_config(variant: str = "sliding") -> ConfigDict:
-    variants = {"sliding": lambda config: None, "clips": clips}
+    variants = {"sliding": unchanged, "clips": clips}
     if variant not in variants:
         raise ValueError(
             f"configs/recordings.py has the variants {', '.join(variants)}; got "

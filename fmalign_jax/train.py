@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -30,10 +29,10 @@ from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.interruption import Interruption
-from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.run_directory import RunDirectory, default_path, to_json
 from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
+from fmalign_jax.validation import Validation, score_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +168,10 @@ def run_steps(
     """Trains to the last step, or until the run is asked to stop; saves on the way."""
     config = learner.config
     compiled_step = train_step.make_train_step(learner, mesh)
-    compiled_eval = train_step.make_eval_step(learner, mesh)
+    validation = Validation(learner, data.store, data.windows, mesh)
     has_validation = len(data.windows["validation"]) > 0
-    labels = labelled_validation(data, mesh, config)
     if has_validation:
-        check_score(compiled_eval, labels, state, data, mesh, config)
+        validation.check_score(state)
     eval_every = max(1, round(config.eval_every_epochs * data.steps_per_epoch))
     start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
@@ -201,12 +199,11 @@ def run_steps(
                 bar.set_postfix(progress(values))
             score = None
             if evaluate:
-                values = validate(compiled_eval, state, data, mesh, config)
-                values |= labels(state) if labels else {}
+                values = validation(state)
                 reporting.check_finite(values, step=step, split="validation")
                 run.log(step, "validation", values)
                 log_histograms(run, step, state)
-                score = validation_score(values, config.score)
+                score = score_of(values, config.score)
                 bar.write(f"step {step}: validation {config.score} {score:.4f}")
             if save:
                 # Before the next batch is drawn, so that data and state agree.
@@ -223,72 +220,6 @@ def run_steps(
                 logging.warning("asked to stop: saved step %d", step)
                 break
     return state
-
-
-def validate(
-    compiled_eval: Any, state: TrainState, data: Data, mesh: Mesh, config: ConfigDict
-) -> dict[str, float]:
-    """Returns losses and codebook health on the validation windows, each once."""
-    return reporting.summarise(
-        compiled_eval(state, sharding.place_batch(batch, mesh))
-        for batch in validation_batches(data, config)
-    )
-
-
-def validation_batches(data: Data, config: ConfigDict) -> pipeline.EvaluationBatches:
-    """Returns this process's share of the validation windows, each once."""
-    return pipeline.evaluation_batches(
-        data.store,
-        data.windows["validation"],
-        batch_size=config.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
-def labelled_validation(
-    data: Data, mesh: Mesh, config: ConfigDict
-) -> LabelledValidation | None:
-    """Returns the validation with labels, if the config asks for it."""
-    if not config.labelled_validation:
-        return None
-    windows = {name: data.windows[name] for name in ("train", "validation")}
-    return LabelledValidation(config, data.store, windows, mesh)
-
-
-def check_score(
-    compiled_eval: Any,
-    labels: LabelledValidation | None,
-    state: TrainState,
-    data: Data,
-    mesh: Mesh,
-    config: ConfigDict,
-) -> None:
-    """Checks that validation will measure the score, without computing anything."""
-    batch = sharding.place_batch(validation_batches(data, config)[0], mesh)
-    shapes = jax.eval_shape(compiled_eval, state, batch)
-    values = reporting.summarise([reporting.blank(shapes)])
-    values |= dict.fromkeys(labels.names if labels else (), math.nan)
-    validation_score(values, config.score)
-
-
-def validation_score(values: Mapping[str, float], name: str) -> float:
-    """Returns the value that chooses the best checkpoint (higher is better).
-
-    Args:
-      values: of a validation.
-      name: of the value; with a minus sign before it, its negative.
-
-    Raises:
-      ValueError: when the config names a value that validation does not measure.
-    """
-    value = values.get(name.removeprefix("-"))
-    if value is None:
-        raise ValueError(
-            f"score must name a validation metric; got {name!r}; use one of "
-            f"{', '.join(sorted(values))}, with a minus sign where lower is better"
-        )
-    return -value if name.startswith("-") else value
 
 
 def log_histograms(run: RunDirectory, step: int, state: TrainState) -> None:

@@ -36,11 +36,7 @@ def unchanged(config: ConfigDict) -> None:
 
 
 def without(*terms: str) -> Change:
-    """Returns a change that leaves objectives out.
-
-    Raises (when applied):
-      KeyError: the config has no such term.
-    """
+    """Returns a change that leaves objectives out."""
 
     def change(config: ConfigDict) -> None:
         for term in terms:

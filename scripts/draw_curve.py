@@ -20,7 +20,8 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
-LABEL_FREE = ("cpc_accuracy", "token_agreement", "chance_agreement", "equal_share")
+LABEL_FREE = ("cpc_accuracy", "equal_share")
+PAIRWISE = ("token_agreement/", "chance_agreement/")
 
 
 def validations(run: pathlib.Path) -> list[dict[str, Any]]:
@@ -40,8 +41,7 @@ def draw(lines: Sequence[dict[str, Any]], best: int | None, path: pathlib.Path) 
     """Draws transfer above and label-free values below."""
     steps = [line["step"] for line in lines]
     labelled = sorted(name for name in lines[0] if name.startswith("zero_shot/"))
-    label_free = [name for name in lines[0] if name.split("/")[0] in LABEL_FREE]
-    label_free = [n for n in label_free if "cpc" not in n or "/" not in n]
+    label_free = [n for n in lines[0] if n in LABEL_FREE or n.startswith(PAIRWISE)]
     groups = [names for names in (labelled, label_free) if names]
     figure, axes = plt.subplots(
         len(groups), 1, figsize=(7, 3.2 * len(groups)), sharex=True, squeeze=False

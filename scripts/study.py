@@ -3,9 +3,9 @@
     python scripts/study.py configs/studies/utd_mhad.py --out docs/results/utd_mhad.json
 
 A study file (configs/studies/) has FOLDS, SEEDS and DATA; VARIANTS, by name a function
-that changes a config; train_config(fold, data); and evaluations(variant, fold, data),
-the configs of a run's evaluations by name. Every combination of variant, fold and seed
-is one run of `fmalign_jax.train` and its evaluations. What was done already is not done
+that changes a config; train_config(fold, data) and evaluate_config(fold, data). Every
+combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluated at
+its last step on codes and on continuous features. What was done already is not done
 again, so that a study may be stopped at any time and grow later; a run that was
 interrupted goes on. scripts/write_results.py makes tables of what was found.
 """
@@ -33,6 +33,9 @@ from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.train import train
 from fmalign_jax.variations import load_file
 
+RECIPE = "recipe"
+"""The variant that changes nothing; it is evaluated beside its references."""
+
 KEPT = ("accuracy", "balanced_accuracy", "auroc")
 
 
@@ -49,12 +52,19 @@ def run_one(
         raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
     started_s = time.perf_counter()
     evaluations = {}
-    for name, settings in study.evaluations(variant, fold, data).items():
+    for features in ("codes", "semantic"):
+        settings = study.evaluate_config(fold, data)
         settings.checkpoint = str(workdir)
+        settings.step = "latest"
         settings.seed = seed
+        settings.features = features
+        settings.bootstrap_draws = 200
+        if (variant, features) != (RECIPE, "codes"):
+            settings.random_encoders = False
+            settings.oracle_epochs = 0
         report, _ = evaluate(settings)
         references = report["references"]
-        evaluations[name] = {
+        evaluations[features] = {
             "step": report["checkpoint"]["step"],
             "chance": references["chance"],
             "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},

@@ -22,6 +22,8 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
+from fmalign_jax.evaluation_files import write_text
+
 Run = dict[str, Any]
 
 FORTH, BACK = "video->current", "current->video"
@@ -107,7 +109,7 @@ def ablations(runs: Sequence[Run]) -> str:
         ]
 
         seen = {
-            name: f"{np.mean([run['validation'][name] for run in own]):.3f}"
+            name: np.mean([run["validation"][name] for run in own])
             for name in (TOKENS, CHANCE, MERGED, "equal_share", *PERPLEXITIES)
         }
         rows.append(
@@ -118,10 +120,10 @@ def ablations(runs: Sequence[Run]) -> str:
                 "" if variant == "recipe" or not gains else f"{np.mean(gains):+.3f}",
                 spread(score(r, "codes", BACK) for r in own),
                 spread(score(r, "semantic", FORTH) for r in own),
-                f"{seen[TOKENS]} ({seen[CHANCE]})",
-                seen[MERGED],
-                seen["equal_share"],
-                " / ".join(str(round(float(seen[name]))) for name in PERPLEXITIES),
+                f"{seen[TOKENS]:.3f} ({seen[CHANCE]:.3f})",
+                f"{seen[MERGED]:.3f}",
+                f"{seen['equal_share']:.3f}",
+                " / ".join(f"{seen[name]:.0f}" for name in PERPLEXITIES),
             ]
         )
     columns = ["variant", "runs", FORTH, "against the recipe", BACK]
@@ -134,13 +136,13 @@ def agreement(runs: Sequence[Run]) -> str:
     if len(runs) < MIN_RUNS:
         return f"Fewer than {MIN_RUNS} runs: not told.\n"
     rows = []
-    transfer = [score(run, "codes", FORTH, "validation") for run in runs]
+    transfer = np.array([score(run, "codes", FORTH, "validation") for run in runs])
     for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
-        values = [run["validation"].get(name, np.nan) for run in runs]
+        values = np.array([run["validation"].get(name, np.nan) for run in runs])
         known = np.isfinite(values)
-        if known.sum() < MIN_RUNS or np.ptp(np.array(values)[known]) == 0:
+        if known.sum() < MIN_RUNS or np.ptp(values[known]) == 0:
             continue
-        rho, p = spearmanr(np.array(values)[known], np.array(transfer)[known])
+        rho, p = spearmanr(values[known], transfer[known])
         rows.append([f"`{name}`", str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"])
     return table(["validation metric", "runs", "rank correlation", "p"], rows)
 
@@ -151,14 +153,17 @@ def draw(studies: dict[str, list[Run]], path: pathlib.Path) -> None:
         1, len(studies), figsize=(5 * len(studies), 4), squeeze=False, dpi=110
     )
     for axis, (name, runs) in zip(axes[0], studies.items(), strict=True):
-        for variant, own in grouped(runs, "variant").items():
+        recipes = [run for run in runs if run["variant"] == "recipe"]
+        others = [run for run in runs if run["variant"] != "recipe"]
+        for own, label, style in (
+            (recipes, "recipe", {"marker": "*", "s": 120, "c": "tab:red"}),
+            (others, None, {"marker": "o", "s": 30, "c": "tab:blue"}),
+        ):
             axis.scatter(
-                [r["validation"][TOKENS] for r in own],
-                [score(r, "codes", FORTH, "validation") for r in own],
-                marker="*" if variant == "recipe" else "o",
-                s=120 if variant == "recipe" else 30,
-                c="tab:red" if variant == "recipe" else "tab:blue",
-                label="recipe" if variant == "recipe" else None,
+                [run["validation"][TOKENS] for run in own],
+                [score(run, "codes", FORTH, "validation") for run in own],
+                label=label,
+                **style,
             )
         axis.set(
             title=name.replace("_", " "),
@@ -214,7 +219,7 @@ def main() -> None:
         ]
     parts += ["## Agreement and transfer", f"![{picture.stem}](results/{picture.name})"]
     draw(studies, picture)
-    arguments.out.write_text("\n\n".join(p.strip() for p in parts if p) + "\n")
+    write_text(arguments.out, "\n\n".join(p.strip() for p in parts if p) + "\n")
 
 
 if __name__ == "__main__":

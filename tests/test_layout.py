@@ -22,6 +22,7 @@ FLOORS = [
     ["prepare"],
     ["scores", "heads", "labelled", "frozen"],
     ["labelled_validation"],
+    ["validation"],
     ["train"],
     ["pictures", "restored", "oracle"],
     ["evaluation_report"],

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from fmalign_jax import train
+from fmalign_jax import train, validation
 from fmalign_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -300,8 +300,8 @@ def test_a_score_that_validation_does_not_measure_is_refused_at_once(
 
 def test_a_minus_sign_lets_the_lowest_win():
     values = {"loss": 3.0, "cpc_accuracy": 0.5}
-    assert train.validation_score(values, "-loss") == -3.0
-    assert train.validation_score(values, "cpc_accuracy") == 0.5
+    assert validation.score_of(values, "-loss") == -3.0
+    assert validation.score_of(values, "cpc_accuracy") == 0.5
 
 
 def test_what_cannot_work_is_refused_before_anything_is_read(tmp_path):

@@ -43,19 +43,9 @@ def train_config(fold: str, data: str) -> ConfigDict:
     return config
 
 
-def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
-    """Returns the evaluations of a run: on codes, and on continuous features."""
-    found = {}
-    for features in ("codes", "semantic"):
-        config = evaluation_config()
-        config.step = "latest"
-        config.features = features
-        config.bootstrap_draws = 200
-        referred = variant == "recipe" and features == "codes"
-        config.random_encoders = referred
-        config.oracle_epochs = 5 if referred else 0
-        found[features] = config
-    return found
+def evaluate_config(fold: str, data: str) -> ConfigDict:
+    """Returns the evaluation of a run, on its own splits."""
+    return evaluation_config()
 
 
 def video_teaches(config: ConfigDict) -> None:

@@ -51,23 +51,15 @@ def train_config(fold: str, data: str) -> ConfigDict:
     return config
 
 
-def evaluations(variant: str, fold: str, data: str) -> dict[str, ConfigDict]:
-    """Returns the evaluations of a run: on codes, and on continuous features."""
+def evaluate_config(fold: str, data: str) -> ConfigDict:
+    """Returns the evaluation of a run."""
     training, validation, test = people(fold)
-    found = {}
-    for features in ("codes", "semantic"):
-        config = evaluation_config()
-        config.step = "latest"
-        config.features = features
-        config.head_data = files(data, training)
-        config.validation_data = files(data, [validation])
-        config.test_data = files(data, [test])
-        config.bootstrap_draws = 200
-        referred = variant == "recipe" and features == "codes"
-        config.random_encoders = referred
-        config.oracle_epochs = 20 if referred else 0
-        found[features] = config
-    return found
+    config = evaluation_config()
+    config.head_data = files(data, training)
+    config.validation_data = files(data, [validation])
+    config.test_data = files(data, [test])
+    config.oracle_epochs = 20
+    return config
 
 
 def never_revived(config: ConfigDict) -> None:

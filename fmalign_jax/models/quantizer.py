@@ -223,11 +223,12 @@ def ema_update(
     """
     _check_modalities(codebook, semantic, codes)
     check_ema_mix(ema_mix, codebook.idle)
+    movers = owners(ema_mix)
     z = {n: jax.lax.stop_gradient(v).astype(jnp.float32) for n, v in semantic.items()}
     chosen = {n: _one_hot(c, codebook.counts.size) for n, c in codes.items()}
     hits = {n: chosen[n].sum(axis=0) for n in sorted(codebook.idle)}
     added = jnp.zeros_like(codebook.sums)
-    for name in owners(ema_mix):
+    for name in movers:
         mixed = sum(share * z[teacher] for teacher, share in ema_mix[name].items())
         added += jnp.matmul(
             chosen[name].T, jnp.reshape(mixed, (-1, added.shape[1])), precision=_EXACT
@@ -235,7 +236,7 @@ def ema_update(
     keep = jnp.clip(COUNT_FLOOR / codebook.counts, decay, 1.0)
     gain = 1.0 - decay
     return Codebook(
-        counts=keep * codebook.counts + gain * sum(hits[n] for n in owners(ema_mix)),
+        counts=keep * codebook.counts + gain * sum(hits[n] for n in movers),
         sums=keep[:, None] * codebook.sums + gain * added,
         idle={n: jnp.where(hits[n] > 0, 0, codebook.idle[n] + 1) for n in hits},
     )

@@ -1,0 +1,103 @@
+"""Validation of a run on the way: losses, the codebook's health, the score.
+
+Without labels unless the config asks for them; nothing of it flows back into training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from fmalign_jax import reporting, sharding, train_step
+from fmalign_jax.data import pipeline
+from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.labelled_validation import LabelledValidation
+from fmalign_jax.train_state import Learner, TrainState
+
+
+class Validation:
+    """Measures states of one run on its validation windows."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        store: RecordingStore,
+        windows: Mapping[str, WindowIndex],
+        mesh: Mesh,
+    ) -> None:
+        """Prepares the measurement; compiles nothing yet.
+
+        Args:
+          learner: the static half of the run.
+          store: its recordings.
+          windows: of its splits, "train" and "validation" among them.
+          mesh: devices that share each batch.
+
+        Raises:
+          ValueError: `labelled_validation` is set and labels are lacking.
+        """
+        self._config = learner.config
+        self._store = store
+        self._windows = windows["validation"]
+        self._mesh = mesh
+        self._eval_step = train_step.make_eval_step(learner, mesh)
+        self._labelled = None
+        if self._config.labelled_validation:
+            used = {name: windows[name] for name in ("train", "validation")}
+            self._labelled = LabelledValidation(self._config, store, used, mesh)
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Returns losses, codebook health and, if asked for, transfer with labels.
+
+        Every validation window counts once.
+        """
+        values = reporting.summarise(
+            self._eval_step(state, sharding.place_batch(batch, self._mesh))
+            for batch in self._batches()
+        )
+        return values | (self._labelled(state) if self._labelled else {})
+
+    def check_score(self, state: TrainState) -> None:
+        """Checks that the config's score will be measured, without computing anything.
+
+        Raises:
+          ValueError: it will not.
+        """
+        batch = sharding.place_batch(self._batches()[0], self._mesh)
+        shapes = jax.eval_shape(self._eval_step, state, batch)
+        values = reporting.summarise([reporting.blank(shapes)])
+        names = self._labelled.names if self._labelled else ()
+        score_of(values | dict.fromkeys(names, math.nan), self._config.score)
+
+    def _batches(self) -> pipeline.EvaluationBatches:
+        """Returns this process's share of the validation windows, each once."""
+        return pipeline.evaluation_batches(
+            self._store,
+            self._windows,
+            batch_size=self._config.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def score_of(values: Mapping[str, float], name: str) -> float:
+    """Returns the value that chooses the best checkpoint (higher is better).
+
+    Args:
+      values: of a validation.
+      name: of the value; with a minus sign before it, its negative.
+
+    Raises:
+      ValueError: when the config names a value that validation does not measure.
+    """
+    value = values.get(name.removeprefix("-"))
+    if value is None:
+        raise ValueError(
+            f"score must name a validation metric; got {name!r}; use one of "
+            f"{', '.join(sorted(values))}, with a minus sign where lower is better"
+        )
+    return -value if name.startswith("-") else value
