@@ -230,20 +230,23 @@ def evaluation_config() -> ConfigDict:
             "validation_data": "",
             "test_data": "",
             "features": "codes",  # the code vectors; or "semantic", before quantisation
-            "standardise": True,  # per modality, by the head split without labels
+            # Features per modality and without labels: by the "head" split; every
+            # "recording" by itself, which takes some minutes of it; or "none".
+            "standardise": "head",
             "head": {
-                "kind": "linear",  # or "prototypes", "neighbours"
+                "kind": "logistic",  # or "linear", "prototypes", "neighbours"
                 "pooling": "mean",  # over the ticks of a window; or "max", "last"
                 # Of several values the one that does best within the head split.
+                "l2": (0.2,),  # logistic
                 "weight_decay": (1e-3,),  # linear
                 "neighbours": (5,),  # neighbours
                 "steps": 300,  # linear, of Adam
                 "batch_size": 128,  # linear
                 "learning_rate": 2e-3,  # linear
-                "balanced": False,  # linear: every class weighs the same in the loss
+                "balanced": False,  # whether every class weighs the same in the loss
             },
             "random_encoders": True,  # the same head on encoders not pre-trained
-            "oracle_epochs": 5,  # of the target's encoder with its labels; 0: none
+            "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,
         }

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -128,11 +129,15 @@ def _check(config: ConfigDict) -> None:
             "source and target must be two modalities; got "
             f"{config.source!r} for both; correct --config.source or --config.target"
         )
-    if config.features not in ("codes", "semantic"):
-        raise ValueError(
-            f"features must be 'codes' or 'semantic'; got {config.features!r}; use one "
-            "of them"
-        )
+    for name, known in (
+        ("features", ("codes", "semantic")),
+        ("standardise", ("head", "recording", "none")),
+    ):
+        if config[name] not in known:
+            raise ValueError(
+                f"{name} must be one of {', '.join(known)}; got {config[name]!r}; use "
+                "one of them"
+            )
 
 
 def _settings(config: ConfigDict, step: int, splits: Splits) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def transfer(
       and the settings of the head, by the modality it was trained on.
     """
     head_split, known = splits.head, splits.head.known
-    features = _features(encoded, config)
+    features = _features(encoded, splits, config)
     probabilities, chosen = {}, {}
     for trained in (config.source, config.target):
         head = heads.fit(
@@ -195,19 +200,38 @@ def transfer(
 
 
 def _features(
-    encoded: Mapping[str, Encoded], config: ConfigDict
+    encoded: Mapping[str, Encoded], splits: Splits, config: ConfigDict
 ) -> dict[str, dict[str, Float[ndarray, "N T D"]]]:
-    """Returns features by split and modality, standardised if asked for."""
-    modalities = (config.source, config.target)
-    features = {n: {m: e.features(m) for m in modalities} for n, e in encoded.items()}
-    if not config.standardise:
-        return features
-    for modality in modalities:
-        own = features[labelled.HEAD][modality]
-        mean, std = own.mean(axis=(0, 1)), own.std(axis=(0, 1)) + 1e-6
-        for by_modality in features.values():
-            by_modality[modality] = (by_modality[modality] - mean) / std
-    return features
+    """Returns features by split and modality, standardised as asked for."""
+    found: dict[str, dict[str, Float[ndarray, "N T D"]]] = {n: {} for n in encoded}
+    for modality in (config.source, config.target):
+        head = encoded[labelled.HEAD].features(modality)
+        for name, own in encoded.items():
+            values = own.features(modality)
+            if config.standardise == "recording":
+                recording = splits.by_name[name].windows.recording
+                values = _standardised_by(recording, values)
+            elif config.standardise == "head":
+                values = _standardised(values, of=head)
+            found[name][modality] = values
+    return found
+
+
+def _standardised(
+    values: Float[ndarray, "N T D"], *, of: Float[ndarray, "n T D"]
+) -> Float[ndarray, "N T D"]:
+    return (values - of.mean(axis=(0, 1))) / (of.std(axis=(0, 1)) + 1e-6)
+
+
+def _standardised_by(
+    recording: Int[ndarray, " N"], values: Float[ndarray, "N T D"]
+) -> Float[ndarray, "N T D"]:
+    """Standardises the windows of each recording by themselves."""
+    found = np.empty_like(values)
+    for number in np.unique(recording):
+        own = values[recording == number]
+        found[recording == number] = _standardised(own, of=own)
+    return found
 
 
 def _groups(split: LabelledWindows) -> ndarray:

@@ -8,32 +8,26 @@ within the windows it is fitted on, and never on what it is tested on.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-KINDS = ("linear", "prototypes", "neighbours")
+from fmalign_jax.linear_head import Features, Labels, Predict, fit_linear, pool
+
+KINDS = ("logistic", "linear", "prototypes", "neighbours")
 POOLINGS = ("max", "mean", "last")
 
-Features = Float[ndarray, "N T D"]
-Labels = Int[ndarray, " N"]
-Predict = Callable[[Features], Float[ndarray, "N K"]]
-
 _FOLDS = 3
-_PREDICTED_AT_ONCE = 512
+_ITERATIONS = 2000  # of the solver of the logistic regression, at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,21 +35,25 @@ class HeadSpec:
     """What kind of head, and the settings to choose from.
 
     Attributes:
-      kind: "linear": Linear D -> D, pooling over the ticks, Linear -> classes, by Adam
-        on cross-entropy (the published head, if pooled by "max"); "prototypes": class
+      kind: "logistic": multinomial logistic regression on the pooled vectors;
+        "linear": Linear D -> D, pooling over the ticks, Linear -> classes, by Adam on
+        cross-entropy (the published head, if pooled by "max"); "prototypes": class
         means of the pooled vectors, squared Euclidean distance; "neighbours": nearest
         pooled vectors.
       pooling: over the ticks of a window: "max", "mean" or "last".
+      l2: logistic: lambda of mean cross-entropy + lambda/2 |W|^2; of several the best
+        is chosen.
       weight_decay: linear; of several the best is chosen.
       neighbours: neighbours; how many, of several numbers the best is chosen.
       steps: linear: updates.
       batch_size: linear: windows drawn in each.
       learning_rate: linear: of Adam, falling to 0 along a cosine.
-      balanced: linear: whether every class weighs the same in the loss.
+      balanced: logistic, linear: whether every class weighs the same in the loss.
     """
 
-    kind: str = "linear"
+    kind: str = "logistic"
     pooling: str = "mean"
+    l2: tuple[float, ...] = (0.2,)
     weight_decay: tuple[float, ...] = (1e-3,)
     neighbours: tuple[int, ...] = (5,)
     steps: int = 300
@@ -73,12 +71,16 @@ class HeadSpec:
                     f"head.{name} must be one of {', '.join(known)}; got {value!r}; "
                     "use one of them"
                 )
-        if not self.weight_decay or not self.neighbours or min(self.neighbours) < 1:
-            raise ValueError(
-                "head.weight_decay and head.neighbours must each give a value, "
-                f"neighbours at least 1; got {self.weight_decay} and "
-                f"{self.neighbours}; write them as tuples, such as (5,)"
-            )
+        for name, values, least in (
+            ("l2", self.l2, 1e-9),
+            ("weight_decay", self.weight_decay, 0),
+            ("neighbours", self.neighbours, 1),
+        ):
+            if not values or min(values) < least:
+                raise ValueError(
+                    f"head.{name} must give one value or more, each at least {least}; "
+                    f"got {values}; write a tuple, such as (5,)"
+                )
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(
                 "head.steps and head.batch_size must be at least 1; got "
@@ -87,6 +89,8 @@ class HeadSpec:
 
     def candidates(self) -> list[dict[str, Any]]:
         """Returns the settings to choose from."""
+        if self.kind == "logistic":
+            return [{"l2": value} for value in self.l2]
         if self.kind == "linear":
             return [{"weight_decay": value} for value in self.weight_decay]
         if self.kind == "neighbours":
@@ -185,122 +189,44 @@ def _fit(
     seed: int,
 ) -> Predict:
     if spec.kind == "linear":
-        decay = settings["weight_decay"]
-        return _fit_linear(spec, decay, features, labels, classes, seed)
-    pooled = np.asarray(pool(features, spec.pooling))
+        return fit_linear(
+            features,
+            labels,
+            classes=classes,
+            pooling=spec.pooling,
+            weight_decay=settings["weight_decay"],
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate,
+            balanced=spec.balanced,
+            seed=seed,
+        )
+    pooled = np.asarray(pool(features, spec.pooling), np.float64)
+    if spec.kind == "logistic":
+        return _fit_logistic(spec, settings["l2"], pooled, labels, classes)
     if spec.kind == "prototypes":
         return _fit_prototypes(spec, pooled, labels, classes)
     return _fit_neighbours(spec, settings["neighbours"], pooled, labels, classes)
 
 
-def pool(features: Any, pooling: str) -> Any:
-    """Returns one vector a window, [N, T, D] -> [N, D], of NumPy or JAX arrays."""
-    if pooling == "last":
-        return features[:, -1]
-    return features.max(axis=1) if pooling == "max" else features.mean(axis=1)
-
-
-class PooledLinear(nn.Module):
-    """Linear D -> D, pooling over the ticks, Linear -> classes (the published head).
-
-    Attributes:
-      classes: K.
-      pooling: "max", "mean" or "last".
-    """
-
-    classes: int
-    pooling: str = "max"
-
-    @nn.compact
-    def __call__(self, features: Float[Array, "N T D"]) -> Float[Array, "N K"]:
-        """Returns the logits."""
-        inner = nn.Dense(features.shape[-1], name="inner")(features)
-        return nn.Dense(self.classes, name="outer")(pool(inner, self.pooling))
-
-
-def class_weights(labels: Labels, classes: int, *, balanced: bool) -> ndarray:
-    """Returns the weight of each class in the loss, [K] with mean 1 over windows."""
-    counts = np.bincount(labels, minlength=classes)
-    weights = len(labels) / np.maximum(counts, 1) / max(1, (counts > 0).sum())
-    return (weights if balanced else np.ones(classes)).astype(np.float32)
-
-
-def _fit_linear(
+def _fit_logistic(
     spec: HeadSpec,
-    weight_decay: float,
-    features: Features,
+    l2: float,
+    pooled: Float[ndarray, "N D"],
     labels: Labels,
     classes: int,
-    seed: int,
 ) -> Predict:
-    module = PooledLinear(classes, spec.pooling)
-    params = _trained(
-        module,
-        jax.random.key(seed),
-        np.asarray(features, np.float32),
-        labels.astype(np.int32),
-        class_weights(labels, classes, balanced=spec.balanced),
-        jnp.float32(spec.learning_rate),
-        jnp.float32(weight_decay),
-        steps=spec.steps,
-        batch_size=spec.batch_size,
-    )
-    apply = jax.jit(module.apply)
+    model = LogisticRegression(
+        C=1 / (l2 * len(pooled)),
+        class_weight="balanced" if spec.balanced else None,
+        max_iter=_ITERATIONS,
+    ).fit(pooled, labels)
 
     def predict(features: Features) -> Float[ndarray, "N K"]:
-        starts = range(0, len(features), _PREDICTED_AT_ONCE)
-        parts = [features[i : i + _PREDICTED_AT_ONCE] for i in starts]
-        logits = [np.asarray(apply({"params": params}, part)) for part in parts]
-        return softmax(np.concatenate(logits).astype(np.float64), axis=1)
+        vectors = np.asarray(pool(features, spec.pooling), np.float64)
+        return _spread(model.predict_proba(vectors), model.classes_, classes)
 
     return predict
-
-
-@functools.partial(jax.jit, static_argnames=("module", "steps", "batch_size"))
-def _trained(
-    module: PooledLinear,
-    key: Key[Array, ""],
-    features: Float[Array, "N T D"],
-    labels: Int[Array, " N"],
-    weights: Float[Array, " K"],
-    learning_rate: Float[Array, ""],
-    weight_decay: Float[Array, ""],
-    *,
-    steps: int,
-    batch_size: int,
-) -> Any:
-    """Returns the parameters after all steps, each on windows drawn at random.
-
-    Gradients are taken window by window and then averaged: a CPU divides one long sum
-    over all of them by its number of threads, and rounds accordingly.
-    """
-    init_key, order_key = jax.random.split(key)
-    schedule = optax.cosine_decay_schedule(1.0, steps)
-    optimizer = optax.chain(
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_schedule(schedule),
-        optax.scale(-learning_rate),
-    )
-
-    def loss(params: Any, row: Int[Array, ""]) -> Float[Array, ""]:
-        logits = module.apply({"params": params}, features[row][None])[0]
-        value = optax.softmax_cross_entropy_with_integer_labels(logits, labels[row])
-        return value * weights[labels[row]]
-
-    by_window = jax.vmap(jax.grad(loss), in_axes=(None, 0))
-
-    def step(carry: Any, step_key: Key[Array, ""]) -> tuple[Any, None]:
-        params, opt_state = carry
-        rows = jax.random.randint(step_key, (batch_size,), 0, len(features))
-        gradients = jax.tree.map(lambda g: g.mean(axis=0), by_window(params, rows))
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
-
-    params = module.init(init_key, features[:1])["params"]
-    start = (params, optimizer.init(params))
-    (params, _), _ = jax.lax.scan(step, start, jax.random.split(order_key, steps))
-    return params
 
 
 def _fit_prototypes(

@@ -5,7 +5,7 @@
 A study file (configs/studies/) has FOLDS, SEEDS and DATA; VARIANTS, by name a function
 that changes a config; train_config(fold, data) and evaluate_config(fold, data). Every
 combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluated at
-its last step on codes and on continuous features. What was done already is not done
+its last step as EVALUATIONS says. What was done already is not done
 again, so that a study may be stopped at any time and grow later; a run that was
 interrupted goes on. scripts/write_results.py makes tables of what was found.
 """
@@ -36,6 +36,13 @@ from fmalign_jax.variations import load_file
 RECIPE = "recipe"
 """The variant that changes nothing; it is evaluated beside its references."""
 
+EVALUATIONS: dict[str, dict[str, str]] = {
+    "codes": {},
+    "semantic": {"features": "semantic"},
+    "codes_by_recording": {"standardise": "recording"},
+}
+"""How a run is evaluated, by name: what differs from the study's own settings."""
+
 KEPT = ("accuracy", "balanced_accuracy", "auroc")
 
 
@@ -52,19 +59,19 @@ def run_one(
         raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
     started_s = time.perf_counter()
     evaluations = {}
-    for features in ("codes", "semantic"):
+    for name, changes in EVALUATIONS.items():
         settings = study.evaluate_config(fold, data)
+        settings.update(changes)
         settings.checkpoint = str(workdir)
         settings.step = "latest"
         settings.seed = seed
-        settings.features = features
         settings.bootstrap_draws = 200
-        if (variant, features) != (RECIPE, "codes"):
+        if (variant, name) != (RECIPE, "codes"):
             settings.random_encoders = False
             settings.oracle_epochs = 0
         report, _ = evaluate(settings)
         references = report["references"]
-        evaluations[features] = {
+        evaluations[name] = {
             "step": report["checkpoint"]["step"],
             "chance": references["chance"],
             "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},

@@ -41,9 +41,9 @@ MIN_RUNS = 5  # for a rank correlation
 PERPLEXITIES = ("perplexity/video", "perplexity/current")
 
 
-def score(run: Run, features: str, direction: str, split: str = "test") -> float:
+def score(run: Run, evaluation: str, direction: str, split: str = "test") -> float:
     """Returns a balanced accuracy."""
-    found = run["evaluations"][features]["zero_shot"][direction][split]
+    found = run["evaluations"][evaluation]["zero_shot"][direction][split]
     return float(found["balanced_accuracy"])
 
 
@@ -79,14 +79,16 @@ def headline(runs: Sequence[Run]) -> str:
                 fold,
                 str(len(own)),
                 *(spread(score(r, "codes", d) for r in own) for d in DIRECTIONS),
+                spread(score(r, "codes_by_recording", FORTH) for r in own),
                 spread(score(r, "semantic", FORTH) for r in own),
                 spread(reference(c["oracle"]) for c in codes),
                 spread(reference(c["random_encoders"][FORTH]) for c in codes),
                 f"{codes[0]['chance']:.3f}",
             ]
         )
-    columns = ("fold", "runs", *DIRECTIONS, f"{FORTH}, continuous", "oracle")
-    return table([*columns, "random encoders", "chance"], rows)
+    columns = ["fold", "runs", *DIRECTIONS, f"{FORTH}, by recording"]
+    columns += [f"{FORTH}, continuous", "oracle", "random encoders", "chance"]
+    return table(columns, rows)
 
 
 def reference(scores: dict[str, Any]) -> float:

@@ -95,7 +95,7 @@ def test_windows_are_long_enough_for_the_steps_predicted():
 
 def test_the_evaluation_config_describes_a_head():
     config = _config(FOLDER / "evaluate.py", None)
-    assert HeadSpec(**config.head.to_dict()).kind == "linear"
+    assert HeadSpec(**config.head.to_dict()).kind == "logistic"
     assert config.to_json() == evaluation_config().to_json()
 
 

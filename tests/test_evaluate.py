@@ -209,8 +209,7 @@ def test_encoders_are_those_of_the_run_without_dropout(run):
 
 
 def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
-    config = _config(run, **states, features="semantic", standardise=True)
-    config.head.steps = 150
+    config = _config(run, **states, features="semantic", standardise="head")
     report, target = command.evaluate(config)
     assert re.fullmatch(r"evaluation-[0-9a-f]{8}", target.name)
     assert report["classes"] == ["cold", "warm", "hot"]
@@ -234,6 +233,28 @@ def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
     assert "inductive" in printed
     assert re.search(r"video->current +test +0\.\d{3} \[", printed)
     assert str(target) in printed
+
+
+@pytest.mark.parametrize("way", ["recording", "none"])
+def test_features_are_standardised_as_asked_for(run, states, way):
+    config = _config(run, **states, standardise=way)
+    opened = restored.open_run(run[0], "best")
+    splits = load_splits(config, opened.config)
+    mesh = sharding.make_mesh()
+    encoder = Encoder(opened.config, ("video", "current"), mesh)
+    encoded = command.encode(encoder, restored.restore(opened, mesh), splits, config)
+    found = command._features(encoded, splits, config)
+    for name, split in splits.by_name.items():
+        for modality, values in found[name].items():
+            plain = encoded[name].features(modality)
+            if way == "none":
+                np.testing.assert_array_equal(values, plain)
+                continue
+            for number in np.unique(split.windows.recording):
+                rows = split.windows.recording == number
+                own = plain[rows].astype(np.float64)
+                expected = (own - own.mean((0, 1))) / (own.std((0, 1)) + 1e-6)
+                np.testing.assert_allclose(values[rows], expected, atol=1e-3)
 
 
 def test_shuffled_labels_give_chance(run, states):
@@ -344,7 +365,8 @@ def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
         ({"step": "5000"}, "got '5000'"),
         ({"target": "video"}, "two modalities; got 'video' for both"),
         ({"target": "sound"}, "sound"),
-        ({"features": "raw"}, "'codes' or 'semantic'; got 'raw'"),
+        ({"features": "raw"}, "codes, semantic; got 'raw'"),
+        ({"standardise": "clip"}, "head, recording, none; got 'clip'"),
         ({"head_data": "here/*.npz"}, "neither test_data nor validation_data"),
         ({"test_data": "nowhere/*.npz"}, r"nowhere/\*\.npz"),
     ],

@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from fmalign_jax import heads
-from fmalign_jax.heads import HeadSpec, PooledLinear
+from fmalign_jax.heads import HeadSpec
+from fmalign_jax.linear_head import PooledLinear, class_weights
 
 KINDS = [
+    HeadSpec(kind="logistic"),
+    HeadSpec(kind="logistic", pooling="max", l2=(0.01,), balanced=True),
     HeadSpec(kind="linear", steps=150, batch_size=32, learning_rate=5e-3),
     HeadSpec(kind="linear", pooling="mean", steps=150, learning_rate=5e-3),
     HeadSpec(kind="linear", pooling="last", steps=150, balanced=True),
@@ -113,6 +118,24 @@ def test_the_published_head_is_linear_pooling_linear(pooling):
     assert inner["kernel"].shape == (4, 4)
 
 
+@pytest.mark.parametrize("l2", [0.02, 2.0])
+def test_logistic_minimises_mean_cross_entropy_and_the_penalty(l2):
+    labels = _labels(60)
+    features = _features(labels, apart=0.7, width=4)
+    x, truth = features.mean(axis=1).astype(float), np.eye(3)[labels]
+
+    def loss(flat):
+        weights = flat[:12].reshape(4, 3)
+        log_p = log_softmax(x @ weights + flat[12:], axis=1)
+        return -(truth * log_p).sum(axis=1).mean() + l2 / 2 * (weights**2).sum()
+
+    found = minimize(loss, np.zeros(15), method="BFGS", options={"gtol": 1e-7}).x
+    expected = softmax(x @ found[:12].reshape(4, 3) + found[12:], axis=1)
+    spec = HeadSpec(kind="logistic", l2=(l2,))
+    probability = _fit(spec, features, labels).predict(features)
+    np.testing.assert_allclose(probability, expected, atol=2e-3)
+
+
 def test_prototypes_answer_the_nearest_class_mean():
     labels = _labels(50)
     features = _features(labels, apart=0.5)
@@ -152,25 +175,26 @@ def test_settings_are_chosen_by_whole_groups():
 
 def test_one_candidate_needs_no_choice():
     labels = _labels(30)
-    head = _fit(HeadSpec(steps=2), _features(labels), labels, groups=np.zeros(30, int))
-    assert head.chosen == {"weight_decay": 1e-3}
+    head = _fit(HeadSpec(), _features(labels), labels, groups=np.zeros(30, int))
+    assert head.chosen == {"l2": 0.2}
 
 
 def test_class_weights_balance_the_classes():
     labels = np.array([0, 0, 0, 1])
-    weights = heads.class_weights(labels, 3, balanced=True)
+    weights = class_weights(labels, 3, balanced=True)
     assert weights[labels].mean() == pytest.approx(1)
     assert 3 * weights[0] == pytest.approx(weights[1])
-    assert heads.class_weights(labels, 3, balanced=False).tolist() == [1, 1, 1]
+    assert class_weights(labels, 3, balanced=False).tolist() == [1, 1, 1]
 
 
-def test_balanced_weights_raise_the_recall_of_a_rare_class():
+@pytest.mark.parametrize("kind", ["logistic", "linear"])
+def test_balanced_weights_raise_the_recall_of_a_rare_class(kind):
     rng = np.random.default_rng(0)
     labels = (rng.uniform(size=300) < 0.1).astype(int)
     features = _features(labels, apart=0.4, width=4)
     recalls = []
     for balanced in (False, True):
-        spec = HeadSpec(steps=100, pooling="mean", balanced=balanced)
+        spec = HeadSpec(kind=kind, steps=100, balanced=balanced)
         found = _fit(spec, features, labels, classes=2).predict(features)
         recalls.append((found.argmax(axis=1) == 1)[labels == 1].mean())
     assert recalls[1] > recalls[0] + 0.2
@@ -179,10 +203,11 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "forest"}, "head.kind must be one of linear"),
+        ({"kind": "forest"}, "head.kind must be one of logistic"),
         ({"pooling": "median"}, "head.pooling must be one of max"),
-        ({"neighbours": ()}, "must each give a value"),
-        ({"neighbours": (0,)}, "neighbours at least 1"),
+        ({"neighbours": ()}, "head.neighbours must give one value or more"),
+        ({"neighbours": (0,)}, "each at least 1; got"),
+        ({"l2": (0.1, 0.0)}, "head.l2 must give one value or more"),
         ({"steps": 0}, "must be at least 1"),
     ],
 )

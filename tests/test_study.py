@@ -83,7 +83,11 @@ def _run(variant, fold, seed, value):
         "train_s": 1.0,
         "evaluate_s": 1.0,
         "validation": validation,
-        "evaluations": {"codes": codes, "semantic": shared},
+        "evaluations": {
+            "codes": codes,
+            "semantic": shared,
+            "codes_by_recording": shared,
+        },
         **made,
     }
 
