@@ -135,8 +135,8 @@ def notes(report: Mapping[str, Any], run: Run, splits: Splits) -> list[str]:
         )
     elif not confirm_training_windows(run, pretraining.store, pretraining.windows):
         found.append(
-            "the raw files of the run have changed since it was trained, or have new "
-            "dates: which recordings it has seen is not certain"
+            "the raw files of the run have changed since it was trained: which "
+            "recordings it has seen is not certain"
         )
     for name, split in report["splits"].items():
         if name != "head" and split["seen_in_pretraining"]:

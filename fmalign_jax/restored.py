@@ -114,8 +114,8 @@ def confirm_training_windows(
 ) -> bool:
     """Says whether these are the training windows that the run was trained on.
 
-    They are others when raw files have changed since, or were copied with new times;
-    a recording may then have moved from one split to another.
+    They are others when recordings were added, taken away or changed since; a recording
+    may then have moved from one split to another.
     """
     saved = checkpoint.saved_data_state(run.checkpoints, run.step)
     found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
@@ -123,7 +123,7 @@ def confirm_training_windows(
     if not same:
         logging.warning(
             "the training windows are not those that %s was trained on: its raw files "
-            "have changed, or have new dates",
+            "have changed",
             run.path,
         )
     return same

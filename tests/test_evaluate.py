@@ -399,18 +399,23 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
         restored.restore(opened, sharding.make_mesh())
 
 
-def test_changed_raw_files_are_noted(run, folder, tmp_path):
+@pytest.mark.parametrize("added", [False, True])
+def test_changed_raw_files_are_noted_and_new_dates_are_not(
+    run, folder, tmp_path, added
+):
     copy = tmp_path / "raw"
-    labelled_recordings.write(copy, seed=8, recordings=1)
+    copy.mkdir()
     workdir = tmp_path / "run"
     shutil.copytree(run[0], workdir, ignore=shutil.ignore_patterns("evaluation*"))
     for file in (folder / "raw").glob("*.npz"):
         shutil.copyfile(file, copy / file.name)
-    (copy / "seed8_0.npz").unlink()
+    if added:
+        shutil.copyfile(copy / "furnace_0.npz", copy / "furnace_9.npz")
     config = json.loads((workdir / "config.json").read_text())
     config["data"]["path"] = str(copy / "*.npz")
     (workdir / "config.json").write_text(json.dumps(config))
     changed = _config((workdir,))
     changed.head.kind = "prototypes"
     report, _ = command.evaluate(changed)
-    assert any("have changed since it was trained" in note for note in report["notes"])
+    found = any("have changed since it was trained" in n for n in report["notes"])
+    assert found == added

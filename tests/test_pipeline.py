@@ -1,5 +1,6 @@
 """Batches: the right windows, the same order always, resumed exactly, shared evenly."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -228,6 +229,37 @@ def test_a_state_of_another_order_is_refused(store, indexes, change):
     with (
         train(store, shifted) as other,
         pytest.raises(ValueError, match=r"same data, windows, seed"),
+    ):
+        other.set_state(state)
+
+
+def test_new_dates_of_raw_files_are_told_and_do_not_stop_a_run(
+    store, indexes, monkeypatch, caplog
+):
+    with train(store, indexes) as batches:
+        next(batches)
+        state = batches.get_state()
+        expected = next(batches)
+    monkeypatch.setattr(store, "fingerprint", "of newer files")
+    with train(store, indexes) as later:
+        later.set_state(state)
+        assert_same([expected], [next(later)])
+    assert "other dates or sizes" in caplog.text
+
+
+def test_another_clock_of_a_recording_is_another_order(store, indexes, monkeypatch):
+    with train(store, indexes) as batches:
+        state = batches.get_state()
+    timelines = store.timelines()
+    clock = timelines[1].streams["current"]
+    later = dataclasses.replace(clock, time_s=clock.time_s + 0.01)
+    timelines[1] = dataclasses.replace(
+        timelines[1], streams={**timelines[1].streams, "current": later}
+    )
+    monkeypatch.setattr(store, "timelines", lambda: timelines)
+    with (
+        train(store, indexes) as other,
+        pytest.raises(ValueError, match=r"continues only the order"),
     ):
         other.set_state(state)
 

@@ -10,9 +10,11 @@ so that the place of a window in the global batch changes with the number of pro
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import grain
 import numpy as np
@@ -40,10 +42,12 @@ class TrainingBatches:
         *,
         steps_per_epoch: int,
         order: Mapping[str, int],
+        raw_files: str,
         read_options: grain.ReadOptions,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self._order = dict(order)
+        self._raw_files = raw_files
         self._iterator = iter(batches.to_iter_dataset(read_options))
 
     def __iter__(self) -> TrainingBatches:
@@ -52,22 +56,31 @@ class TrainingBatches:
     def __next__(self) -> Batch:
         return next(self._iterator)
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, Any]:
         """Returns how far the batches were drawn, and of which order, for JSON."""
-        return {"next_batch": self._iterator.get_state()["next_index"], **self._order}
+        return {
+            "next_batch": self._iterator.get_state()["next_index"],
+            "raw_files": self._raw_files,
+            **self._order,
+        }
 
-    def set_state(self, state: Mapping[str, int]) -> None:
-        """Continues where a state was taken.
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continues where a state was taken; warns if raw files look changed since.
 
         Raises:
           ValueError: the state belongs to another order of windows.
         """
-        other = {k: v for k, v in state.items() if k != "next_batch"}
+        other = {k: v for k, v in state.items() if k not in ("next_batch", "raw_files")}
         if other != self._order:
             raise ValueError(
                 "a data state continues only the order it was taken from; got "
                 f"{other} for {self._order}; resume with the same data, windows, seed "
                 "and global batch size, or start a new run"
+            )
+        if state["raw_files"] != self._raw_files:
+            logging.warning(
+                "the raw files have other dates or sizes than when this run was saved; "
+                "their clocks are the same, and the run goes on with them"
             )
         self._iterator.set_state({"next_index": int(state["next_batch"])})
 
@@ -177,6 +190,7 @@ def training_batches(
             "windows": len(index),
             "windows_crc32": windows_digest(store, index, batch_from),
         },
+        raw_files=store.fingerprint,
         read_options=grain.ReadOptions(threads, prefetch),
     )
 
@@ -287,11 +301,19 @@ def assemble(
 
 
 def windows_digest(store: RecordingStore, index: WindowIndex, batch_from: str) -> int:
-    """Returns a number that changes when the windows, their mixing or the data do."""
-    parts = [store.fingerprint.encode(), batch_from.encode(), index.start.tobytes()]
+    """Returns a number that changes when the windows or their mixing do.
+
+    Recordings are known by their names and clocks, so that raw files may be copied or
+    moved: dates of files do not count.
+    """
+    parts = [batch_from.encode(), index.start.tobytes()]
     parts += [
         index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
     ]
+    for timeline in store.timelines():
+        parts.append(timeline.name.encode())
+        for name, stream in sorted(timeline.streams.items()):
+            parts += [name.encode(), stream.time_s.tobytes(), stream.clip.tobytes()]
     return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
 
 
