@@ -19,6 +19,8 @@ from jaxtyping import Array, Float, Int, Key
 from numpy import ndarray
 from scipy.special import softmax
 
+from fmalign_jax.models.layers import largest
+
 Features = Float[ndarray, "N T D"]
 Labels = Int[ndarray, " N"]
 Predict = Callable[[Features], Float[ndarray, "N K"]]
@@ -31,7 +33,10 @@ def pool(features: Any, pooling: str) -> Any:
     """Returns one vector a window, [N, T, D] -> [N, D], of NumPy or JAX arrays."""
     if pooling == "last":
         return features[:, -1]
-    return features.max(axis=1) if pooling == "max" else features.mean(axis=1)
+    if pooling == "mean":
+        return features.mean(axis=1)
+    # A head is trained through its pooling.
+    return largest(features, 1) if isinstance(features, jax.Array) else features.max(1)
 
 
 class PooledLinear(nn.Module):

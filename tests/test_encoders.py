@@ -450,3 +450,21 @@ def test_flatten_pool_by_hand() -> None:
     np.testing.assert_allclose(
         compiled(pool)({"params": params}, x), expected, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_largest_is_the_maximum_with_one_place_for_its_gradient(axis):
+    x = np.random.default_rng(0).integers(-3, 3, (4, 5, 6)).astype(np.float32)
+    found, back = jax.vjp(lambda v: layers.largest(v, axis), jnp.asarray(x))
+    np.testing.assert_array_equal(found, x.max(axis=axis))
+    expected = np.zeros_like(x)
+    first = np.expand_dims(x.argmax(axis=axis), axis)
+    np.put_along_axis(expected, first, 1.0, axis)
+    np.testing.assert_array_equal(back(jnp.ones_like(found))[0], expected)
+
+
+def test_the_pool_by_maxima_keeps_a_small_spot():
+    maps = np.random.default_rng(1).normal(size=(2, 3, 4, 4, 5)).astype(np.float32)
+    maps[1, 2, 3, 0] = 9.0
+    pooled = encoders.MaxPool().apply({}, jnp.asarray(maps))
+    np.testing.assert_array_equal(pooled, maps.max(axis=(2, 3)))

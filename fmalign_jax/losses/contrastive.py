@@ -206,9 +206,11 @@ def triplet(
     distance = 2 - 2 * cosine
     own = jnp.diagonal(distance)
     farther = allowed & (distance > own[:, None])
-    nearest_farther = distance.min(axis=-1, where=farther, initial=4.0)
-    farthest = distance.max(axis=-1, where=allowed, initial=0.0)
-    negative = jnp.where(farther.any(axis=-1), nearest_farther, farthest)
+    # By their place: the gradient of a minimum itself compares once more, for equality.
+    nearest_farther = jnp.argmin(jnp.where(farther, distance, jnp.inf), axis=-1)
+    farthest = jnp.argmax(jnp.where(allowed, distance, -jnp.inf), axis=-1)
+    chosen = jnp.where(farther.any(axis=-1), nearest_farther, farthest)
+    negative = jnp.take_along_axis(distance, chosen[:, None], axis=-1)[:, 0]
     loss = jnp.maximum(own - negative + margin, 0.0)
     return jnp.where(allowed.any(axis=-1), loss, 0.0)
 

@@ -25,6 +25,7 @@ from fmalign_jax.models.layers import (
     ResidualBlock,
     TransformerLayer,
     conv,
+    largest,
     sinusoids,
     space_to_depth,
 )
@@ -219,7 +220,7 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "B T h w C"]) -> Float[Array, "B T C"]:
         """Returns the maxima."""
-        return features.max(axis=(2, 3))
+        return largest(features.reshape(*features.shape[:2], -1, features.shape[-1]), 2)
 
 
 class FlattenPool(nn.Module):

@@ -142,6 +142,18 @@ class TransformerLayer(nn.Module):
         return nn.LayerNorm(dtype=self.dtype)(x + drop(outer))
 
 
+def largest(x: Float[Array, "*n"], axis: int) -> Float[Array, "*m"]:
+    """Maximum along an axis; its gradient goes to the first largest entry.
+
+    The gradient of `jnp.max` looks for the maximum once more, by equality. Where the
+    compiler recomputes x with other rounding, no entry is equal and it is 0 / 0: the
+    stem of a video got NaN from finite losses.
+    """
+    first = jnp.argmax(jax.lax.stop_gradient(x), axis=axis, keepdims=True)
+    place = jax.lax.broadcasted_iota(first.dtype, x.shape, axis % x.ndim)
+    return jnp.where(place == first, x, 0.0).sum(axis=axis)
+
+
 def sinusoids(ticks: int, width: int) -> Float[Array, "T D"]:
     """Fixed positions: sin(t / 10000^(2i/D)), then the cosines (Vaswani et al.)."""
     pairs = (width + 1) // 2

@@ -1,0 +1,99 @@
+"""Timing, the machine's limits, and what a result was measured with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "torch")
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Returns how long a call takes, its results on the device included."""
+    started_s = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started_s
+
+
+def spread(times_s: list[float]) -> dict[str, float]:
+    """Returns median and quartiles of times, ms, and how many there were."""
+    low, median, high = np.quantile(times_s, (0.25, 0.5, 0.75)) * 1e3
+    return {
+        "median_ms": round(float(median), 3),
+        "quartiles_ms": [round(float(low), 3), round(float(high), 3)],
+        "calls": len(times_s),
+    }
+
+
+def repeated(call: Callable[[], Any], *, budget_s: float) -> list[float]:
+    """Returns the times of a warm call, as often as fits, and at least five times."""
+    times_s = [seconds(call)]
+    while len(times_s) < 5 or sum(times_s) < budget_s:
+        times_s.append(seconds(call))
+    return times_s
+
+
+def matrix_ceiling(dtype: Any = jnp.float32, *, side: int = 0) -> float:
+    """Returns the FLOP/s of the best of several square matrix products."""
+    side = side or (2048 if jax.default_backend() == "cpu" else 8192)
+    x = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(x))
+    return 2 * side**3 / min(seconds(lambda: product(x)) for _ in range(7))
+
+
+def memory_bandwidth(*, megabytes: int = 0) -> float:
+    """Returns the bytes/s of the best of several scaled copies, read and written."""
+    megabytes = megabytes or (256 if jax.default_backend() == "cpu" else 2048)
+    x = jnp.ones(megabytes * 2**20 // 4, jnp.float32)
+    scale = jax.jit(lambda a: a * 1.5)
+    jax.block_until_ready(scale(x))
+    return 2 * x.nbytes / min(seconds(lambda: scale(x)) for _ in range(7))
+
+
+def provenance() -> dict[str, Any]:
+    """Returns hardware, versions and commit."""
+    versions = {}
+    for name in VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "cpu": _processor(),
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    about = pathlib.Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str:
+    root = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")

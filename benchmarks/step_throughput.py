@@ -1,0 +1,330 @@
+"""Measures the train step of a config: time, windows/s, how near to the chip's limit.
+
+    python benchmarks/step_throughput.py --config configs/pretrain.py
+    python benchmarks/step_throughput.py --config configs/cmg_paper.py --batch 8 \\
+        --compare torch --out paper.json
+
+Inputs are made up, so that no data set is needed. With --compare torch the same model,
+losses, critics and codebook in PyTorch (torch_model.py, torch_step.py; extra `bench`)
+are measured in the same run, call by call in turn, both without augmentation.
+docs/performance.md says how to read the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+from ml_collections import ConfigDict
+
+from fmalign_jax import inputs as inputs_lib
+from fmalign_jax import sharding, train_step
+from fmalign_jax.command import keep_compiled_programs
+from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.train_state import encode
+
+TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")
+
+
+def main() -> None:
+    """Measures what the command line asks for and prints tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True, help="FILE or FILE:VARIANT")
+    parser.add_argument(
+        "--batch", type=int, help="windows a step, all devices together"
+    )
+    parser.add_argument("--ticks", type=int, help="ticks a window")
+    parser.add_argument("--codes", type=int, help="codes of the codebook")
+    parser.add_argument("--devices", default="", help="how many, such as 1,2,4,8")
+    parser.add_argument("--weak", action="store_true", help="--batch is of each device")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compare", choices=("torch",))
+    parser.add_argument("--torch-forms", nargs="*", choices=TORCH_FORMS)
+    parser.add_argument("--parts", action="store_true", help="time each part too")
+    parser.add_argument("--budget-s", type=float, default=20.0, help="of each timing")
+    parser.add_argument("--out", type=pathlib.Path, help="a .json file")
+    arguments = parser.parse_args()
+    counts = [int(n) for n in arguments.devices.split(",") if n] or [1]
+    if max(counts) > len(jax.devices()):
+        if jax.default_backend() != "cpu":
+            parser.error(f"--devices asks for {max(counts)} of {len(jax.devices())}")
+        parser.error(
+            "on a CPU devices are virtual; set the environment variable "
+            f"JAX_NUM_CPU_DEVICES={max(counts)}"
+        )
+    found = {
+        "config": arguments.config,
+        "made_with": measure.provenance(),
+        "limits": limits(),
+        "runs": [measure_step(arguments, count) for count in counts],
+    }
+    if arguments.parts:
+        found["parts"] = parts(configured(arguments, counts[0]), arguments.budget_s / 4)
+    if arguments.compare:
+        forms = arguments.torch_forms or TORCH_FORMS[:1]
+        found["torch"] = [compare(arguments, form) for form in forms]
+    print_tables(found)
+    if arguments.out:
+        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+
+
+def configured(arguments: argparse.Namespace, devices: int) -> ConfigDict:
+    """Returns the config with what the command line changes."""
+    config = cases.load_config(arguments.config)
+    if arguments.batch:
+        config.batch_size = arguments.batch * (devices if arguments.weak else 1)
+    if arguments.ticks:
+        config.data.window_ticks = arguments.ticks
+    if arguments.codes:
+        config.codebook.codes = arguments.codes
+    if arguments.precision == "bf16":
+        config.compute_dtype = "bfloat16"
+    return config
+
+
+def limits() -> dict[str, float]:
+    """Returns what the device can do, measured now."""
+    return {
+        "matrix_fp32_flops": measure.matrix_ceiling(jnp.float32),
+        "matrix_bf16_flops": measure.matrix_ceiling(jnp.bfloat16),
+        "memory_bytes_per_s": measure.memory_bandwidth(),
+    }
+
+
+class Stepper:
+    """A compiled train step that takes over its own state, call by call."""
+
+    def __init__(self, config: ConfigDict, devices: int = 1) -> None:
+        self.case = cases.make_case(config, sharding.make_mesh(jax.devices()[:devices]))
+        self.state = self.case.state
+        step = train_step.make_train_step(self.case.learner, self.case.mesh)
+        started_s = time.perf_counter()
+        self.compiled = step.lower(self.state, self.case.batch).compile()
+        self.compile_s = time.perf_counter() - started_s
+        self()
+
+    def __call__(self) -> Any:
+        """Takes one step and returns its metrics."""
+        self.state, metrics = self.compiled(self.state, self.case.batch)
+        return metrics
+
+
+def measure_step(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
+    """Measures our step on so many devices."""
+    config = configured(arguments, devices)
+    stepper = Stepper(config, devices)
+    times_s = measure.repeated(stepper, budget_s=arguments.budget_s)
+    median_s = float(np.median(times_s))
+    cost = stepper.compiled.cost_analysis() or {}
+    memory = stepper.compiled.memory_analysis()
+    used = sum(
+        getattr(memory, f"{kind}_size_in_bytes", 0)
+        for kind in ("argument", "output", "temp")
+    ) - getattr(memory, "alias_size_in_bytes", 0)
+    return {
+        "devices": devices,
+        "batch": config.batch_size,
+        "ticks": config.data.window_ticks,
+        "codes": config.codebook.codes,
+        "compute_dtype": config.compute_dtype,
+        "parameters": sum(x.size for x in jax.tree.leaves(stepper.state.params)),
+        "compile_s": round(stepper.compile_s, 1),
+        "step": measure.spread(times_s),
+        "windows_per_s": config.batch_size / median_s,
+        # Of one device: the compiled program is what each of them runs.
+        "flops": cost.get("flops", 0.0),
+        "flops_per_s": cost.get("flops", 0.0) / median_s,
+        "bytes": cost.get("bytes accessed", 0.0),
+        "bytes_per_s": cost.get("bytes accessed", 0.0) / median_s,
+        "memory_bytes": used,
+    }
+
+
+def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
+    """Times the pieces of a step, each compiled by itself, with its gradient."""
+    case = cases.make_case(config, sharding.one_device_mesh())
+    learner, state, batch = case.learner, case.state, case.batch
+    keys = train_step.step_keys(0, jnp.int32(0))
+    params, plain = state.params["model"], None
+    normalise = jax.jit(lambda b: inputs_lib.normalise(b["streams"], state.statistics))
+    plain = normalise(batch)
+    view = jax.jit(lambda x: train_step._random_view(config, keys["augment"], x))
+    inputs = view(plain)
+
+    def semantic(p: Any, some: Any) -> Any:
+        found: Any = learner.model.apply(
+            {"params": p}, some, train=True, rngs=keys, method="encode"
+        )
+        return sum(jnp.square(z).sum() for z in found.values())
+
+    def encoded(p: Any) -> Any:
+        return encode(learner, p, state.codebook, inputs, batch, train=True, rngs=keys)
+
+    def everything(p: Any) -> Any:
+        features = encoded(p)
+        return sum(
+            jnp.square(x).sum()
+            for x in jax.tree.leaves((features.semantic, features.summary))
+        )
+
+    features = jax.jit(encoded)(params)
+    second = jax.jit(
+        lambda p: train_step._second_view(learner, p, plain, keys["second_view"])
+    )
+    features = dataclasses.replace(features, second_view=second(params))
+    names = list(learner.weights)
+
+    def term(name: str) -> Callable[..., Any]:
+        def loss(own: Any, vectors: Any) -> Any:
+            changed = dataclasses.replace(features, semantic=vectors, quantized=vectors)
+            terms, _ = learner.objectives.apply(
+                {"params": own | state.critic_params}, changed, train=True, rngs=keys
+            )
+            return terms[name].mean() if name in terms else 0.0
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))
+
+    own = state.params["objectives"]
+    pieces: dict[str, Callable[[], Any]] = {
+        "normalise": lambda: normalise(batch),
+        "augment": lambda: view(plain),
+        "encoders": functools.partial(jax.jit(jax.grad(everything)), params),
+        "critics": functools.partial(
+            jax.jit(lambda f: train_step._fit_critics(learner, state, f)), features
+        ),
+        "codebook": functools.partial(
+            jax.jit(
+                lambda f: train_step._update_codebook(learner, state, f, keys["revive"])
+            ),
+            features,
+        ),
+        "optimiser": functools.partial(
+            jax.jit(lambda g: learner.optimizer.update(g, state.opt_state, g)),
+            state.params,
+        ),
+    }
+    gradient = jax.jit(jax.grad(semantic))
+    for name in learner.objectives.second_views:
+        some = {name: inputs[name]}
+        pieces[f"second view of {name}"] = functools.partial(gradient, params, some)
+    for name in inputs:
+        some = {name: inputs[name]}
+        pieces[f"semantic encoder of {name}"] = functools.partial(
+            gradient, params, some
+        )
+    for name in names:
+        pieces[f"loss {name}"] = functools.partial(term(name), own, features.semantic)
+    found = {}
+    for name, call in pieces.items():
+        jax.block_until_ready(call())  # compiles
+        found[name] = measure.spread(measure.repeated(call, budget_s=budget_s))
+    return found
+
+
+def compare(arguments: argparse.Namespace, form: str) -> dict[str, Any]:
+    """Measures our step and PyTorch's in turn, of the same config and batch."""
+    import torch
+    from torch_step import TorchLearner
+
+    config = configured(arguments, 1)
+    cases.without_augmentation(config)
+    stepper = Stepper(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float64 if form.endswith("fp64") else torch.float32
+    learner = TorchLearner(config, stepper.case.tick_shapes)
+    learner.copy_from(jax.device_get(stepper.state))
+    learner = learner.to(device, dtype)
+    learner.make_optimisers()
+    plain = inputs_lib.normalise(
+        stepper.case.batch["streams"], stepper.state.statistics
+    )
+    batch = {
+        name: torch.tensor(np.asarray(x), device=device, dtype=dtype)
+        for name, x in plain.items()
+    }
+    call = learner.step
+    if form.startswith("compiled"):
+        call = torch.compile(learner.step)
+
+    def torch_step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=form.endswith("bf16")):
+            loss = call(batch)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        assert bool(torch.isfinite(loss))
+
+    torch_step()
+    ours_s, theirs_s = [], []
+    while len(ours_s) < 5 or sum(ours_s) + sum(theirs_s) < 2 * arguments.budget_s:
+        ours_s.append(measure.seconds(stepper))
+        theirs_s.append(measure.seconds(torch_step))
+    ratios = np.array(theirs_s) / np.array(ours_s)
+    return {
+        "form": form,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "batch": config.batch_size,
+        "ours": measure.spread(ours_s),
+        "torch": measure.spread(theirs_s),
+        "ratio": {
+            "median": float(np.median(ratios)),
+            "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+        },
+    }
+
+
+def print_tables(found: dict[str, Any]) -> None:
+    """Prints what was found."""
+    about, limit = found["made_with"], found["limits"]
+    print(f"\n{found['config']} on {about['device']}, {about['cpu_cores']} CPU cores")
+    print(
+        f"limits: {limit['matrix_fp32_flops'] / 1e9:.0f} GFLOP/s fp32, "
+        f"{limit['matrix_bf16_flops'] / 1e9:.0f} GFLOP/s bf16, "
+        f"{limit['memory_bytes_per_s'] / 1e9:.1f} GB/s"
+    )
+    print(
+        "\n| devices | batch | ticks | codes | compile s | step ms (quartiles) "
+        "| windows/s | GFLOP/s (of ceiling) | GB/s (of bandwidth) | memory MB |"
+    )
+    print("|" + "---|" * 10)
+    for run in found["runs"]:
+        kind = "bf16" if run["compute_dtype"] == "bfloat16" else "fp32"
+        low, high = run["step"]["quartiles_ms"]
+        ceiling = run["flops_per_s"] / limit[f"matrix_{kind}_flops"]
+        share = run["bytes_per_s"] / limit["memory_bytes_per_s"]
+        print(
+            f"| {run['devices']} | {run['batch']} | {run['ticks']} | {run['codes']} | "
+            f"{run['compile_s']} | {run['step']['median_ms']:.1f} ({low:.1f}, "
+            f"{high:.1f}) | {run['windows_per_s']:.1f} | "
+            f"{run['flops_per_s'] / 1e9:.1f} ({ceiling:.2f}) | "
+            f"{run['bytes_per_s'] / 1e9:.1f} ({share:.2f}) | "
+            f"{run['memory_bytes'] / 2**20:.0f} |"
+        )
+    if "parts" in found:
+        print("\n| part, with its gradient | ms |\n|---|---|")
+        for name, times in found["parts"].items():
+            print(f"| {name} | {times['median_ms']:.1f} |")
+    for row in found.get("torch", ()):
+        low, high = row["ratio"]["quartiles"]
+        print(
+            f"\nPyTorch {row['form']}, {row['device']}, {row['threads']} threads: "
+            f"{row['torch']['median_ms']:.1f} ms against our "
+            f"{row['ours']['median_ms']:.1f} ms at batch {row['batch']}: ratio "
+            f"{row['ratio']['median']:.2f} ({low:.2f}, {high:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    keep_compiled_programs()
+    main()
