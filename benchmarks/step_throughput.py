@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -37,17 +39,29 @@ from fmalign_jax.train_state import encode
 TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a run changes in the config; None leaves it as it is."""
+
+    devices: int = 1
+    batch: int | None = None
+    ticks: int | None = None
+    codes: int | None = None
+
+
+def integers(text: str) -> list[int]:
+    """Returns the numbers of a list such as 1,2,4."""
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     """Measures what the command line asks for and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="FILE or FILE:VARIANT")
-    parser.add_argument(
-        "--batch", type=int, help="windows a step, all devices together"
-    )
-    parser.add_argument("--ticks", type=int, help="ticks a window")
-    parser.add_argument("--codes", type=int, help="codes of the codebook")
-    parser.add_argument("--devices", default="", help="how many, such as 1,2,4,8")
-    parser.add_argument("--weak", action="store_true", help="--batch is of each device")
+    for name in ("batch", "ticks", "codes"):
+        parser.add_argument(f"--{name}", type=integers, help="or several: 8,16,32")
+    parser.add_argument("--devices", type=integers, default=[1], help="such as 1,2,4")
+    parser.add_argument("--weak", action="store_true", help="batch is of each device")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compare", choices=("torch",))
     parser.add_argument("--torch-forms", nargs="*", choices=TORCH_FORMS)
@@ -55,39 +69,47 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=20.0, help="of each timing")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     arguments = parser.parse_args()
-    counts = [int(n) for n in arguments.devices.split(",") if n] or [1]
-    if max(counts) > len(jax.devices()):
-        if jax.default_backend() != "cpu":
-            parser.error(f"--devices asks for {max(counts)} of {len(jax.devices())}")
-        parser.error(
-            "on a CPU devices are virtual; set the environment variable "
-            f"JAX_NUM_CPU_DEVICES={max(counts)}"
+    most = max(arguments.devices)
+    if most > len(jax.devices()):
+        remedy = f"on a CPU set JAX_NUM_CPU_DEVICES={most}, for virtual ones"
+        parser.error(f"--devices asks for {most} of {len(jax.devices())}; {remedy}")
+    sizes = [
+        Sizes(*each)
+        for each in itertools.product(
+            arguments.devices,
+            arguments.batch or [None],
+            arguments.ticks or [None],
+            arguments.codes or [None],
         )
+    ]
     found = {
         "config": arguments.config,
         "made_with": measure.provenance(),
         "limits": limits(),
-        "runs": [measure_step(arguments, count) for count in counts],
+        "runs": [measure_step(arguments, each) for each in sizes],
     }
     if arguments.parts:
-        found["parts"] = parts(configured(arguments, counts[0]), arguments.budget_s / 4)
+        config = configured(arguments, sizes[0])
+        found["parts"] = parts(config, arguments.budget_s / 4)
     if arguments.compare:
         forms = arguments.torch_forms or TORCH_FORMS[:1]
-        found["torch"] = [compare(arguments, form) for form in forms]
+        found["torch"] = [compare(arguments, sizes[0], form) for form in forms]
     print_tables(found)
     if arguments.out:
         write_text(arguments.out, json.dumps(found, indent=1) + "\n")
 
 
-def configured(arguments: argparse.Namespace, devices: int) -> ConfigDict:
+def configured(arguments: argparse.Namespace, sizes: Sizes) -> ConfigDict:
     """Returns the config with what the command line changes."""
     config = cases.load_config(arguments.config)
-    if arguments.batch:
-        config.batch_size = arguments.batch * (devices if arguments.weak else 1)
-    if arguments.ticks:
-        config.data.window_ticks = arguments.ticks
-    if arguments.codes:
-        config.codebook.codes = arguments.codes
+    if sizes.batch:
+        config.batch_size = sizes.batch
+    if arguments.weak:
+        config.batch_size *= sizes.devices
+    if sizes.ticks:
+        config.data.window_ticks = sizes.ticks
+    if sizes.codes:
+        config.codebook.codes = sizes.codes
     if arguments.precision == "bf16":
         config.compute_dtype = "bfloat16"
     return config
@@ -120,10 +142,10 @@ class Stepper:
         return metrics
 
 
-def measure_step(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
-    """Measures our step on so many devices."""
-    config = configured(arguments, devices)
-    stepper = Stepper(config, devices)
+def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
+    """Measures our step at one size."""
+    config = configured(arguments, sizes)
+    stepper = Stepper(config, sizes.devices)
     times_s = measure.repeated(stepper, budget_s=arguments.budget_s)
     median_s = float(np.median(times_s))
     cost = stepper.compiled.cost_analysis() or {}
@@ -133,7 +155,7 @@ def measure_step(arguments: argparse.Namespace, devices: int) -> dict[str, Any]:
         for kind in ("argument", "output", "temp")
     ) - getattr(memory, "alias_size_in_bytes", 0)
     return {
-        "devices": devices,
+        "devices": sizes.devices,
         "batch": config.batch_size,
         "ticks": config.data.window_ticks,
         "codes": config.codebook.codes,
@@ -232,12 +254,12 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
     return found
 
 
-def compare(arguments: argparse.Namespace, form: str) -> dict[str, Any]:
+def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str, Any]:
     """Measures our step and PyTorch's in turn, of the same config and batch."""
     import torch
     from torch_step import TorchLearner
 
-    config = configured(arguments, 1)
+    config = configured(arguments, dataclasses.replace(sizes, devices=1))
     cases.without_augmentation(config)
     stepper = Stepper(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -326,5 +348,7 @@ def print_tables(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # PyTorch needs memory of the same GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     keep_compiled_programs()
     main()

@@ -1,0 +1,99 @@
+"""The benchmarks run, and say what they measured; no test here judges a speed."""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import input_pipeline  # noqa: E402
+import measure  # noqa: E402
+import run_all  # noqa: E402
+import step_throughput  # noqa: E402
+
+
+def test_spread_is_median_and_quartiles():
+    found = measure.spread([0.001, 0.002, 0.003, 0.004, 0.1])
+    assert found == {"median_ms": 3.0, "quartiles_ms": [2.0, 4.0], "calls": 5}
+
+
+def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
+    arguments = argparse.Namespace(
+        config="configs/pretrain.py:smoke", weak=True, precision="fp32", budget_s=0.0
+    )
+    sizes = step_throughput.Sizes(devices=2, batch=4, ticks=10, codes=16)
+    found = step_throughput.measure_step(arguments, sizes)
+    assert (found["batch"], found["ticks"], found["codes"]) == (8, 10, 16)
+    assert found["step"]["calls"] == 5
+    assert found["windows_per_s"] == pytest.approx(
+        8 / found["step"]["median_ms"] * 1e3, rel=1e-3
+    )
+    # Of one device: at least the patches of its 4 windows, there and back.
+    patches = 4 * 10 * 16 * 16 * 48 * 16 * 2
+    assert found["flops"] > 3 * patches
+    assert found["memory_bytes"] > 4 * 10 * 64 * 64 * 3
+    limits = {
+        "matrix_fp32_flops": 1e12,
+        "matrix_bf16_flops": 1e12,
+        "memory_bytes_per_s": 1e10,
+    }
+    step_throughput.print_tables(
+        {
+            "config": arguments.config,
+            "made_with": measure.provenance(),
+            "limits": limits,
+            "runs": [found],
+        }
+    )
+    assert "| 2 | 8 | 10 | 16 |" in capsys.readouterr().out
+
+
+def test_the_input_is_measured_beside_the_step(tmp_path):
+    tiny.write_recordings(tmp_path / "raw", seed=3)
+    config = tiny.tiny_config(tmp_path)
+    found = input_pipeline.measure_input(config, 4)
+    assert found["pipeline_windows_per_s"] > 0
+    assert 0 <= found["waiting_share"] <= 1
+    ratio = found["pipeline_windows_per_s"] / found["step_windows_per_s"]
+    assert found["ratio"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("platform", "devices"), [("cpu", 1), ("gpu", 2)])
+def test_all_benchmarks_are_planned_for_the_machine(platform, devices):
+    planned = run_all.jobs(platform, devices)
+    assert {"paper", "furnace", "default", "input"} <= set(planned)
+    for command in planned.values():
+        assert (BENCHMARKS / command[0]).exists()
+    scaling = planned["strong scaling"]
+    assert scaling[scaling.index("--devices") + 1] == (
+        "1,2,4,8" if platform == "cpu" else "1,2"
+    )
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
+    out = tmp_path / "all.json"
+    asked = []
+
+    def run(command):
+        asked.append(command[0])
+        if len(asked) == 2:
+            raise subprocess.CalledProcessError(3, command)
+        return {"command": " ".join(command)}
+
+    monkeypatch.setattr(run_all, "run", run)
+    monkeypatch.setattr(run_all, "machine", lambda: ("cpu", 1))
+    plan = {"one": ["a.py"], "two": ["b.py"], "three": ["c.py"]}
+    monkeypatch.setattr(run_all, "jobs", lambda platform, devices: plan)
+    monkeypatch.setattr(sys, "argv", ["run_all", "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"not measured: two \(exit status 3\)"):
+        run_all.main()
+    assert list(json.loads(out.read_text())) == ["one", "three"]
+    run_all.main()
+    assert asked == ["a.py", "b.py", "c.py", "b.py"]
+    assert set(json.loads(out.read_text())) == set(plan)
