@@ -8,6 +8,7 @@ position of a map. The target carries no gradient.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -17,7 +18,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from fmalign_jax.models.layers import ResidualBlock, conv, depth_to_space
+from fmalign_jax.models.layers import (
+    ResidualBlock,
+    conv,
+    depth_to_space,
+    few_ticks_at_a_time,
+)
 
 
 class ConvDecoder(nn.Module):
@@ -85,15 +91,35 @@ class FrameDecoder(nn.Module):
                 f"the frame's; got target_size {size}, map {specific.shape[2:4]}, "
                 f"frame {(h, w)}; use a size such as {side * max(1, size // side)}"
             )
+        x = few_ticks_at_a_time(
+            self,
+            functools.partial(FrameDecoder._frames, samples=r, channels=c),
+            quantized,
+            specific,
+            widest=self.features,
+        )
+        blocks = inputs.reshape(b, t, r, size, h // size, size, w // size, c)
+        target = jax.lax.stop_gradient(blocks.mean(axis=(4, 6)))
+        return x, target
+
+    def _frames(
+        self,
+        quantized: Float[Array, "B n D"],
+        specific: Float[Array, "B n hs ws F"],
+        *,
+        samples: int,
+        channels: int,
+    ) -> Float[Array, "B n R s s C"]:
+        b, n, side = specific.shape[:3]
+        r, c = samples, channels
+        patch = self.target_size // side
         code = nn.Dense(self.features, dtype=self.dtype)(quantized)
         hidden = conv(self.features, (3, 3), dtype=self.dtype)
         x = nn.relu(hidden(_beside(code, specific)))
-        patch = size // side
         x = nn.Dense(patch**2 * r * c, dtype=self.dtype)(x)
-        x = depth_to_space(x, patch).reshape(b, t, size, size, r, c)
-        blocks = inputs.reshape(b, t, r, size, h // size, size, w // size, c)
-        target = jax.lax.stop_gradient(blocks.mean(axis=(4, 6)))
-        return jnp.moveaxis(x, 4, 2).astype(jnp.float32), target
+        size = self.target_size
+        x = depth_to_space(x, patch).reshape(b, n, size, size, r, c)
+        return jnp.moveaxis(x, 4, 2).astype(jnp.float32)
 
 
 class DenseDecoder(nn.Module):

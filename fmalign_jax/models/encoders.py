@@ -25,6 +25,7 @@ from fmalign_jax.models.layers import (
     ResidualBlock,
     TransformerLayer,
     conv,
+    few_ticks_at_a_time,
     largest,
     sinusoids,
     space_to_depth,
@@ -85,6 +86,9 @@ class FrameStem(nn.Module):
         if self.differences:
             change = jnp.diff(x, axis=1, prepend=x[:, :1])
             x = jnp.concatenate([x, change], axis=-1)
+        return few_ticks_at_a_time(self, FrameStem._maps, x, widest=max(self.features))
+
+    def _maps(self, x: Float[Array, "B n H W C"]) -> Float[Array, "B n h w F"]:
         patches = space_to_depth(x, self.strides[0])
         x = self._activate(nn.Dense(self.features[0], dtype=self.dtype)(patches))
         for width, stride in zip(self.features[1:], self.strides[1:], strict=True):
@@ -317,6 +321,13 @@ class ConvSpecific(nn.Module):
                 f"off; got {features.shape[2]}x{features.shape[3]}; give fewer layers "
                 "or the stem smaller strides"
             )
+        return few_ticks_at_a_time(
+            self, ConvSpecific._map_and_summary, features, widest=max(self.features)
+        )
+
+    def _map_and_summary(
+        self, features: Float[Array, "B n h w C"]
+    ) -> tuple[Float[Array, "B n hs ws F"], Float[Array, "B n S"]]:
         x = features
         for width in self.features:
             x = nn.relu(conv(width, (3, 3), padding="VALID", dtype=self.dtype)(x))

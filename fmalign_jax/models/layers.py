@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+_FRAMES = 48
+"""How many frames go through narrow convolutions at a time on a CPU, about."""
+_NARROW = 256
+"""Up to so many channels a CPU waits for memory; beyond, for its arithmetic."""
 
 
 def conv(
@@ -87,6 +92,42 @@ def convolve_by_product(
         for offset in itertools.product(*map(range, kernel))
     ]
     return jnp.concatenate(patches, axis=-1) @ rhs.reshape(-1, rhs.shape[-1])
+
+
+def few_ticks_at_a_time(
+    module: nn.Module,
+    apply: Callable[..., Any],
+    *arrays: Float[Array, "B T *_"],
+    widest: int,
+) -> Any:
+    """Returns what a function of single ticks makes of all of them.
+
+    On a CPU a few ticks of all windows go through at a time, and what lies between is
+    computed again for the gradient. It then stays in the cache: convolutions of few
+    channels wait for memory there, not for arithmetic. Elsewhere all go at once.
+
+    Args:
+      module: whose parameters the function uses.
+      apply: ``apply(module, *some)`` of some ticks [B, n, ...] gives arrays
+        [B, n, ...].
+      *arrays: all ticks.
+      widest: most channels of a layer.
+    """
+    b, ticks = arrays[0].shape[:2]
+    fitting = [d for d in range(1, ticks + 1) if ticks % d == 0 and b * d <= _FRAMES]
+    n = max(fitting, default=1)
+    if jax.default_backend() != "cpu" or widest > _NARROW or n == ticks:
+        return apply(module, *arrays)
+    scan = nn.scan(
+        nn.remat(lambda m, _, some: (None, apply(m, *some)), prevent_cse=False),
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=1,
+        out_axes=1,
+    )
+    some = tuple(x.reshape(b, ticks // n, n, *x.shape[2:]) for x in arrays)
+    _, found = scan(module, None, some)
+    return jax.tree.map(lambda y: y.reshape(b, ticks, *y.shape[3:]), found)
 
 
 class ResidualBlock(nn.Module):
