@@ -9,7 +9,8 @@ Purpose   What the aligned codes are worth. RUN is the folder of a run, such as
       --config.head_data='labelled/*.npz' --config.test_data='unseen/*.npz'
 
 Expected time   On a run of configs/pretrain.py (2167 head windows, 92 validation
-  windows): 36 s on two idle CPU cores, random encoders and oracle included.
+  windows): 74 s on two CPU cores that other runs shared, random encoders and oracle
+  included.
 
 Result   Those of a run stand with the run's config: furnaces in configs/pretrain.py,
   whole clips in configs/recordings.py.

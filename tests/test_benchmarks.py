@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
@@ -21,6 +23,24 @@ import step_throughput  # noqa: E402
 def test_spread_is_median_and_quartiles():
     found = measure.spread([0.001, 0.002, 0.003, 0.004, 0.1])
     assert found == {"median_ms": 3.0, "quartiles_ms": [2.0, 4.0], "calls": 5}
+
+
+def test_flops_are_counted_as_often_as_a_loop_runs():
+    x, w = jnp.ones((6, 8)), jnp.ones((8, 8))
+    image, kernel = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
+
+    @jax.jit
+    def program(x, w, image, kernel):
+        looped, _ = jax.lax.scan(lambda c, _: (c @ w, None), x, length=7)
+        numbers = ("NHWC", "HWIO", "NHWC")
+        maps = jax.lax.conv_general_dilated(
+            image, kernel, (1, 1), "VALID", dimension_numbers=numbers
+        )
+        return looped.sum() + maps.sum()
+
+    jaxpr = jax.make_jaxpr(program)(x, w, image, kernel).jaxpr
+    expected = 7 * 2 * 6 * 8 * 8 + 2 * (2 * 3 * 3 * 4) * (3 * 3 * 3)
+    assert measure.matrix_flops(jaxpr) == expected
 
 
 def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
