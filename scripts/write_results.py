@@ -97,12 +97,17 @@ def reference(scores: dict[str, Any]) -> float:
 
 
 def ablations(runs: Sequence[Run]) -> str:
-    """Returns every variant, and its difference from the recipe of fold and seed."""
+    """Returns every variant by fold, and its difference from the recipe's same seeds."""
     recipes = {
         (run["fold"], run["seed"]): run for run in runs if run["variant"] == "recipe"
     }
     rows = []
-    for variant, own in grouped(runs, "variant").items():
+    by_variant = grouped(runs, "variant").items()
+    for variant, fold, own in (
+        (variant, fold, own)
+        for variant, all_folds in by_variant
+        for fold, own in grouped(all_folds, "fold").items()
+    ):
         pairs = [(r, recipes.get((r["fold"], r["seed"]))) for r in own]
         gains = [
             score(run, "codes", FORTH) - score(recipe, "codes", FORTH)
@@ -117,6 +122,7 @@ def ablations(runs: Sequence[Run]) -> str:
         rows.append(
             [
                 variant.replace("_", " "),
+                fold,
                 str(len(own)),
                 spread(score(r, "codes", FORTH) for r in own),
                 "" if variant == "recipe" or not gains else f"{np.mean(gains):+.3f}",
@@ -128,7 +134,7 @@ def ablations(runs: Sequence[Run]) -> str:
                 " / ".join(f"{seen[name]:.0f}" for name in PERPLEXITIES),
             ]
         )
-    columns = ["variant", "runs", FORTH, "against the recipe", BACK]
+    columns = ["variant", "fold", "runs", FORTH, "against the recipe", BACK]
     columns += [f"{FORTH}, continuous", "token agreement (chance)", "merged"]
     return table([*columns, "equal share", "perplexity v / c"], rows)
 

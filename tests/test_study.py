@@ -144,11 +144,13 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     one = next(row for row in rows if row[:2] == ["one", "2"])
     assert one[2] == "0.700 ± 0.141"  # sd of 0.6 and 0.8 with n - 1
     assert one[-3:] == ["0.900 ± 0.000", "0.900 ± 0.000", "0.500"]
-    without = next(row for row in rows if row[:2] == ["without club", "3"])
-    assert without[2] == "0.433 ± 0.115"
-    assert without[3] == "-0.200"  # mean of 0.5 - 0.6 and 0.5 - 0.8
-    assert without[6] == "0.108 (0.125)"
+    without = next(row for row in rows if row[:3] == ["without club", "one", "2"])
+    assert without[3] == "0.500 ± 0.000"
+    assert without[4] == "-0.200"  # mean of 0.5 - 0.6 and 0.5 - 0.8
+    assert without[7] == "0.125 (0.125)"
     assert without[-1] == "9 / 40"
+    alone = next(row for row in rows if row[:3] == ["without club", "two", "1"])
+    assert alone[3:5] == ["0.300", ""]
     shares = next(row for row in rows if row[:1] == ["`equal_share`"])
     assert shares[1:3] == ["6", "+1.00"]
     picture = plt.imread(folder / "agreement.png")
