@@ -97,7 +97,7 @@ def reference(scores: dict[str, Any]) -> float:
 
 
 def ablations(runs: Sequence[Run]) -> str:
-    """Returns every variant by fold, and its difference from the recipe's same seeds."""
+    """Returns every variant by fold, and its difference from the same recipe."""
     recipes = {
         (run["fold"], run["seed"]): run for run in runs if run["variant"] == "recipe"
     }
