@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,13 +28,16 @@ def conv(
     padding: str | int = "SAME",
     dtype: DTypeLike = jnp.float32,
 ) -> nn.Conv:
-    """Returns flax.linen.Conv, as one matrix product where that is faster: on a CPU.
+    """Returns flax.linen.Conv, as one matrix product where that is faster.
 
-    There XLA's gradient of a convolution takes about ten times as long as the
-    convolution; the gradient of a matrix product does not. Parameters and values are
-    the same in both forms.
+    On a CPU XLA's gradient of a convolution takes about ten times as long as the
+    convolution; the gradient of a matrix product does not. Anywhere, the gradient of
+    an unpadded convolution pads its small map by zeros, and multiplies these: from 3x3
+    to 5x5 that is 2.8 times the work of a product. Parameters and values are the same
+    in both forms.
     """
-    by_product = jax.default_backend() == "cpu"
+    unpadded = padding == "VALID" and features > _NARROW
+    by_product = jax.default_backend() == "cpu" or unpadded
     return nn.Conv(
         features,
         kernel,
@@ -92,6 +96,59 @@ def convolve_by_product(
         for offset in itertools.product(*map(range, kernel))
     ]
     return jnp.concatenate(patches, axis=-1) @ rhs.reshape(-1, rhs.shape[-1])
+
+
+def widening_conv(
+    features: int, kernel: Sequence[int], *, dtype: DTypeLike = jnp.float32
+) -> nn.Conv:
+    """Returns a transposed convolution of stride 1, from [n, h, w] to [n, h+2, w+2].
+
+    For a kernel of 3x3; it is `flax.linen.Conv` over maps with 2 rows of zeros around,
+    which `widen_by_product` does not multiply.
+    """
+    return nn.Conv(
+        features,
+        kernel,
+        padding=[(size - 1, size - 1) for size in kernel],
+        dtype=dtype,
+        conv_general_dilated=widen_by_product,
+    )
+
+
+def widen_by_product(
+    lhs: Float[Array, "n *space C"],
+    rhs: Float[Array, "*kernel C F"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **_: Any,
+) -> Float[Array, "n *out F"]:
+    """Convolution over maps with kernel - 1 zeros around, channels last, stride 1.
+
+    One product gives what each position adds to each of its neighbours; these shares
+    are then laid over one another.
+
+    Args:
+      lhs: the maps.
+      rhs: the kernel.
+      window_strides: all 1.
+      padding: kernel - 1 on both sides of each axis.
+
+    Raises:
+      NotImplementedError: on another stride or padding.
+    """
+    kernel = rhs.shape[:-2]
+    around = [(size - 1, size - 1) for size in kernel]
+    if list(padding) != around or any(stride != 1 for stride in window_strides):
+        raise NotImplementedError(f"widen_by_product pads by {around}, at stride 1")
+    columns = jnp.moveaxis(rhs, -2, 0).reshape(lhs.shape[-1], -1)
+    shares = jnp.split(lhs @ columns, math.prod(kernel), axis=-1)
+    total = jnp.zeros((), jnp.float32)
+    for offset, share in zip(
+        itertools.product(*map(range, kernel)), shares, strict=True
+    ):
+        pads = [(size - 1 - o, o) for size, o in zip(kernel, offset, strict=True)]
+        total += jnp.pad(share, [(0, 0), *pads, (0, 0)])
+    return total.astype(lhs.dtype)
 
 
 def few_ticks_at_a_time(
