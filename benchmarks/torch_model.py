@@ -60,17 +60,6 @@ class Conv(nn.Module):
         return self.layer(x)
 
 
-class Widening(nn.Module):
-    """A transposed 3x3 convolution; the kernel is that of a convolution over zeros."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.layer = nn.ConvTranspose2d(inputs, outputs, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
-
-
 class ResidualBlock(nn.Module):
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
@@ -334,14 +323,14 @@ class ConvDecoder(nn.Module):
         widths = [*reversed(features), inputs[-1]]
         self.convs = len(features)
         for i in range(self.convs):
-            setattr(self, f"Conv_{i + 1}", Widening(widths[i], widths[i + 1]))
+            layer = nn.ConvTranspose2d(widths[i], widths[i + 1], 3)
+            setattr(self, f"WideningConv_{i}", layer)
 
     def forward(self, quantized: Tensor, specific: Tensor, inputs: Tensor) -> Any:
         x = beside(self.Dense_0(quantized.flatten(0, 1)), specific.flatten(0, 1))
         x = F.relu(self.ResidualBlock_0(self.Conv_0(x)))
-        for i in range(1, self.convs):
-            x = F.relu(getattr(self, f"Conv_{i}")(x))
-        x = getattr(self, f"Conv_{self.convs}")(x)
+        for i in range(self.convs):
+            x = getattr(self, f"WideningConv_{i}")(F.relu(x) if i else x)
         return x.unflatten(0, inputs.shape[:2]), inputs[:, :, 0].movedim(-1, 2)
 
 
@@ -438,7 +427,7 @@ def copy_parameters(module: nn.Module, params: Mapping[str, Any]) -> None:
             layers = range(module.recurrent.num_layers)
             _copy_lstm(module.recurrent, [params[f"recurrent_{i}"] for i in layers])
             params = {"predictors": params["predictors"]}
-        if isinstance(module, (Conv, Widening)):
+        if isinstance(module, Conv):
             module = module.layer
         if not any(isinstance(value, Mapping) for value in params.values()):
             _copy_leaf(module, {k: np.asarray(v) for k, v in params.items()})
@@ -454,7 +443,7 @@ def _copy_leaf(module: nn.Module, params: Mapping[str, np.ndarray]) -> None:
         k, inputs = module.kernel_size[0], module.in_channels
         weight = weight.reshape(k, k, inputs, -1)
     if isinstance(module, nn.ConvTranspose2d):
-        weight = np.moveaxis(weight[::-1, ::-1], (-2, -1), (0, 1))
+        weight = np.moveaxis(weight, -1, 1)
     elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
         weight = np.moveaxis(weight, (-1, -2), (0, 1))
     elif isinstance(module, nn.Linear):

@@ -25,7 +25,7 @@ def own(lhs, rhs, strides, padding):
     )
 
 
-def check_same(form, lhs, rhs, strides, padding):
+def check_same(form, lhs, rhs, strides, padding, expected=own):
     """Values and both gradients of `form` are those of XLA's convolution."""
 
     def both(convolve):
@@ -35,7 +35,7 @@ def check_same(form, lhs, rhs, strides, padding):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
         both(form),
-        both(own),
+        both(expected),
     )
 
 
@@ -55,18 +55,31 @@ def test_product_of_patches_is_the_convolution(space, kernel, strides, padding):
 
 
 @settings(deadline=None, max_examples=20)
-@given(space=sizes, kernel=st.sampled_from([(1, 1), (3, 3), (3, 2)]))
-def test_laid_over_one_another_is_the_convolution_over_zeros(space, kernel):
-    lhs, rhs = normal(0, 2, *space, 3), normal(1, *kernel, 3, 4)
-    around = [(size - 1, size - 1) for size in kernel]
-    check_same(layers.widen_by_product, lhs, rhs, (1, 1), around)
+@given(space=sizes)
+def test_widening_is_a_convolution_over_zeros(space):
+    x = normal(0, 2, *space, 3)
+    layer = layers.WideningConv(features=4)
+    variables = layer.init(jax.random.key(1), x)
+    kernel = variables["params"]["kernel"]
+
+    def found(x, kernel, *_):
+        return layer.apply({"params": variables["params"] | {"kernel": kernel}}, x)
+
+    def expected(x, kernel, *_):
+        flipped = jnp.moveaxis(kernel[:, ::-1, ::-1], 0, 2)
+        return own(x, flipped, (1, 1), [(2, 2), (2, 2)])
+
+    check_same(found, x, kernel, (1, 1), "SAME", expected)
 
 
-@pytest.mark.parametrize(("strides", "pads"), [((2, 2), 2), ((1, 1), 1)])
-def test_widening_refuses_what_it_does_not_do(strides, pads):
-    lhs, rhs = normal(0, 1, 3, 3, 2), normal(1, 3, 3, 2, 2)
-    with pytest.raises(NotImplementedError, match="stride 1"):
-        layers.widen_by_product(lhs, rhs, strides, [(pads, pads)] * 2)
+def test_widening_sums_its_shares_in_fp32():
+    x = jnp.ones((1, 3, 3, 1), jnp.bfloat16)
+    layer = layers.WideningConv(features=1, dtype=jnp.bfloat16)
+    kernel = jnp.array([256.0, *[0.75] * 8]).reshape(1, 3, 3, 1)
+    y = layer.apply({"params": {"kernel": kernel, "bias": jnp.zeros(1)}}, x)
+    assert y.dtype == jnp.bfloat16
+    # One after the other in bfloat16, 0.75 would be lost beside 256 each time.
+    assert y[0, 2, 2, 0] == 262.0
 
 
 @pytest.mark.parametrize(

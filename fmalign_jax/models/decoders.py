@@ -20,10 +20,10 @@ from jaxtyping import Array, Float, Int
 
 from fmalign_jax.models.layers import (
     ResidualBlock,
+    WideningConv,
     conv,
     depth_to_space,
     few_ticks_at_a_time,
-    widening_conv,
 )
 
 
@@ -53,8 +53,8 @@ class ConvDecoder(nn.Module):
         x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
         x = nn.relu(ResidualBlock(self.residual, self.dtype)(x))
         for width in reversed(self.features[:-1]):
-            x = nn.relu(widening_conv(width, (3, 3), dtype=self.dtype)(x))
-        x = widening_conv(inputs.shape[-1], (3, 3), dtype=self.dtype)(x)
+            x = nn.relu(WideningConv(width, self.dtype)(x))
+        x = WideningConv(inputs.shape[-1], self.dtype)(x)
         return x.astype(jnp.float32), jax.lax.stop_gradient(inputs[:, :, 0])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -98,59 +97,6 @@ def convolve_by_product(
     return jnp.concatenate(patches, axis=-1) @ rhs.reshape(-1, rhs.shape[-1])
 
 
-def widening_conv(
-    features: int, kernel: Sequence[int], *, dtype: DTypeLike = jnp.float32
-) -> nn.Conv:
-    """Returns a transposed convolution of stride 1, from [n, h, w] to [n, h+2, w+2].
-
-    For a kernel of 3x3; it is `flax.linen.Conv` over maps with 2 rows of zeros around,
-    which `widen_by_product` does not multiply.
-    """
-    return nn.Conv(
-        features,
-        kernel,
-        padding=[(size - 1, size - 1) for size in kernel],
-        dtype=dtype,
-        conv_general_dilated=widen_by_product,
-    )
-
-
-def widen_by_product(
-    lhs: Float[Array, "n *space C"],
-    rhs: Float[Array, "*kernel C F"],
-    window_strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **_: Any,
-) -> Float[Array, "n *out F"]:
-    """Convolution over maps with kernel - 1 zeros around, channels last, stride 1.
-
-    One product gives what each position adds to each of its neighbours; these shares
-    are then laid over one another.
-
-    Args:
-      lhs: the maps.
-      rhs: the kernel.
-      window_strides: all 1.
-      padding: kernel - 1 on both sides of each axis.
-
-    Raises:
-      NotImplementedError: on another stride or padding.
-    """
-    kernel = rhs.shape[:-2]
-    around = [(size - 1, size - 1) for size in kernel]
-    if list(padding) != around or any(stride != 1 for stride in window_strides):
-        raise NotImplementedError(f"widen_by_product pads by {around}, at stride 1")
-    columns = jnp.moveaxis(rhs, -2, 0).reshape(lhs.shape[-1], -1)
-    shares = jnp.split(lhs @ columns, math.prod(kernel), axis=-1)
-    total = jnp.zeros((), jnp.float32)
-    for offset, share in zip(
-        itertools.product(*map(range, kernel)), shares, strict=True
-    ):
-        pads = [(size - 1 - o, o) for size, o in zip(kernel, offset, strict=True)]
-        total += jnp.pad(share, [(0, 0), *pads, (0, 0)])
-    return total.astype(lhs.dtype)
-
-
 def few_ticks_at_a_time(
     module: nn.Module,
     apply: Callable[..., Any],
@@ -185,6 +131,38 @@ def few_ticks_at_a_time(
     some = tuple(x.reshape(b, ticks // n, n, *x.shape[2:]) for x in arrays)
     _, found = scan(module, None, some)
     return jax.tree.map(lambda y: y.reshape(b, ticks, *y.shape[3:]), found)
+
+
+class WideningConv(nn.Module):
+    """Transposed 3x3 convolution of stride 1, [*n, h, w, C] -> [*n, h+2, w+2, F].
+
+    Each position adds its shares, one product, to its neighbours. As a convolution over
+    maps with zeros around it would multiply these too: 2.8 times the work from 3x3.
+
+    Attributes:
+      features: F.
+      dtype: of the computation; parameters are fp32.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n h w C"]) -> Float[Array, "*n H W F"]:
+        """Returns maps that are 2 higher and wider."""
+        side = 3
+        initial = nn.initializers.lecun_normal(in_axis=0, out_axis=-1)
+        shape = (x.shape[-1], side, side, self.features)
+        kernel = self.param("kernel", initial, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        products = x.astype(self.dtype) @ kernel.reshape(x.shape[-1], -1)
+        shares = jnp.split(products, side**2, axis=-1)
+        total = bias
+        for i, j in itertools.product(range(side), repeat=2):
+            around = [(0, 0)] * (x.ndim - 3)
+            pads = [*around, (i, side - 1 - i), (j, side - 1 - j), (0, 0)]
+            total = total + jnp.pad(shares[side * i + j].astype(jnp.float32), pads)
+        return total.astype(self.dtype)
 
 
 class ResidualBlock(nn.Module):
