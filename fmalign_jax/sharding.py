@@ -84,7 +84,7 @@ def place_replicated(tree: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     return _placed(tree, replicated(mesh))
 
 
-def free_bytes(devices: Iterable[jax.Device]) -> int | None:
+def free_bytes(devices: Iterable[Any]) -> int | None:
     """Returns the free memory of the fullest device; None where one does not tell.
 
     CPUs do not.
