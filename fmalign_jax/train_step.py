@@ -34,6 +34,9 @@ Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
 """{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
 
+_SMALL = 2**16
+"""Arrays of fewer numbers are small."""
+
 RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
 
 
@@ -155,9 +158,9 @@ def _train_step(
         **{f"loss/{name}": value for name, value in terms.items()},
         **{name: jnp.mean(value) for name, value in term_metrics.items()},
         "learning_rate": learner.schedule(state.step),
-        "norm/gradient": optax.tree.norm(gradients),
-        "norm/parameter": optax.tree.norm(state.params),
-        "norm/update": optax.tree.norm(updates),
+        "norm/gradient": optax.tree.norm(gradients),  # the optimiser has it already
+        "norm/parameter": _norm(state.params),
+        "norm/update": _norm(updates),
         "revived_codes": revived,
     }
     new_state = dataclasses.replace(
@@ -180,6 +183,15 @@ def _read(config: ConfigDict, batch: Batch, windows: Any) -> Batch:
     if windows is None:
         return batch
     return resident.gather(windows, batch["window"], config.data.window_ticks)
+
+
+def _norm(tree: Any) -> Float[Array, ""]:
+    """The norm of all arrays; small ones are joined, each alone costs a GPU a start."""
+    leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)]
+    small = [x for x in leaves if x.size < _SMALL]
+    large = [x for x in leaves if x.size >= _SMALL]
+    joined = [jnp.concatenate(small)] if small else []
+    return jnp.asarray(optax.tree.norm([*joined, *large]))
 
 
 def _random_view(
