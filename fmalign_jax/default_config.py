@@ -30,6 +30,9 @@ def default_config() -> ConfigDict:
     config.log_every_steps = 10
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
+    # Steps in one call of the compiled program, without the host between them; for
+    # small models. A divisor of log_every_steps and checkpoint_every_steps.
+    config.steps_per_dispatch = 1
     # Label-free validation score that picks the best; "-loss": lower is better.
     config.score = "cpc_accuracy"
     # At every validation also class means, fitted on labelled training windows of one
@@ -93,6 +96,9 @@ def data_config() -> ConfigDict:
             # "recording": the windows of a batch come from one recording, so that the
             # contrast between them cannot be won by telling the recordings apart.
             "batch_from": "all",
+            # Keep what training and validation read on every device, and send window
+            # numbers instead of windows.
+            "resident": False,
             "read_threads": 2,
             "prefetch_batches": 2,
         }

@@ -38,7 +38,7 @@ class Meter:
         return batch
 
     def add(self, metrics: Metrics) -> None:
-        """Adds the metrics of one step."""
+        """Adds the metrics of steps in a row; the first axis counts the steps."""
         self._pending.append(metrics)
 
     def report(self) -> dict[str, float]:
@@ -47,7 +47,8 @@ class Meter:
         Raises:
           FloatingPointError: when a value of a step was not finite.
         """
-        steps = jax.device_get(self._pending)
+        fetched = jax.device_get(self._pending)
+        steps = [metrics for several in fetched for metrics in _unstacked(several)]
         elapsed_s = time.perf_counter() - self._started_s
         for offset, metrics in enumerate(steps):
             check_finite(metrics["scalars"], step=self._next_step + offset)
@@ -74,6 +75,14 @@ def summarise(batches: Iterable[Metrics]) -> dict[str, float]:
         for name in fetched[0]["scalars"]
     }
     return scalars | _codebook_health(fetched) | _cross_modal_accuracy(scalars)
+
+
+def _unstacked(metrics: Metrics) -> list[Metrics]:
+    """Returns the metrics of each step, from arrays whose first axis counts them."""
+    leaves, structure = jax.tree.flatten(metrics)
+    return [
+        jax.tree.unflatten(structure, values) for values in zip(*leaves, strict=True)
+    ]
 
 
 def _codebook_health(steps: list[Metrics]) -> dict[str, float]:

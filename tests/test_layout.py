@@ -15,6 +15,7 @@ FLOORS = [
     ["objectives"],
     ["metrics"],
     ["inputs", "sharding"],
+    ["resident"],
     ["train_state"],
     ["train_step", "integrity"],
     ["checkpoint", "interruption", "reporting", "run_directory"],
