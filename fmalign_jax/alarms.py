@@ -38,8 +38,8 @@ class AlarmRule:
     def __post_init__(self) -> None:
         if np.any(np.asarray(self.clear_at) > np.asarray(self.raise_at)):
             raise ValueError(
-                "an alarm is cleared at or below the level that raises it; got clear_at="
-                f"{self.clear_at} and raise_at={self.raise_at}; lower clear_at"
+                "clear_at must be at most raise_at; got "
+                f"{self.clear_at} and {self.raise_at}; lower clear_at"
             )
         if np.min(self.raise_ticks) < 1 or np.min(self.clear_ticks) < 1:
             raise ValueError(

@@ -48,13 +48,11 @@ def spans_of(
 class Judged:
     """What became of the spells and alarms of one recording.
 
-        Attributes:
-          counted: [S], whether the spell is long enough, and the current was scored when
-            an alarm was due: throughout [o - lead - spread, o - lead + spread].
-          warning_s: [S], from the alarm to the visible onset; NaN: missed.
-          kinds: [A], _ROUNDING_S = 1e-6
-
-    DETECTS, REPEATS, LATE, FALSE or UNJUDGED.
+    Attributes:
+      counted: [S], whether the spell is long enough, and scores were there when an
+        alarm was due: throughout [o - lead - spread, o - lead + spread].
+      warning_s: [S], from the alarm to the visible onset; NaN: missed.
+      kinds: [A], DETECTS, REPEATS, LATE, FALSE or UNJUDGED.
     """
 
     counted: Bool[ndarray, " S"]
@@ -117,8 +115,7 @@ def _within(
 ) -> Bool[ndarray, " N"]:
     """Says which intervals lie wholly within one of the spans."""
     inside = (spans[:, 0] <= begin_s[:, None]) & (end_s[:, None] <= spans[:, 1])
-    found: Bool[ndarray, " N"] = inside.any(axis=1)
-    return found
+    return np.asarray(inside.any(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)

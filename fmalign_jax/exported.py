@@ -94,6 +94,10 @@ class ExportedAlarm:
         self.settings = settings
         self._score = jax.jit(export.deserialize(program).call)
 
+    def warm_up(self) -> None:
+        """Compiles the program, so that the first tick need not wait for it."""
+        self(np.zeros((1, *self.settings.window_shape), np.float32))
+
     def __call__(
         self, windows: Float[ndarray, "n T R C"], first: int = 0
     ) -> tuple[Float[ndarray, " n"], Int[ndarray, " n"]]:

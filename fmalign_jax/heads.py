@@ -233,7 +233,8 @@ def _fit_logistic(
         vectors = np.asarray(pool(features, spec.pooling), np.float64)
         return _spread(model.predict_proba(vectors), model.classes_, classes)
 
-    weights, offsets = np.float32(model.coef_), np.float32(model.intercept_)
+    weights = np.asarray(model.coef_, np.float32)
+    offsets = np.asarray(model.intercept_, np.float32)
     if len(weights) == 1:  # of two classes sklearn keeps the logit of the second
         weights, offsets = np.stack([0 * weights[0], weights[0]]), np.append(0, offsets)
 
@@ -260,7 +261,7 @@ def _fit_prototypes(
         distances = euclidean_distances(vectors, means, squared=True)
         return _spread(softmax(-distances / scale, axis=1), present, classes)
 
-    centres = np.float32(means)
+    centres = np.asarray(means, np.float32)
 
     def traced(features: Array) -> Array:
         vectors = pool(features, spec.pooling)

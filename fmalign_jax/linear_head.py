@@ -115,7 +115,8 @@ def fit_linear(
 
     def traced(features: Float[Array, "N T D"]) -> Float[Array, "N K"]:
         with jax.default_matmul_precision("highest"):
-            return jax.nn.softmax(module.apply({"params": params}, features))
+            logits: Any = module.apply({"params": params}, features)
+            return jax.nn.softmax(logits)
 
     return Fitted(predict, traced)
 
