@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -163,8 +163,11 @@ class Monitor:
         )
 
 
-def _lines(source: IO[str], follow: bool) -> Iterator[str]:
-    """Yields lines, in pieces if they are too long; with `follow` waits for more."""
+def _lines(source: Any, follow: bool) -> Iterator[str]:
+    """Yields lines of an open text file; with `follow` it waits for more.
+
+    What is longer than any row comes in pieces.
+    """
     rest = ""
     while True:
         piece = source.readline(_LONGEST_LINE)
@@ -307,9 +310,9 @@ def _run(arguments: argparse.Namespace) -> None:
     live = piped or arguments.follow
     alarm.warm_up()
     with contextlib.ExitStack() as stack:
-        source: IO[str] = sys.stdin
+        source: Any = sys.stdin
         if piped:
-            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+            source.reconfigure(errors="replace")
         else:
             source = stack.enter_context(
                 open(arguments.input, encoding="utf-8-sig", errors="replace")

@@ -111,7 +111,7 @@ class RowReader:
     def _take_header(self, cells: list[str]) -> bool:
         """Notes where the columns stand, at the first line; says if it was a header."""
         self._columns = list(range(len(self._channels) + 1))
-        if clocks.is_number(cells[0]) or clocks.is_instant(cells[0]):
+        if len(cells) < 2 or any(map(clocks.is_number, cells)):
             return False
         missing = [name for name in self._channels if name not in cells]
         if not missing:

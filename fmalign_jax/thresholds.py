@@ -14,8 +14,6 @@ from fmalign_jax import alarms, events
 from fmalign_jax.alarms import AlarmRule
 from fmalign_jax.events import FALSE, Spans, Tally
 
-HIGHEST = 0.999  # share of the validation scores below the highest level tried
-
 
 @dataclasses.dataclass(frozen=True)
 class Series:
@@ -73,15 +71,17 @@ def rules(
     """Returns all rules to choose from, K = levels * len(raise_ticks) in arrays.
 
     Levels are quantiles of the scores, so that scores of any scale are treated alike:
-    an alarm is raised at quantile q and cleared below quantile q - hysteresis.
+    an alarm is raised at quantile q and cleared below quantile q - hysteresis. The
+    highest level lies above all scores: a rule that never raises an alarm.
     """
-    q = np.linspace(max(hysteresis, 1 - HIGHEST), HIGHEST, levels)
+    q = np.linspace(hysteresis, 1, levels)
     pooled = np.concatenate(scores)
+    raise_at = np.quantile(pooled, q)
+    raise_at[-1] = np.nextafter(raise_at[-1], np.inf)
+    clear_at = np.quantile(pooled, q - hysteresis)
     return AlarmRule(
-        raise_at=np.tile(np.quantile(pooled, q), len(raise_ticks)),
-        clear_at=np.tile(
-            np.quantile(pooled, np.maximum(q - hysteresis, 0)), len(raise_ticks)
-        ),
+        raise_at=np.tile(raise_at, len(raise_ticks)),
+        clear_at=np.tile(clear_at, len(raise_ticks)),
         raise_ticks=np.repeat(np.asarray(raise_ticks, np.int64), levels),
         clear_ticks=np.full(levels * len(raise_ticks), clear_ticks),
     )

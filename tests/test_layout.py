@@ -10,6 +10,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "fmalign_jax"
 FLOORS = [
     ["structs", "imports", "pairs", "default_config", "config_check", "variations"],
     ["data"],
+    ["alarms", "events", "baselines", "stream"],
+    ["exported", "thresholds"],
+    ["monitor"],
     ["models"],
     ["losses"],
     ["objectives"],
@@ -21,14 +24,16 @@ FLOORS = [
     ["command"],
     ["prepare"],
     ["linear_head", "scores", "labelled", "frozen"],
-    ["heads"],
+    ["heads", "export"],
     ["labelled_validation"],
     ["validation"],
     ["train"],
     ["pictures", "restored", "oracle"],
     ["evaluation_report"],
     ["evaluation_files"],
-    ["evaluate"],
+    ["evaluate", "warning_study"],
+    ["warning_report"],
+    ["early_warning"],
 ]
 
 
