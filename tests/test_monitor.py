@@ -159,18 +159,18 @@ def test_memory_stays_flat(alarm):
             if i % 5 == 0:
                 own.feed("garbage")
 
-    run(0, 1000)
+    run(0, 200)
     own.latencies_s.extend(np.arange(own.latencies_s.maxlen, dtype=float).tolist())
     tracemalloc.start()
     try:
-        run(1000, 3000)
+        run(200, 600)
         first = tracemalloc.get_traced_memory()[0]
-        run(3000, 7000)
+        run(600, 1400)
         second = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     assert second - first < 10_000
-    assert own.ticks > 3400
+    assert own.ticks > 690
 
 
 def _table(path):
