@@ -92,6 +92,7 @@ class ExportedAlarm:
     def __init__(self, settings: AlarmSettings, program: bytearray) -> None:
         """Takes what `load` has read."""
         self.settings = settings
+        self._device = jax.devices("cpu")[0]
         self._score = jax.jit(export.deserialize(program).call)
 
     def warm_up(self) -> None:
@@ -116,7 +117,7 @@ class ExportedAlarm:
         rows = np.zeros(shape, np.float32)
         taken = slice(first, first + len(windows))
         rows[taken] = windows
-        score, code = self._score(rows)
+        score, code = self._score(jax.device_put(rows, self._device))
         return np.asarray(score)[taken], np.asarray(code)[taken]
 
 

@@ -12,6 +12,7 @@ FLOORS = [
     ["data"],
     ["alarms", "events", "baselines", "stream"],
     ["exported", "thresholds"],
+    ["live"],
     ["monitor"],
     ["models"],
     ["losses"],

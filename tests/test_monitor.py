@@ -21,7 +21,7 @@ from jax import export
 
 from fmalign_jax import exported, monitor, stream
 from fmalign_jax.exported import AlarmSettings
-from fmalign_jax.monitor import Monitor
+from fmalign_jax.live import Monitor
 
 T, R, C, ROWS = 4, 2, 3, 8
 SETTINGS = AlarmSettings(
@@ -143,6 +143,15 @@ def test_after_a_gap_scores_come_when_the_window_is_full_again(alarm):
     assert all(during)  # the alarm outlives the gap
 
 
+def test_another_rate_than_in_training_is_said_once(alarm, caplog):
+    _readings(alarm, [f"{i},1,{i % 3},1" for i in range(200)], live=False)
+    assert [r.message for r in caplog.records if "every 1 s" in r.message]
+    assert len([r for r in caplog.records if "rate of training" in r.message]) == 1
+    caplog.clear()
+    _readings(alarm, _lines(), live=False)
+    assert not caplog.records
+
+
 def test_memory_stays_flat(alarm):
     class Free(exported.ExportedAlarm):
         def __init__(self):
@@ -191,7 +200,7 @@ def test_the_command_replays_a_file_and_logs(alarm_file, tmp_path, capsys):
     assert "57 ticks scored" in shown.err
     assert f"{stream.GARBAGE}: 1" in shown.err
     monitor.main([*given, "--changes"])  # a log is added to, never overwritten
-    assert len(_table(log)) == 1 + 57 + 2
+    assert len(_table(log)) == 1 + 57 + 57
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
