@@ -268,7 +268,7 @@ def early_warning_config() -> ConfigDict:
             "min_spell_s": 20.0,  # shorter ones are not counted
             # Of these and of all levels the best on validation: how long the score
             # must stay above the level that raises the alarm.
-            "raise_after_s": (0.0, 10.0, 20.0),
+            "raise_after_s": (0.0, 10.0, 20.0, 40.0),
             "clear_after_s": 20.0,  # and below the level that clears it
             "hysteresis": 0.1,  # share of the validation scores between the two levels
             "levels": 50,  # how many are tried

@@ -12,7 +12,7 @@ from jax import export
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from fmalign_jax import inputs
+from fmalign_jax import inputs, sharding
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
@@ -43,10 +43,11 @@ def score_program(
       abnormal: the class whose probability is the score.
       shape: of the windows [B, T, R, C].
     """
-    params, vectors, statistics = jax.tree.map(
-        np.asarray, (frozen.params, frozen.vectors, dict(frozen.statistics))
+    params, vectors, statistics = sharding.on_one_device(
+        (frozen.params, frozen.vectors, dict(frozen.statistics))
     )
-    table = (vectors - mean) / deviation
+    # On the host, as the features that the head was fitted on.
+    table = jnp.asarray((np.asarray(vectors) - mean) / deviation)
 
     def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
         values = inputs.normalise({modality: windows}, statistics)
@@ -54,8 +55,8 @@ def score_program(
             {"params": params}, values, train=False, method=Cmg.encode
         )
         z = semantic[modality]
-        codes = quantizer.assign(z, jnp.asarray(vectors))
-        features = jnp.asarray(table)[codes] if use_codes else (z - mean) / deviation
+        codes = quantizer.assign(z, vectors)
+        features = table[codes] if use_codes else (z - mean) / deviation
         return classify(features)[:, abnormal], codes[:, -1]
 
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)

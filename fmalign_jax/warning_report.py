@@ -203,7 +203,7 @@ def draw(
     left, right = (figure.add_subplot(panels[0, i]) for i in range(2))
     for name, method in methods.items():
         total = events.total(method.outcomes[split])
-        points = [own for _, own in method.curve.get(split, [])]
+        points = _falling([own for _, own in method.curve.get(split, [])])
         (line,) = left.plot(
             [_number(own.false_alarms_per_hour) for own in points],
             [_number(own.detection_rate) for own in points],
@@ -228,6 +228,12 @@ def draw(
         _draw_alarm(axes, series[row], scores[row], methods["model"].rule)
     axes.set_xlabel("time, s (at which the score is known)")
     figure.savefig(folder / "early_warning.png", dpi=_DPI)
+
+
+def _falling(points: list[Tally]) -> list[Tally]:
+    """Leaves out levels so low that the alarm is hardly ever off."""
+    rates = [_number(own.detection_rate) for own in points]
+    return points[int(np.nanargmax(rates)) :] if np.isfinite(rates).any() else []
 
 
 def _number(value: float | None) -> float:

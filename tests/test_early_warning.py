@@ -129,8 +129,11 @@ def test_the_monitor_says_what_the_windows_say(run, whole, folder):
     scores = np.concatenate(
         [alarm(windows[i : i + 8])[0] for i in range(0, len(windows), 8)]
     )
-    assert len(at_s) > 90
-    np.testing.assert_allclose([found[t] for t in at_s.tolist()], scores, atol=1e-6)
+    # Offline the first window may begin a little before the first sample.
+    known = np.isin(at_s, list(found))
+    assert known[1:].all()
+    expected = [found[t] for t in at_s[known].tolist()]
+    np.testing.assert_allclose(expected, scores[known], atol=1e-6)
 
 
 def test_a_run_is_exported_first(run, whole, folder, capsys):
