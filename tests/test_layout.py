@@ -33,7 +33,7 @@ FLOORS = [
     ["evaluation_report"],
     ["evaluation_files"],
     ["evaluate", "warning_study"],
-    ["warning_report"],
+    ["warning_report", "alarm_model"],
     ["early_warning"],
 ]
 
