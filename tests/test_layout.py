@@ -10,6 +10,10 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "fmalign_jax"
 FLOORS = [
     ["structs", "imports", "pairs", "default_config", "config_check", "variations"],
     ["data"],
+    ["alarms", "events", "baselines", "stream"],
+    ["exported", "thresholds"],
+    ["live"],
+    ["monitor"],
     ["models"],
     ["losses"],
     ["objectives"],
@@ -22,14 +26,16 @@ FLOORS = [
     ["command"],
     ["prepare"],
     ["linear_head", "scores", "labelled", "frozen"],
-    ["heads"],
+    ["heads", "export"],
     ["labelled_validation"],
     ["validation"],
     ["train"],
     ["pictures", "restored", "oracle"],
     ["evaluation_report"],
     ["evaluation_files"],
-    ["evaluate"],
+    ["evaluate", "warning_study"],
+    ["warning_report", "alarm_model"],
+    ["early_warning"],
 ]
 
 
