@@ -2,9 +2,9 @@
 
     python -m fmalign_jax.report RUN_DIR [--evaluation DIR] [--out FILE]
 
-The file needs no network and nothing beside it: plotly.js, pictures and data are inside,
-and its content security policy forbids the page to load anything. docs/report.md says
-how to read each picture.
+The file needs no network: plotly.js, pictures and data are inside,
+and its content security policy forbids it to load anything. docs/report.md says how to
+read each picture.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ def feature_map(
 
 def _mixing(points: Float[ndarray, "P D"], modality: Int[ndarray, " P"]) -> float:
     k = min(_NEIGHBOURS, len(points) - 1)
-    found = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(
-        return_distance=False
+    found = (
+        NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
     )
     return float((modality[found] != modality[:, None]).mean())
 

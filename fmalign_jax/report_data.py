@@ -105,7 +105,11 @@ def _encoded(
         scores = report_files.read_scores(
             folder / "predictions.csv", direction, evaluation["classes"]
         )
-    modalities = sorted(set(splits.head.store.stream_names) & set(_modalities(run)))
+    reference = run.config.data.reference_stream
+    known = set(run.config.model.modalities.to_dict())
+    modalities = sorted(
+        known & set(splits.head.store.stream_names), key=lambda m: (m != reference, m)
+    )
     return describe(run, splits, modalities, scores, evaluation, notes)
 
 
@@ -119,10 +123,6 @@ def _open(
         notes.append(("step_gone", step))
         step = "best"
     return restored.open_run(path, step)
-
-
-def _modalities(run: Run) -> list[str]:
-    return list(run.config.model.modalities.to_dict())
 
 
 def _splits(run: Run, evaluation: Json | None) -> Splits:
@@ -249,9 +249,7 @@ def _spread(split: LabelledWindows, most: int) -> LabelledWindows:
     )
 
 
-def _untrained(
-    run: Run, mesh: Mesh, notes: list[tuple[str, str]]
-) -> Frozen | None:
+def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | None:
     """Makes the state before the first step again, from seed and first batch.
 
     None if the run's recordings are not at hand or not as they were: then it would be
@@ -259,9 +257,7 @@ def _untrained(
     """
     try:
         data = train.load_data(run.config)
-        same = restored.confirm_training_windows(
-            run, data.store, data.windows["train"]
-        )
+        same = restored.confirm_training_windows(run, data.store, data.windows["train"])
     except (ValueError, OSError) as error:
         notes.append(("no_start", str(error)))
         return None

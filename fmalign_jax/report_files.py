@@ -166,11 +166,47 @@ def read_scores(
 
 
 def read_lead(run: pathlib.Path) -> Json | None:
-    """Reads what a lead search of the run found; None without one.
+    """Reads what a search for the lead found; None without one.
 
-    The newest of RUN/lead_time*/lead_time.json, as it is.
+    The newest of RUN/lead_time*/lead_time.json. What it does not say is left out.
+
+    Returns:
+      `verdict`, `indicator`, `estimate_s`, `interval_s`, `trained_lead_s`; `curves`, by
+      indicator `name`, `lead_s`, `value` and `wrong_pairings` (between which two values
+      95 % of what recordings put together wrongly give lie, or None); `recordings`, each
+      with `name`, `estimate_s` and `interval_s`; `notes`.
     """
     files = sorted(
         run.glob("lead_time*/lead_time.json"), key=lambda file: file.stat().st_mtime
     )
-    return read_json(files[-1]) if files else None
+    found = read_json(files[-1]) if files else None
+    if found is None:
+        return None
+    lead_s = found.get("lead_s") or []
+    curves = {
+        name: own
+        for name, own in (found.get("indicators") or {}).items()
+        if own and lead_s and len(own.get("curve") or []) == len(lead_s)
+    }
+    told = ("verdict", "indicator", "estimate_s", "interval_s", "trained_lead_s")
+    return {name: found.get(name) for name in told} | {
+        "curves": [
+            {
+                "name": name,
+                "lead_s": lead_s,
+                "value": own["curve"],
+                "wrong_pairings": own.get("wrong_pairings"),
+            }
+            for name, own in curves.items()
+        ],
+        "recordings": [
+            {
+                "name": name,
+                "estimate_s": own.get("estimate_s"),
+                "interval_s": own.get("interval_s"),
+            }
+            for name, own in (found.get("per_recording") or {}).items()
+            if own
+        ],
+        "notes": found.get("notes") or [],
+    }

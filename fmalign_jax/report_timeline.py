@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def envelope(values: Float[ndarray, " N"], bins: int) -> Int[ndarray, " n"]:
     edges = np.linspace(0, len(values), bins + 1).astype(np.int64)
     kept = [
         start + extreme(values[start:end])
-        for start, end in zip(edges[:-1], edges[1:], strict=True)
+        for start, end in itertools.pairwise(edges)
         for extreme in (np.argmin, np.argmax)
     ]
     return np.unique(kept)

@@ -29,6 +29,9 @@ FLOORS = [
     ["evaluation_report"],
     ["evaluation_files"],
     ["evaluate"],
+    ["report_files", "report_codes", "report_timeline"],
+    ["report_data"],
+    ["report"],
 ]
 
 

@@ -17,18 +17,25 @@ function drawMap() {
       axes["yaxis" + suffix] = { ...plain, domain: [bottom, rows === 1 ? 1 : bottom + 0.48], anchor: "x" + suffix };
       const where = { xaxis: "x" + suffix, yaxis: "y" + suffix };
       traces.push(...(row === 0 ? byModality : byLabel)(stage, windows, where, column === 0));
+      if (row === rows - 1) {
+        annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, y: 0, yanchor: "top", yshift: -4, showarrow: false, align: "center", font: { color: "#5f6c7b" }, text: mapNumbers(stage) });
+      }
       if (row === 0) {
         annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, y: 1, yanchor: "bottom", yshift: 4, showarrow: false, font: { size: 14 }, text: say("stage_" + stage.stage, { step: stage.step }) });
       }
     }
   });
   draw("map_plot", traces, {
-    height: rows === 1 ? 400 : 700, margin: { l: 10, r: 10, t: 34, b: 40 }, ...axes, annotations,
-    legend: { orientation: "h", y: -0.02, x: 0.5, xanchor: "center", yanchor: "top", itemsizing: "constant" },
+    height: rows === 1 ? 400 : 700, margin: { l: 10, r: 10, t: 34, b: 80 }, ...axes, annotations,
+    legend: { orientation: "h", y: -0.07, x: 0.5, xanchor: "center", yanchor: "top", itemsizing: "constant" },
   });
-  const line = (stage) => say("map_numbers", { stage: say("stage_" + stage.stage, { step: stage.step }), mixing: fixed(stage.mixing), even: fixed(stage.mixing_chance) }) +
-    (stage.same_label === null ? "" : say("map_labels", { share: fixed(stage.same_label), chance: fixed(stage.same_label_chance) }));
-  $("map_key").textContent = say("map_windows", { n: windows.label.length, split: say("split_" + held_out) }) + " " + map.map(line).join(" ");
+  $("map_key").textContent = say("map_windows", { n: windows.label.length, split: say("split_" + held_out), shapes: modalities.map((m, i) => `${named(m)} ${say("shape_" + SYMBOL[i % SYMBOL.length])}`).join(say("comma")) });
+}
+
+function mapNumbers(stage) {
+  const lines = [say("map_mixing", { share: fixed(stage.mixing), even: fixed(stage.mixing_chance) })];
+  if (stage.same_label !== null) lines.push(say("map_labels", { share: fixed(stage.same_label), chance: fixed(stage.same_label_chance) }));
+  return lines.join("<br>");
 }
 
 const SYMBOL = ["circle", "diamond", "square", "triangle-up"];
@@ -202,39 +209,47 @@ function drawCurves() {
   });
 }
 
-const LEAD_FOUND = (lead) => lead.estimate_s !== null && lead.estimate_s !== undefined;
+const seconds = (s, ends) => `${number(s, 4)} s` + (ends ? ` [${number(ends[0], 4)}, ${number(ends[1], 4)}]` : "");
 
 function leadFacts(lead) {
-  const ends = lead.interval_s ? ` [${number(lead.interval_s[0])}, ${number(lead.interval_s[1])}]` : "";
-  return { value: LEAD_FOUND(lead) ? `${number(lead.estimate_s, 4)} s${ends}` : "–", below: lead.verdict ?? "" };
+  const found = lead.estimate_s !== null;
+  const set = lead.trained_lead_s === null ? "" : say("lead_trained", { n: number(lead.trained_lead_s) });
+  return { value: found ? seconds(lead.estimate_s, lead.interval_s) : named(lead.verdict ?? "–"), below: [found && lead.verdict ? named(lead.verdict) : "", set].filter(Boolean).join(say("comma")) };
 }
 
 /** Each indicator over the leads that were tried, scaled to lie between 0 and 1. */
 function drawLead() {
   const lead = DATA.lead;
   $("lead_plot").hidden = !lead?.curves.length;
+  $("lead_notes").replaceChildren(...(lead?.notes ?? []).map((text) => make("li", {}, text)));
   if (!lead) {
     $("lead_facts").textContent = say("lead_missing");
     return;
   }
   const facts = leadFacts(lead);
-  const recordings = lead.recordings.map((r) => `${r.name}: ${number(r.estimate_s, 4)} s`);
-  $("lead_facts").textContent = [say("lead_estimate", { value: facts.value }), facts.below, lead.indicator && say("lead_by", { name: lead.indicator }), recordings.length && say("lead_each", { list: recordings.join(say("comma")) })].filter(Boolean).join(" · ");
+  const recordings = lead.recordings.map((r) => `${r.name} ${seconds(r.estimate_s, r.interval_s)}`);
+  $("lead_facts").textContent = [facts.value, facts.below, lead.indicator && say("lead_by", { name: lead.indicator }), recordings.length && say("lead_each", { list: recordings.join(say("comma")) })].filter(Boolean).join(" · ");
   if (!lead.curves.length) return;
-  const scaled = (values) => {
-    const known = values.filter((v) => v !== null);
+  const chosen = lead.curves.find((c) => c.name === lead.indicator) ?? lead.curves[0];
+  const lead_s = chosen.lead_s;
+  const scale = (curve) => {
+    const known = curve.value.filter((v) => v !== null);
     const low = Math.min(...known), span = Math.max(...known) - low || 1;
-    return values.map((v) => (v === null ? null : (v - low) / span));
+    return (v) => (v === null ? null : (v - low) / span);
   };
-  const first = lead.indicator ?? lead.curves[0].name;
   const traces = lead.curves.map((curve) => ({
-    x: curve.lead_s, y: scaled(curve.value), customdata: curve.value, name: curve.name, mode: "lines", line: { width: curve.name === first ? 3 : 1.3 }, opacity: curve.name === first ? 1 : 0.65,
-    hovertemplate: `${curve.name} · %{x} s: %{customdata:.4g}<extra></extra>`,
+    x: curve.lead_s, y: curve.value.map(scale(curve)), customdata: curve.value, name: curve.name, mode: "lines", line: { width: curve === chosen ? 3 : 1.2, ...(curve === chosen ? { color: "#0b5c8c" } : {}) }, opacity: curve === chosen ? 1 : 0.6,
+    hovertemplate: `${curve.name} · %{x:.4g} s: %{customdata:.4g}<extra></extra>`,
   }));
+  for (const level of chosen.wrong_pairings ?? []) {
+    const y = scale(chosen)(level);
+    traces.push({ x: [lead_s[0], lead_s.at(-1)], y: [y, y], name: say("lead_chance"), mode: "lines", line: { width: 1.3, dash: "dash", color: "#5f6c7b" }, hoverinfo: "skip", showlegend: level === chosen.wrong_pairings[0] });
+  }
   const across = { yref: "paper", y0: 0, y1: 1 };
+  const line = (x, color, dash) => ({ type: "line", x0: x, x1: x, ...across, line: { color, width: 2, dash } });
   const shapes = [];
   if (lead.interval_s) shapes.push({ type: "rect", x0: lead.interval_s[0], x1: lead.interval_s[1], ...across, fillcolor: "#c0392b", opacity: 0.12, line: { width: 0 }, layer: "below" });
-  if (LEAD_FOUND(lead)) shapes.push({ type: "line", x0: lead.estimate_s, x1: lead.estimate_s, ...across, line: { color: "#c0392b", width: 2 } });
-  if (DATA.encoded) shapes.push({ type: "line", x0: DATA.encoded.lead_s, x1: DATA.encoded.lead_s, ...across, line: { color: "#9aa5b1", width: 1.5, dash: "dot" } });
-  draw("lead_plot", traces, { height: 380, shapes, xaxis: { ...AXIS, title: { text: say("axis_lead") } }, yaxis: { ...AXIS, title: { text: say("axis_indicator") } }, legend: { orientation: "h", y: -0.2 } });
+  if (lead.trained_lead_s !== null) shapes.push(line(lead.trained_lead_s, "#9aa5b1", "dot"));
+  if (lead.estimate_s !== null) shapes.push(line(lead.estimate_s, "#c0392b", "solid"));
+  draw("lead_plot", traces, { height: 380, shapes, margin: { l: 56, r: 16, t: 12, b: 44 }, xaxis: { ...AXIS, title: { text: say("axis_lead") } }, yaxis: { ...AXIS, title: { text: say("axis_indicator") } }, legend: { orientation: "h", y: -0.2 } });
 }

@@ -1,5 +1,6 @@
 // One recording over time: frames above, the plot, and what is under the cursor beside it.
 
+const CHANNEL = ["#0b5c8c", "#c98a1b", "#5a8f3c", "#8c4f9f", "#555555", "#c0392b"];
 const LEFT = 86, RIGHT = 16; // margins of the plot, px, as in the style of #strip
 const time = { recording: 0, colour: "meaning", aligned: false, range: null };
 
@@ -80,11 +81,10 @@ function codeStrip(recording, modality, row) {
 
 function sensorTraces(recording) {
   const unit = perUnit();
-  const colours = ["#0b5c8c", "#c98a1b", "#5a8f3c", "#8c4f9f", "#555", "#c0392b"];
   return Object.entries(recording.sensors).slice(0, 1).flatMap(([name, sensor]) =>
     sensor.channels.map((channel, i) => ({
       x: channel.t.map((s) => (s + moved(name)) / unit), y: channel.v, mode: "lines", name: channel.name,
-      line: { width: 0.8, color: colours[i] }, opacity: 0.75, hoverinfo: "none",
+      line: { width: 0.8, color: CHANNEL[i] }, opacity: 0.75, hoverinfo: "none",
     })));
 }
 
@@ -124,7 +124,7 @@ function drawTracks() {
     yaxis2: track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }),
     yaxis3: score ? track(say("score"), [0, 0.28], two ? { range: [-0.04, 1.04] } : { tickvals: classes.map((_, k) => k), ticktext: classes.map(named), range: [-0.5, classes.length - 0.5] }) : { visible: false },
     annotations: [{ xref: "paper", yref: "paper", x: 0, xanchor: "right", xshift: -6, y: 0.978, yanchor: "middle", showarrow: false, text: say("label"), font: { size: 12 } }],
-    shapes, legend: { orientation: "h", x: 1, xanchor: "right", y: 0.945, yanchor: "top", bgcolor: "#ffffffcc" },
+    shapes, showlegend: false,
   });
   const node = $("timeline_plot");
   node.removeAllListeners("plotly_relayout");
@@ -208,10 +208,11 @@ function inspect(s) {
     lines.push([say("score"), near ? (classes.length === 2 ? fixed(value) : named(classes[value])) : "–"]);
   }
   for (const [name, sensor] of Object.entries(recording.sensors).slice(0, 1)) {
-    for (const channel of sensor.channels) {
+    sensor.channels.forEach((channel, i) => {
       const at = nearest(channel.t, s - moved(name));
-      lines.push([channel.name, `${number(channel.v[at], 4)} ${sensor.unit}`]);
-    }
+      const swatch = make("span", { class: "swatch", style: `background:${CHANNEL[i]}` });
+      lines.push([make("span", {}, swatch, channel.name), `${number(channel.v[at], 4)} ${sensor.unit}`]);
+    });
   }
   const at = recording.frames ? nearest(recording.frames.t, s) : -1;
   const near = at >= 0 ? [make("img", { src: picture(recording.frames.jpeg[at]), alt: say("frame") })] : [];
