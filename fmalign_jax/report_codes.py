@@ -12,6 +12,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from fmalign_jax.structs import UNLABELLED
 
@@ -151,9 +152,10 @@ def feature_map(
     points = np.concatenate([z.mean(axis=1) for z in semantic.values()])
     count, modalities = len(label), len(semantic)
     perplexity = min(_PERPLEXITY, max(1.0, (len(points) - 1) / 3))
-    plane = TSNE(
-        perplexity=perplexity, init="pca", random_state=seed, n_jobs=1
-    ).fit_transform(points.astype(np.float32))
+    search = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    # So few points are laid sooner by one thread than by several that wait for another.
+    with threadpool_limits(1):
+        plane = search.fit_transform(points.astype(np.float32))
     modality = np.repeat(np.arange(modalities), count)
     placed = np.split(np.round(plane.astype(np.float64), 2), modalities)
     return {

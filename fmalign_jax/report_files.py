@@ -172,9 +172,9 @@ def read_lead(run: pathlib.Path) -> Json | None:
 
     Returns:
       `verdict`, `indicator`, `estimate_s`, `interval_s`, `trained_lead_s`; `curves`, by
-      indicator `name`, `lead_s`, `value` and `wrong_pairings` (between which two values
-      95 % of what recordings put together wrongly give lie, or None); `recordings`, each
-      with `name`, `estimate_s` and `interval_s`; `notes`.
+      indicator `name`, `lead_s`, `value` and `wrong_pairings` (the two values between
+      which recordings put together wrongly lie, or None); `recordings`, each with
+      `name`, `estimate_s` and `interval_s`; `notes`.
     """
     files = sorted(
         run.glob("lead_time*/lead_time.json"), key=lambda file: file.stat().st_mtime

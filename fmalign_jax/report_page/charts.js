@@ -18,10 +18,10 @@ function drawMap() {
       const where = { xaxis: "x" + suffix, yaxis: "y" + suffix };
       traces.push(...(row === 0 ? byModality : byLabel)(stage, windows, where, column === 0));
       if (row === rows - 1) {
-        annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, y: 0, yanchor: "top", yshift: -4, showarrow: false, align: "center", font: { color: "#5f6c7b" }, text: mapNumbers(stage) });
+        annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, xanchor: "center", y: 0, yanchor: "top", yshift: -4, showarrow: false, align: "center", font: { color: "#5f6c7b" }, text: mapNumbers(stage) });
       }
       if (row === 0) {
-        annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, y: 1, yanchor: "bottom", yshift: 4, showarrow: false, font: { size: 14 }, text: say("stage_" + stage.stage, { step: stage.step }) });
+        annotations.push({ xref: "paper", yref: "paper", x: left + width / 2, xanchor: "center", y: 1, yanchor: "bottom", yshift: 4, showarrow: false, font: { size: 14 }, text: say("stage_" + stage.stage, { step: stage.step }) });
       }
     }
   });
