@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from numpy import ndarray
 
 from fmalign_jax import (
     checkpoint,
@@ -187,27 +188,14 @@ def describe(
     mesh = sharding.one_device_mesh()
     encoder = Encoder(run.config, modalities, mesh)
     held = splits.by_name.get(splits.headline, splits.head)
-    chosen = _spread(held, _MAP_WINDOWS)
-    stages = {}
-    untrained = _untrained(run, mesh, notes)
-    if untrained is not None:
-        stages["start"] = (0, untrained)
-    kept, _ = checkpoint.saved_steps(run.checkpoints)
-    for stage, step in sorted(report_codes.shown_steps(kept).items(), reverse=True):
-        frozen = restored.restore(dataclasses.replace(run, step=step), mesh)
-        stages[stage] = (step, frozen)
-    maps = []
-    for stage, (step, frozen) in stages.items():
-        seen = encoder(frozen, chosen.store, chosen.windows, keep_semantic=True)
-        placed = report_codes.feature_map(seen.semantic, chosen.label)
-        maps.append({"stage": stage, "step": step, **placed})
-    frozen = restored.restore(run, mesh)
     training = _spread(splits.head, _TRAINING_WINDOWS)
-    own = {
-        "train": encoder(frozen, training.store, training.windows, keep_semantic=False),
-        "held_out": encoder(frozen, held.store, held.windows, keep_semantic=False),
+    mapped = _spread(held, _MAP_WINDOWS)
+    frozen = restored.restore(run, mesh)
+    seen = {
+        part: encoder(frozen, split.store, split.windows, keep_semantic=False)
+        for part, split in (("train", training), ("held_out", held))
     }
-    ticks = training.windows.label(np.arange(len(training)))
+    kept, _ = checkpoint.saved_steps(run.checkpoints)
     return {
         "step": run.step,
         "chosen": run.chosen,
@@ -218,28 +206,57 @@ def describe(
         "leading": run.config.data.leading_stream,
         "lead_s": run.config.data.lead_s,
         "codebook": report_codes.codebook(
-            own["train"].vectors,
-            {part: found.codes for part, found in own.items()},
-            ticks if splits.classes else np.full_like(ticks, UNLABELLED),
+            np.asarray(frozen.vectors),
+            {part: found.codes for part, found in seen.items()},
+            _tick_labels(training, splits.classes),
             splits.classes,
         ),
-        "map": maps,
+        "map": _maps(run, kept, encoder, mapped, mesh, notes),
         "map_windows": {
-            "label": chosen.label.tolist(),
-            "recording": [
-                chosen.store.names[number] for number in chosen.windows.recording
-            ],
-            "time_s": np.round(chosen.windows.time_s, 2).tolist(),
+            "label": mapped.label.tolist(),
+            "recording": [mapped.store.names[n] for n in mapped.windows.recording],
+            "time_s": np.round(mapped.windows.time_s, 2).tolist(),
         },
-        "recordings": _recordings(run.config, held, own["held_out"].codes, splits)
-        if evaluation is None
-        else _with_scores(
-            _recordings(run.config, held, own["held_out"].codes, splits),
-            scores,
-            run.config,
-            evaluation,
-        ),
+        "recordings": [
+            recording | _score(recording, scores, run.config, evaluation)
+            for recording in _recordings(
+                run.config, held, seen["held_out"].codes, splits.classes
+            )
+        ],
     }
+
+
+def _maps(
+    run: Run,
+    kept: list[int],
+    encoder: Encoder,
+    mapped: LabelledWindows,
+    mesh: Mesh,
+    notes: list[tuple[str, str]],
+) -> list[Json]:
+    """Returns the maps at start, middle and end, as far as these are there."""
+    shown = report_codes.shown_steps(kept)
+    states = {"start": (0, _untrained(run, mesh, notes))} | {
+        stage: (
+            shown[stage],
+            restored.restore(dataclasses.replace(run, step=shown[stage]), mesh),
+        )
+        for stage in ("middle", "end")
+        if stage in shown
+    }
+    maps = []
+    for stage, (step, frozen) in states.items():
+        if frozen is not None:
+            seen = encoder(frozen, mapped.store, mapped.windows, keep_semantic=True)
+            placed = report_codes.feature_map(seen.semantic, mapped.label)
+            maps.append({"stage": stage, "step": step, **placed})
+    return maps
+
+
+def _tick_labels(split: LabelledWindows, classes: Sequence[str]) -> ndarray:
+    """Returns the class of each tick [N, T]; -1 where there are no classes."""
+    labels = split.windows.label(np.arange(len(split)))
+    return labels if classes else np.full_like(labels, UNLABELLED)
 
 
 def _spread(split: LabelledWindows, most: int) -> LabelledWindows:
@@ -277,8 +294,8 @@ def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | N
 def _recordings(
     config: ConfigDict,
     held: LabelledWindows,
-    codes: Mapping[str, np.ndarray],
-    splits: Splits,
+    codes: Mapping[str, ndarray],
+    classes: Sequence[str],
 ) -> list[Json]:
     """Returns the timelines of up to three recordings, of several classes first."""
     numbers = np.unique(held.windows.recording)
@@ -290,9 +307,9 @@ def _recordings(
     return [
         report_timeline.timeline(
             held,
-            int(number),
+            number,
             codes,
-            splits.classes,
+            classes,
             leading_stream=config.data.leading_stream,
             reference_stream=config.data.reference_stream,
             lead_s=config.data.lead_s,
@@ -301,24 +318,25 @@ def _recordings(
     ]
 
 
-def _with_scores(
-    recordings: list[Json],
+def _score(
+    recording: Json,
     scores: Mapping[tuple[str, str], tuple[list[float], list[float]]],
     config: ConfigDict,
-    evaluation: Json,
-) -> list[Json]:
-    """Adds the zero-shot score of each window of the target modality.
+    evaluation: Json | None,
+) -> Json:
+    """Returns the `score` of a recording's windows of the target, if there is one.
 
     `shift_s` is how much earlier than the window's centre the target was read.
     """
+    found = scores.get((recording["split"], recording["name"]))
+    if found is None or evaluation is None:
+        return {}
     leads = evaluation["target"] == config.data.leading_stream
-    for recording in recordings:
-        key = (recording["split"], recording["name"])
-        if key in scores:
-            times, values = scores[key]
-            recording["score"] = {
-                "t": [round(time - recording["start_s"], 3) for time in times],
-                "v": values,
-                "shift_s": config.data.lead_s if leads else 0.0,
-            }
-    return recordings
+    times, values = found
+    return {
+        "score": {
+            "t": [round(time - recording["start_s"], 3) for time in times],
+            "v": values,
+            "shift_s": config.data.lead_s if leads else 0.0,
+        }
+    }

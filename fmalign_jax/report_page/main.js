@@ -92,5 +92,6 @@ function drawAll() {
 }
 
 language = (navigator.language || "en").startsWith("zh") ? "zh" : "en";
+addEventListener("resize", () => DATA.encoded?.recordings.length && drawStrip());
 choose("language", language, (value) => { language = value; drawAll(); });
 drawAll();
