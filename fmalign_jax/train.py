@@ -49,6 +49,11 @@ class Data:
     planned_steps: int
     steps: int
 
+    @property
+    def middle_step(self) -> int:
+        """Returns the step whose checkpoint is kept to look at the run's middle."""
+        return self.planned_steps // 2
+
 
 def train(
     config: ConfigDict, workdir: pathlib.Path
@@ -77,7 +82,7 @@ def train(
         )
         with (
             closing(training_batches(data, config, seed=config.seed)) as batches,
-            Checkpoints(run.checkpoints) as checkpoints,
+            Checkpoints(run.checkpoints, keep_steps=[data.middle_step]) as checkpoints,
         ):
             state = first_state(learner, data, mesh)
             restored = checkpoints.restore_latest(
@@ -192,7 +197,8 @@ def run_steps(
             stop = interruption.requested(agree_after=metrics if log else None)
             last = stop or step == data.steps
             evaluate = has_validation and (step % eval_every == 0 or step == data.steps)
-            save = last or evaluate or step % config.checkpoint_every_steps == 0
+            due = step % config.checkpoint_every_steps == 0 or step == data.middle_step
+            save = last or evaluate or due
             if log or save:
                 values = meter.report()
                 run.log(step, "train", values)
