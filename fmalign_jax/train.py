@@ -84,7 +84,9 @@ def train(
                     numbers_only=config.data.resident,
                 )
             ) as batches,
-            Checkpoints(run.checkpoints) as checkpoints,
+            Checkpoints(
+                run.checkpoints, keep_steps=[middle_step(data, config)]
+            ) as checkpoints,
         ):
             state = first_state(learner, data, mesh)
             restored = checkpoints.restore_latest(
@@ -130,6 +132,12 @@ def load_data(config: ConfigDict) -> Data:
         )
     steps = min(planned, config.max_steps) if config.max_steps else planned
     return Data(store, windows, steps_per_epoch, planned, steps)
+
+
+def middle_step(data: Data, config: ConfigDict) -> int:
+    """Returns the step whose checkpoint is kept to look at the run's middle."""
+    together = config.steps_per_dispatch
+    return together * round(data.planned_steps / 2 / together)
 
 
 def training_batches(
@@ -190,6 +198,7 @@ def run_steps(
     eval_every = together * max(
         1, round(config.eval_every_epochs * data.steps_per_epoch / together)
     )
+    middle = middle_step(data, config)
     step = start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
     bar = tqdm(
@@ -215,7 +224,8 @@ def run_steps(
             stop = interruption.requested(agree_after=metrics if log else None)
             last = stop or step == data.steps
             evaluate = has_validation and (step % eval_every == 0 or step == data.steps)
-            save = last or evaluate or step % config.checkpoint_every_steps == 0
+            due = step % config.checkpoint_every_steps == 0 or step == middle
+            save = last or evaluate or due
             if log or save:
                 values = meter.report()
                 run.log(step, "train", values)

@@ -36,6 +36,9 @@ FLOORS = [
     ["evaluate", "warning_study"],
     ["warning_report", "alarm_model"],
     ["early_warning"],
+    ["report_files", "report_codes", "report_timeline"],
+    ["report_data"],
+    ["report"],
 ]
 
 
