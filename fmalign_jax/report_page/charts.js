@@ -86,7 +86,7 @@ function drawZeroShot() {
     hovertemplate: "%{y}: %{x:.3f}<extra></extra>",
   }], {
     height: 90 + 42 * rows.length, margin: { l: 170, r: 24, t: 34, b: 44 }, showlegend: false,
-    xaxis: { ...AXIS, range: [0, 1.02], title: { text: say("balanced_accuracy") } }, yaxis: { ...AXIS, autorange: "reversed", type: "category" },
+    xaxis: { ...AXIS, range: [-0.02, 1.02], title: { text: say("balanced_accuracy") } }, yaxis: { ...AXIS, autorange: "reversed", type: "category" },
     shapes: [{ type: "line", x0: references.chance, x1: references.chance, yref: "paper", y0: 0, y1: 1, line: { dash: "dot", color: "#9aa5b1" } }],
     annotations: [{ x: references.chance, yref: "paper", y: 1, yanchor: "bottom", text: say("chance"), showarrow: false, font: { color: "#5f6c7b" } }],
   }, { displayModeBar: false });

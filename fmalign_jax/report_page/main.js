@@ -23,7 +23,7 @@ function drawTiles() {
     const found = leadFacts(DATA.lead);
     tiles.push(tile(say("tile_lead"), found.value, found.below));
   } else if (DATA.encoded) {
-    tiles.push(tile(say("tile_lead_set"), duration(DATA.encoded.lead_s), say("lead_not_searched")));
+    tiles.push(tile(say("tile_lead_set"), say("seconds", { n: number(DATA.encoded.lead_s) }), say("lead_not_searched")));
   }
   const split = DATA.curves.validation ? "validation" : "train";
   const where = say("on_" + split);

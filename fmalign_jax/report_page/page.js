@@ -93,7 +93,7 @@ function codeColour(code, way) {
   if (way === "meaning" && classes > 1) {
     const counts = classCounts(code);
     const total = counts.reduce((a, b) => a + b, 0);
-    if (!total) return "#d5dbe1";
+    if (!total) return "#eceff2";
     if (classes === 2) return onScale(NORMAL_TO_ABNORMAL, counts[1] / total);
     return classColour(counts.indexOf(Math.max(...counts)));
   }

@@ -104,17 +104,17 @@ function drawTracks() {
   const recording = recordingNow();
   const { modalities, classes } = DATA.encoded;
   const rows = modalities.map(named);
+  const two = classes.length === 2;
   const unit = perUnit();
   const sensor = Object.entries(recording.sensors)[0];
   const score = recording.score && { x: scoreTimes(recording).map((s) => s / unit), y: recording.score.v };
   const traces = [
     ...sensorTraces(recording),
     ...modalities.map((m, i) => codeStrip(recording, m, i)),
-    ...(score ? [{ ...score, yaxis: "y3", mode: "lines+markers", line: { shape: "linear", color: "#7b2d8b", width: 1.6 }, marker: { size: 5 }, hoverinfo: "none", showlegend: false }] : []),
+    ...(score ? [{ ...score, yaxis: "y3", mode: two ? "lines+markers" : "markers", line: { color: "#7b2d8b", width: 1.6 }, marker: { size: 5, color: "#7b2d8b" }, hoverinfo: "none" }] : []),
   ];
   const track = (text, domain, more = {}) => ({ ...AXIS, domain, title: { text, standoff: 6 }, fixedrange: true, ...more });
   const codes = score ? [0.34, 0.5] : [0.02, 0.24];
-  const two = classes.length === 2;
   const shapes = labelShapes(recording);
   if (score && two) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y3", y0: 0.5, y1: 0.5, line: { color: "#9aa5b1", width: 1, dash: "dot" } });
   draw("timeline_plot", traces, {
@@ -123,7 +123,7 @@ function drawTracks() {
     yaxis: track(sensor ? named(sensor[0]) + (sensor[1].unit ? ` (${sensor[1].unit})` : "") : "", [score ? 0.55 : 0.3, 0.94]),
     yaxis2: track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }),
     yaxis3: score ? track(say("score"), [0, 0.28], two ? { range: [-0.04, 1.04] } : { tickvals: classes.map((_, k) => k), ticktext: classes.map(named), range: [-0.5, classes.length - 0.5] }) : { visible: false },
-    annotations: [{ xref: "paper", yref: "paper", x: 0, xanchor: "right", xshift: -6, y: 0.978, yanchor: "middle", showarrow: false, text: say("label"), font: { size: 12 } }],
+    annotations: classes.length === 0 ? [] : [{ xref: "paper", yref: "paper", x: 0, xanchor: "right", xshift: -6, y: 0.978, yanchor: "middle", showarrow: false, text: say("label"), font: { size: 12 } }],
     shapes, showlegend: false,
   });
   const node = $("timeline_plot");
