@@ -74,6 +74,9 @@ def data_config() -> ConfigDict:
             "reference_stream": "video",  # its clock and labels are the window's
             "leading_stream": "current",  # read lead_s EARLIER than the reference
             "lead_s": 0.0,
+            # Leads at which every window must be readable too, so that runs at any of
+            # them see the same video; a sweep sets it.
+            "other_leads_s": (),
             "windows": "sliding",  # or "clip": a clip is one window of equal ticks
             "tick_s": 2.0,
             "window_ticks": 30,

@@ -16,7 +16,8 @@ FLOORS = [
     ["metrics"],
     ["inputs", "sharding"],
     ["train_state"],
-    ["train_step", "integrity"],
+    ["train_step", "integrity", "members", "cpc_bound"],
+    ["together"],
     ["checkpoint", "interruption", "reporting", "run_directory"],
     ["command"],
     ["prepare"],
@@ -28,7 +29,8 @@ FLOORS = [
     ["pictures", "restored", "oracle"],
     ["evaluation_report"],
     ["evaluation_files"],
-    ["evaluate"],
+    ["sweep_data", "sweep_files"],
+    ["evaluate", "sweep"],
 ]
 
 
