@@ -1,9 +1,10 @@
 """The default configuration: every key a config may set, with its meaning.
 
 The files in configs/ start from here and change what their experiment needs:
-`default_config` for training, `evaluation_config` for evaluating a run. A component
-(data source, encoder part, objective) is named by `name`, the dotted path of its class;
-the keys beside `name` are its keyword arguments.
+`default_config` for training, `sweep_config` for training many runs together,
+`evaluation_config` for evaluating one. A component (data source, encoder part,
+objective) is named by `name`, the dotted path of its class; the keys beside `name` are
+its keyword arguments.
 """
 
 from __future__ import annotations
@@ -252,6 +253,31 @@ def evaluation_config() -> ConfigDict:
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,
+        }
+    )
+
+
+def sweep_config(run: ConfigDict) -> ConfigDict:
+    """Returns a sweep of a run's config that varies nothing yet.
+
+    Args:
+      run: as from `default_config`.
+    """
+    return ConfigDict(
+        {
+            "run": run,
+            # By setting of `run`, the values to train: every combination is a member.
+            # Without values it stays as `run` has it.
+            "vary": {
+                "seed": (),
+                "data": {"lead_s": ()},
+                "optimizer": {
+                    "learning_rate": (),
+                    "critic_learning_rate": (),
+                    "weight_decay": (),
+                },
+                "objectives": {name: {"weight": ()} for name in run.objectives},
+            },
         }
     )
 

@@ -188,7 +188,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, (Mapping, ConfigDict)):
+        if isinstance(value, Mapping):
             flat |= _flat(value, f"{key}.")
         else:
             flat[key] = value

@@ -68,6 +68,7 @@ def train_together(
         data = sweep_data.load_data(configs)
         programs = Together(
             configs,
+            sweep_data.statistics(data, configs[0]),
             steps_per_epoch=data.run.steps_per_epoch,
             steps=data.run.planned_steps,
             mesh=mesh,
@@ -119,7 +120,7 @@ def first_states(
     seeds = [seed + 1 for seed in programs.seeds]
     with closing(SweepBatches(data, config, seeds)) as batches:
         batch = sharding.place_batch(next(batches), mesh)
-    return programs.first_states(batch, sweep_data.statistics(data, config))
+    return programs.first_states(batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,7 +349,7 @@ def main(config: ConfigDict) -> None:
     workdir = command.workdir() or run_directory.default_path(
         command.config_name(), named
     )
-    _, table = train_together(config.run, combinations(config.vary), workdir)
+    _, table = train_together(config.run, combinations(config.vary.to_dict()), workdir)
     print_table(table)
     print(f"written to {workdir}; each member is a run in {workdir / 'members'}")
 

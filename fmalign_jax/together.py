@@ -37,6 +37,7 @@ class Together:
     def __init__(
         self,
         configs: Sequence[ConfigDict],
+        statistics: Mapping[str, Mapping[str, Any]],
         *,
         steps_per_epoch: int,
         steps: int,
@@ -46,6 +47,8 @@ class Together:
 
         Args:
           configs: of the members, as from `member_configs`.
+          statistics: mean and std by modality: [L, C] of the leading stream if there
+            are several leads, else [C]; of the others [C].
           steps_per_epoch: as of `make_learner`.
           steps: as of `make_learner`.
           mesh: of one device.
@@ -63,10 +66,22 @@ class Together:
         if len(self.seeds) > 1:
             places = [self.seeds.index(config.seed) for config in configs]
             own[_ORDER] = np.asarray(places, np.int32)
-        axes = self._axes(sorted(configs[0].model.modalities))
         # What is each member's own is an argument, not a part of the program: other
         # seeds, leads and rates find it compiled.
         self._own = {key: jnp.asarray(values) for key, values in own.items()}
+        self._statistics = dict(statistics)
+        several = configs[0].data.leading_stream if _LEAD in own else None
+        if several is not None and several in statistics:
+            self._statistics[several] = jax.tree.map(
+                lambda x: x[own[_LEAD]], statistics[several]
+            )
+        # Where the members' axis is in each part of the states.
+        parts = ("params", "codebook", "opt_state", "critic_params", "critic_opt_state")
+        places_by_part: dict[str, Any] = dict.fromkeys(parts, 0) | {
+            "step": None,
+            "statistics": {n: 0 if n == several else None for n in statistics},
+        }
+        self._axes = axes = TrainState(**places_by_part)
         self._init = jax.jit(
             self._of_all(self._first_state, (None, axes.statistics), axes),
             compiler_options=RUNS_ONCE,
@@ -76,21 +91,13 @@ class Together:
         )
         self._eval_step = jax.jit(self._of_all(self._evaluate, (axes, None), 0))
 
-    def first_states(
-        self, batch: Batch, statistics: Mapping[str, Mapping[str, Any]]
-    ) -> TrainState:
+    def first_states(self, batch: Batch) -> TrainState:
         """Returns the states before the first step.
 
         Args:
           batch: of each order, drawn apart from the training ones.
-          statistics: mean and std by modality: [L, C] of the leading stream if there
-            are several leads, else [C]; of the others [C].
         """
-        own = dict(statistics)
-        if _LEAD in self._own:
-            lead, leading = self._own[_LEAD], self._config.data.leading_stream
-            own[leading] = jax.tree.map(lambda x: x[lead], own[leading])
-        states: TrainState = self._init(self._own, batch, own)
+        states: TrainState = self._init(self._own, batch, self._statistics)
         return states
 
     def train_step(
@@ -115,24 +122,15 @@ class Together:
         """Returns the state of one member, as a run of its own has it."""
         if not 0 <= number < self._members:
             raise IndexError(f"member {number} of {self._members}")
-        axes = self._axes(sorted(states.statistics))
-        return jax.tree.map(
+        state: TrainState = jax.tree.map(
             lambda axis, part: (
                 part if axis is None else jax.tree.map(lambda x: x[number], part)
             ),
-            axes,
+            self._axes,
             states,
             is_leaf=lambda axis: axis is None,
         )
-
-    def _axes(self, modalities: Sequence[str]) -> Any:
-        """Returns where the members' axis is in each part of the states."""
-        leading = self._config.data.leading_stream if len(self.leads_s) > 1 else None
-        axes: dict[str, Any] = dict.fromkeys(
-            ("params", "codebook", "opt_state", "critic_params", "critic_opt_state"), 0
-        )
-        statistics = {name: 0 if name == leading else None for name in modalities}
-        return TrainState(step=None, statistics=statistics, **axes)
+        return state
 
     def _of_all(self, function: Any, in_axes: tuple[Any, ...], out_axes: Any) -> Any:
         return jax.vmap(
