@@ -33,6 +33,10 @@ from fmalign_jax.together import Together
 from fmalign_jax.train_state import make_learner
 
 LONGEST_LEAD_S = 420.0
+CACHE_LIMITS = {  # as `command.keep_compiled_programs` has them
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+    "jax_persistent_cache_min_compile_time_secs": 0.5,
+}
 
 
 def main() -> None:
@@ -149,11 +153,16 @@ def measure_runs(
 
 def with_empty_cache(folder: pathlib.Path) -> None:
     """Forgets what is compiled, and keeps programs in a new folder from here on."""
+    forget_programs()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    for name, limit in CACHE_LIMITS.items():
+        jax.config.update(name, limit)
+
+
+def forget_programs() -> None:
+    """Forgets what is compiled; what lies in a folder is not looked at any more."""
     jax.clear_caches()
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def print_table(found: dict[str, Any]) -> None:

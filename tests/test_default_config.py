@@ -31,7 +31,10 @@ def _variants(path):
 
 
 FILES = sorted(FOLDER.glob("*.py"))
-COMMANDS = {"evaluate": "evaluate", "sweep": "sweep"}  # by config file; the others are for training
+COMMANDS = {
+    "evaluate": "evaluate",
+    "sweep": "sweep",
+}  # by config file; the others are for training
 TRAINING = [path for path in FILES if path.stem not in COMMANDS]
 CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 
