@@ -9,7 +9,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmalign_jax import members, train_state
+from fmalign_jax import members, sweep, train_state
 from fmalign_jax.default_config import sweep_config
 from fmalign_jax.members import Member
 
@@ -38,6 +38,30 @@ def test_the_config_of_a_sweep_names_only_what_may_differ():
     assert all(values == () for values in named.values())
     assert {"seed", LEAD, "objectives.cross_cpc.weight"} <= set(named)
     assert all(map(members._may_differ, named))
+
+
+def test_the_command_trains_every_combination(monkeypatch, capsys):
+    asked = []
+
+    def train_together(config, members, workdir):
+        asked.append((config.to_json(), [m.name for m in members], workdir))
+        row = {"name": "a", "step": 4, "diverged": None, "validation": {"loss": 1.25}}
+        return [], {"members": [row]}
+
+    monkeypatch.setattr(sweep, "train_together", train_together)
+    monkeypatch.setattr(sweep.command, "workdir", lambda: None)
+    monkeypatch.setattr(sweep.command, "config_name", lambda: "sweep-tiny")
+    config = sweep_config(tiny.tiny_config())
+    config.vary.seed = (0, 1)
+    sweep.main(config)
+    config.run.max_steps = 5  # may change
+    sweep.main(config)
+    config.vary.seed = (0, 2)
+    sweep.main(config)
+    assert asked[0][:2] == (tiny.tiny_config().to_json(), ["seed=0", "seed=1"])
+    assert asked[0][2].name.startswith("sweep-tiny-")
+    assert asked[0][2] == asked[1][2] != asked[2][2]
+    assert "1.25" in capsys.readouterr().out
 
 
 @given(st.lists(st.integers(-5, 40), min_size=1, max_size=4))

@@ -20,10 +20,12 @@ from fmalign_jax.sweep_files import print_table
 CHANGED = {
     "seed": 3,
     "data.lead_s": 4.0,
-    "optimizer.learning_rate": 3e-3,
-    "optimizer.weight_decay": 0.1,
-    "objectives.club.weight": 0.05,
+    "optimizer.learning_rate": 5e-4,
+    "optimizer.weight_decay": 5.0,
+    "objectives.club.weight": 0.5,
 }
+pytestmark = pytest.mark.slow  # two steps, two starts and two evaluations to compile
+
 MEMBERS = [
     Member("plain", {}),
     Member("changed", CHANGED),
@@ -59,7 +61,8 @@ def config(folder):
     config = tiny.tiny_config(folder)
     config.max_steps = 4
     config.log_every_steps = 3
-    config.optimizer.epsilon = 1e-3  # rounding is not amplified where a gradient is 0
+    # Adam then makes little of the rounding of a gradient.
+    config.optimizer.epsilon = 1e-2
     # Only between the modalities, so that the bound can be told from the loss.
     config.objectives.cross_cpc.weights = {
         "video": {"current": 1.0},
@@ -105,12 +108,13 @@ def test_a_member_equals_the_run_that_it_is_alone(config, folder, straight):
     for split in ("train", "validation"):
         for name, value in summary[split].items():
             if name not in ("windows_per_s", "waiting_share"):
-                assert row[split][name] == pytest.approx(value, rel=1e-4, abs=1e-4)
+                assert row[split][name] == pytest.approx(value, rel=1e-3, abs=1e-4)
     assert row["best_step"] == summary["best_step"]
     assert row["best_score"] == pytest.approx(summary["best_score"], abs=1e-5)
-    # The two others differ from it: nothing was shared that should not be.
-    kernels = [dict(_leaves(state.params)) for state in states[:2]]
-    assert any(not np.allclose(kernels[0][k], kernels[1][k]) for k in kernels[0])
+    # The first member is another run: nothing was shared that should not be.
+    plain = dict(_leaves(states[0].params))
+    apart = [np.abs(plain[k] - found[f".params{k}"]).max() for k in plain]
+    assert np.median(apart) > 1e-3
 
 
 def test_the_folder_of_a_member_is_that_of_a_run(config, straight):
@@ -142,7 +146,7 @@ def test_the_bound_is_log_n_less_the_loss(straight):
 
 
 def test_a_member_that_diverges_is_given_up_and_the_others_go_on(straight, capsys):
-    workdir, states, table = straight
+    workdir, _, table = straight
     plain, changed, lost = table["members"]
     assert plain["finished"]
     assert changed["finished"]
