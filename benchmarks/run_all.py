@@ -23,6 +23,7 @@ from fmalign_jax.evaluation_files import write_text
 HERE = pathlib.Path(__file__).parent
 PAPER, FURNACE = "configs/cmg_paper.py", "configs/pretrain.py"
 STEP, INPUT = "step_throughput.py", "input_pipeline.py"
+SWEEP = "sweep_throughput.py"
 ALL_TORCH = ("eager fp32", "eager fp64", "compiled bf16")
 
 
@@ -61,6 +62,7 @@ def jobs(platform: str, devices: int) -> dict[str, list[str]]:
         "strong scaling": [STEP, *growth, "--batch", "32", *scaling],
         "weak scaling": [STEP, *growth, "--batch", "4", "--weak", *scaling],
         "input": [INPUT, "--config", FURNACE],
+        "runs together": [SWEEP, "--config", f"{FURNACE}:smoke"],
     }
     if not small:
         bf16 = ["--precision", "bf16"]

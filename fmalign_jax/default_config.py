@@ -1,9 +1,10 @@
 """The default configuration: every key a config may set, with its meaning.
 
 The files in configs/ start from here and change what their experiment needs:
-`default_config` for training, `evaluation_config` for evaluating a run. A component
-(data source, encoder part, objective) is named by `name`, the dotted path of its class;
-the keys beside `name` are its keyword arguments.
+`default_config` for training, `sweep_config` for training many runs together,
+`evaluation_config` for evaluating one. A component (data source, encoder part,
+objective) is named by `name`, the dotted path of its class; the keys beside `name` are
+its keyword arguments.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ def data_config() -> ConfigDict:
             "reference_stream": "video",  # its clock and labels are the window's
             "leading_stream": "current",  # read lead_s EARLIER than the reference
             "lead_s": 0.0,
+            # Leads at which every window must be readable too, so that runs at any of
+            # them see the same video; a sweep sets it.
+            "other_leads_s": (),
             "windows": "sliding",  # or "clip": a clip is one window of equal ticks
             "tick_s": 2.0,
             "window_ticks": 30,
@@ -284,6 +288,31 @@ def early_warning_config() -> ConfigDict:
         }
     )
     return config
+
+
+def sweep_config(run: ConfigDict) -> ConfigDict:
+    """Returns a sweep of a run's config that varies nothing yet.
+
+    Args:
+      run: as from `default_config`.
+    """
+    return ConfigDict(
+        {
+            "run": run,
+            # By setting of `run`, the values to train: every combination is a member.
+            # Without values it stays as `run` has it.
+            "vary": {
+                "seed": (),
+                "data": {"lead_s": ()},
+                "optimizer": {
+                    "learning_rate": (),
+                    "critic_learning_rate": (),
+                    "weight_decay": (),
+                },
+                "objectives": {name: {"weight": ()} for name in run.objectives},
+            },
+        }
+    )
 
 
 def let_teach(

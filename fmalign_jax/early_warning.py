@@ -82,7 +82,7 @@ def early_warning(
     model = AlarmModel.fit(config, run, frozen, splits)
     spec = prepare.window_spec(run.config.data, stride_ticks=1)
     definition = Definition(
-        lead_s=-spec.shift_s(config.target),
+        lead_s=-spec.shifts_s(config.target)[0],
         spread_s=config.spread_s,
         min_spell_s=config.min_spell_s,
     )

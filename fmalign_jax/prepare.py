@@ -52,6 +52,8 @@ def window_spec(data: ConfigDict, *, stride_ticks: int) -> alignment.WindowSpec:
         window_ticks=data.window_ticks,
         stride_ticks=stride_ticks,
         lead_s=data.lead_s,
+        # Absent in runs that were saved before there was such a key.
+        other_leads_s=tuple(data.get("other_leads_s", ())),
         leading_stream=data.leading_stream,
         reference_stream=data.reference_stream,
         samples_per_tick=data.samples_per_tick.to_dict(),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from fmalign_jax.metrics import CodeStatistics
 
 Metrics = Mapping[str, Any]
 
@@ -50,12 +52,11 @@ class Meter:
         fetched = jax.device_get(self._pending)
         steps = [metrics for several in fetched for metrics in _unstacked(several)]
         elapsed_s = time.perf_counter() - self._started_s
-        for offset, metrics in enumerate(steps):
-            check_finite(metrics["scalars"], step=self._next_step + offset)
-        names = steps[0]["scalars"]
-        values = {n: float(np.mean([m["scalars"][n] for m in steps])) for n in names}
-        values |= _codebook_health(steps)
-        values |= _cross_modal_accuracy(values)
+        values = summarise_steps(
+            [metrics["scalars"] for metrics in steps],
+            merged([metrics["codes"] for metrics in steps]),
+            first_step=self._next_step,
+        )
         values["windows_per_s"] = self._batch_size * len(steps) / elapsed_s
         values["waiting_share"] = self._waited_s / elapsed_s
         self._next_step += len(steps)
@@ -67,14 +68,41 @@ class Meter:
         self._started_s = time.perf_counter()
 
 
+def summarise_steps(
+    scalars: Sequence[Mapping[str, Any]], codes: CodeStatistics, *, first_step: int
+) -> dict[str, float]:
+    """Returns the means over train steps, and codebook health.
+
+    Args:
+      scalars: of each step, fetched.
+      codes: of all of them, merged.
+      first_step: number of the first, for errors.
+
+    Raises:
+      FloatingPointError: when a value of a step was not finite.
+    """
+    for offset, values in enumerate(scalars):
+        check_finite(values, step=first_step + offset)
+    means = {n: float(np.mean([values[n] for values in scalars])) for n in scalars[0]}
+    return means | _codebook_health(codes) | _cross_modal_accuracy(means)
+
+
 def summarise(batches: Iterable[Metrics]) -> dict[str, float]:
     """Returns the values of an evaluation, each window counted once."""
+    metrics = merge_batches(batches)
+    scalars = {name: float(m.compute()) for name, m in metrics["scalars"].items()}
+    return scalars | _codebook_health(metrics["codes"]) | _cross_modal_accuracy(scalars)
+
+
+def merge_batches(batches: Iterable[Metrics]) -> Metrics:
+    """Returns the metrics of all batches of an evaluation as those of one."""
     fetched = [jax.device_get(metrics) for metrics in batches]
     scalars = {
-        name: float(merged([m["scalars"][name] for m in fetched]).compute())
+        name: merged([metrics["scalars"][name] for metrics in fetched])
         for name in fetched[0]["scalars"]
     }
-    return scalars | _codebook_health(fetched) | _cross_modal_accuracy(scalars)
+    codes = merged([metrics["codes"] for metrics in fetched])
+    return {"scalars": scalars, "codes": codes}
 
 
 def _unstacked(metrics: Metrics) -> list[Metrics]:
@@ -85,9 +113,8 @@ def _unstacked(metrics: Metrics) -> list[Metrics]:
     ]
 
 
-def _codebook_health(steps: list[Metrics]) -> dict[str, float]:
-    health = merged([metrics["codes"] for metrics in steps]).compute()
-    return {name: float(value) for name, value in health.items()}
+def _codebook_health(codes: CodeStatistics) -> dict[str, float]:
+    return {name: float(value) for name, value in codes.compute().items()}
 
 
 def _cross_modal_accuracy(values: Mapping[str, float]) -> dict[str, float]:

@@ -62,7 +62,7 @@ class RunDirectory:
         self._settings = to_json(config)
         self._writer = None
         if write:
-            _check_same_run(path, self._settings)
+            check_same_run(path, self._settings)
 
     def __enter__(self) -> RunDirectory:
         """Returns itself."""
@@ -166,7 +166,12 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
     return settings
 
 
-def _check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+def check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Checks that a folder is free, or holds a run with these settings.
+
+    Raises:
+      ValueError: it holds a run of a different config, or something that is not a run.
+    """
     if _is_free(path):
         return
     if not (path / "config.json").is_file():

@@ -24,6 +24,10 @@ from fmalign_jax.objectives.total import Objectives
 
 Params = Mapping[str, Any]
 
+RUNS_ONCE = {"xla_backend_optimization_level": 0}
+"""How to compile a program of this size that runs once: optimising it costs five times
+what it takes."""
+
 
 @no_type_check  # as a pytree it also carries shardings and shapes
 @flax.struct.dataclass
@@ -61,7 +65,7 @@ class Learner:
     config: ConfigDict
 
     @property
-    def weights(self) -> dict[str, float]:
+    def weights(self) -> dict[str, Any]:
         """Weight of each objective in the total loss."""
         return {name: term.weight for name, term in self.config.objectives.items()}
 
@@ -150,55 +154,55 @@ def init_state(
     The codes are drawn from the semantic features that the untrained encoders give
     for `batch` (METHOD 2: counts at one, codes from data).
     """
-    config = learner.config
-
-    @functools.partial(
-        jax.jit,
+    init = jax.jit(
+        functools.partial(fresh_state, learner),
         out_shardings=sharding.replicated(mesh),
-        # It runs once: optimising it costs five times what it takes.
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=RUNS_ONCE,
     )
-    def init(batch: Mapping[str, Any], statistics: Any) -> TrainState:
-        model_key, objectives_key, code_key = jax.random.split(
-            jax.random.key(config.seed), 3
-        )
-        inputs = inputs_lib.normalise(batch["streams"], statistics)
-        blank = quantizer.blank(
-            config.codebook.codes, config.model.width, modalities=inputs
-        )
-        variables = learner.model.init(
-            model_key, inputs, blank, batch["mask"], train=False
-        )
-        if config.standardise_projections:
-            variables = standardise_projections(learner.model, variables, inputs)
-        semantic: Any = learner.model.apply(
-            variables, inputs, train=False, method=Cmg.encode
-        )
-        codebook = quantizer.initialise(
-            code_key,
-            jnp.concatenate([z.reshape(-1, z.shape[-1]) for z in semantic.values()]),
-            config.codebook.codes,
-            modalities=inputs,
-            method=config.codebook.initialisation,
-        )
-        features = encode(
-            learner, variables["params"], codebook, inputs, batch, train=False
-        )
-        terms = learner.objectives.init(objectives_key, features, train=False)
-        terms = dict(terms.get("params", {}))
-        critics = {name: terms.pop(name) for name in learner.objectives.critic_names}
-        params = {"model": variables["params"], "objectives": terms}
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            codebook=codebook,
-            opt_state=learner.optimizer.init(params),
-            critic_params=critics,
-            critic_opt_state=learner.critic_optimizer.init(critics),
-            statistics=statistics,
-        )
-
     return init(batch, statistics)
+
+
+def fresh_state(
+    learner: Learner, batch: Mapping[str, Any], statistics: dict[str, Any]
+) -> TrainState:
+    """Returns the state before the first step; to be compiled, see `init_state`."""
+    config = learner.config
+    model_key, objectives_key, code_key = jax.random.split(
+        jax.random.key(config.seed), 3
+    )
+    inputs = inputs_lib.normalise(batch["streams"], statistics)
+    blank = quantizer.blank(
+        config.codebook.codes, config.model.width, modalities=inputs
+    )
+    variables = learner.model.init(model_key, inputs, blank, batch["mask"], train=False)
+    if config.standardise_projections:
+        variables = standardise_projections(learner.model, variables, inputs)
+    semantic: Any = learner.model.apply(
+        variables, inputs, train=False, method=Cmg.encode
+    )
+    codebook = quantizer.initialise(
+        code_key,
+        jnp.concatenate([z.reshape(-1, z.shape[-1]) for z in semantic.values()]),
+        config.codebook.codes,
+        modalities=inputs,
+        method=config.codebook.initialisation,
+    )
+    features = encode(
+        learner, variables["params"], codebook, inputs, batch, train=False
+    )
+    terms = learner.objectives.init(objectives_key, features, train=False)
+    terms = dict(terms.get("params", {}))
+    critics = {name: terms.pop(name) for name in learner.objectives.critic_names}
+    params = {"model": variables["params"], "objectives": terms}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        codebook=codebook,
+        opt_state=learner.optimizer.init(params),
+        critic_params=critics,
+        critic_opt_state=learner.critic_optimizer.init(critics),
+        statistics=statistics,
+    )
 
 
 def encode(

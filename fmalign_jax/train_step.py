@@ -40,7 +40,9 @@ _SMALL = 2**16
 RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
 
 
-def step_keys(seed: int, step: Int[Array, ""]) -> dict[str, Key[Array, ""]]:
+def step_keys(
+    seed: int | Int[Array, ""], step: Int[Array, ""]
+) -> dict[str, Key[Array, ""]]:
     """Returns the random key of each named use in one step.
 
     They depend on (seed, step, name) alone: the same after a resume, on any devices.

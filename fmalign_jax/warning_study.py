@@ -104,7 +104,7 @@ def scored(
             Series(
                 name=split.store.names[windows.recording[begin]],
                 ticks=last,
-                at_s=ticks.end_s[last] + spec.shift_s(config.target),
+                at_s=ticks.end_s[last] + spec.shifts_s(config.target)[0],
                 tick_s=spec.tick_s,
                 spells=events.spans_of(
                     label == abnormal, begin_s, end_s, merge_gap_s=config.merge_gap_s

@@ -414,6 +414,31 @@ def test_blocks_keep_a_window_and_the_lead_apart(seed, lead_s):
     assert apart_s == pytest.approx(110)
 
 
+@given(recordings, specs, st.lists(st.integers(-4, 4), min_size=2, max_size=3))
+@settings(deadline=None, max_examples=25)
+def test_leads_that_are_read_together_have_the_same_windows(drawn, about, leads_s):
+    timelines = timelines_of(drawn)
+    about = {key: value for key, value in about.items() if key != "lead_s"}
+    alone = [align(timelines, spec(**about, lead_s=float(own))) for own in leads_s]
+    readable = np.logical_and.reduce([ticks.usable for ticks in alone])
+    others = tuple(map(float, leads_s))
+    for own, ticks in zip(leads_s, alone, strict=True):
+        together = align(
+            timelines, spec(**about, lead_s=float(own), other_leads_s=others)
+        )
+        np.testing.assert_array_equal(together.usable, readable)
+        for name, samples in ticks.samples.items():
+            np.testing.assert_array_equal(together.samples[name], samples)
+
+
+def test_blocks_keep_the_longest_of_several_leads_apart():
+    split = SplitSpec(by="block", validation=0.2)
+    window = spec(10, lead_s=5.0, other_leads_s=(-40.0, 0.0))
+    train, validation, _ = build_index([regular(600)], window, split).values()
+    apart_s = np.abs(train.time_s[:, None] - validation.time_s).min()
+    assert apart_s >= 10 + 40
+
+
 def clips_of(*seconds):
     """Clips of these lengths; the current is missing for the first 8 s of each."""
     clip = np.repeat(np.arange(len(seconds)), seconds)
@@ -574,6 +599,7 @@ def test_unknown_parts_of_a_partition_are_refused():
         ({"tick_s": 0.0}, "tick_s must be positive"),
         ({"lead_s": float("nan")}, "lead_s must be finite"),
         ({"lead_s": 1.0, "mode": "clip"}, "lead_s must be 0"),
+        ({"other_leads_s": (1.0,), "mode": "clip"}, "lead_s must be 0; got 1.0"),
         ({"lead_s": 1.0, "leading_stream": "video"}, "name two"),
         ({"reference_stream": "audio"}, "reference_stream must be one of"),
     ],

@@ -18,6 +18,7 @@ import input_pipeline  # noqa: E402
 import measure  # noqa: E402
 import run_all  # noqa: E402
 import step_throughput  # noqa: E402
+import sweep_throughput  # noqa: E402
 
 
 def test_spread_is_median_and_quartiles():
@@ -82,6 +83,36 @@ def test_the_input_is_measured_beside_the_step(tmp_path):
     assert 0 <= found["waiting_share"] <= 1
     ratio = found["pipeline_windows_per_s"] / found["step_windows_per_s"]
     assert found["ratio"] == pytest.approx(ratio)
+
+
+def test_members_of_a_benchmark_differ_in_one_thing():
+    leads = sweep_throughput.make_members(3, "lead")
+    assert [m.changes["data.lead_s"] for m in leads] == [0.0, 210.0, 420.0]
+    seeds = sweep_throughput.make_members(3, "seed")
+    assert [m.changes for m in seeds] == [{"seed": seed} for seed in range(3)]
+
+
+@pytest.mark.slow
+def test_runs_together_are_measured_beside_runs_alone(tmp_path, capsys):
+    config = tiny.tiny_config(tmp_path)
+    config.max_steps = 2
+    members = sweep_throughput.make_members(2, "seed")
+    names = ("jax_compilation_cache_dir", *sweep_throughput.CACHE_LIMITS)
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        found = sweep_throughput.measure_steps(config, members, budget_s=0.0)
+        found |= sweep_throughput.measure_runs(config, members, alone=1)
+    finally:
+        sweep_throughput.forget_programs()
+        for name, value in before.items():
+            jax.config.update(name, value)
+    alone, together = (found[f"step_{k}"]["median_ms"] for k in ("alone", "together"))
+    assert found["step_ratio"] == pytest.approx(2 * alone / together)
+    assert found["runs_per_hour_together"] == pytest.approx(7200 / found["together_s"])
+    assert found["runs_per_hour_alone"] == pytest.approx(3600 / found["alone_s"][0])
+    about = {"config": "tiny", "members": 2, "by": "seed"}
+    sweep_throughput.print_table({**about, "made_with": {"device": "cpu"}, **found})
+    assert f"| {found['ratio']:.2f} |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("platform", "devices"), [("cpu", 1), ("gpu", 2)])

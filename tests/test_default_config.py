@@ -37,7 +37,11 @@ def _variants(path):
 
 FILES = sorted(FOLDER.glob("*.py"))
 # By config file; the others are for training.
-COMMANDS = {"evaluate": "evaluate", "early_warning": "early_warning"}
+COMMANDS = {
+    "evaluate": "evaluate",
+    "early_warning": "early_warning",
+    "sweep": "sweep",
+}
 TRAINING = [path for path in FILES if path.stem not in COMMANDS]
 CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 

@@ -49,6 +49,8 @@ class WindowSpec:
       stride_ticks: ticks from the start of one window to that of the next.
       tick_s: length of a tick in seconds; with mode "clip" the clip decides.
       lead_s: how much EARLIER the leading stream is read, in seconds; may be negative.
+      other_leads_s: further leads at which every window must be readable too: at each
+        of them all windows, and their splits, are then the same.
       leading_stream: the stream that the lead shifts.
       reference_stream: the stream whose clock and labels the ticks follow.
       mode: "sliding" for windows at every stride, "clip" for one window per clip: T
@@ -63,6 +65,7 @@ class WindowSpec:
     stride_ticks: int = 1
     tick_s: float = 1.0
     lead_s: float = 0.0
+    other_leads_s: tuple[float, ...] = ()
     leading_stream: str = "current"
     reference_stream: str = "video"
     mode: str = "sliding"
@@ -80,7 +83,7 @@ class WindowSpec:
                 raise ValueError(f"{name} must be at least 1; got {count}")
         for name in ("reference_stream", "leading_stream"):
             stream = getattr(self, name)
-            needed = name == "reference_stream" or self.lead_s != 0
+            needed = name == "reference_stream" or any(self._leads_s)
             if needed and stream not in self.samples_per_tick:
                 raise ValueError(
                     f"{name} must be one of the streams of samples_per_tick, "
@@ -92,28 +95,39 @@ class WindowSpec:
                 raise ValueError(f"{name} must be positive; got {seconds}")
         self._check_lead()
 
+    @property
+    def _leads_s(self) -> tuple[float, ...]:
+        return (self.lead_s, *self.other_leads_s)
+
     def _check_lead(self) -> None:
-        if not math.isfinite(self.lead_s):
-            raise ValueError(f"lead_s must be finite; got {self.lead_s}")
-        if self.lead_s and self.leading_stream == self.reference_stream:
-            raise ValueError(
-                "a lead shifts one stream against another; got "
-                f"leading_stream = reference_stream = {self.leading_stream!r}; name two"
-            )
-        if self.lead_s and self.mode == "clip":
-            raise ValueError(
-                f"mode 'clip' takes whole clips, so lead_s must be 0; got "
-                f"{self.lead_s}; use mode 'sliding'"
-            )
+        for lead_s in self._leads_s:
+            if not math.isfinite(lead_s):
+                raise ValueError(f"lead_s must be finite; got {lead_s}")
+            if lead_s and self.leading_stream == self.reference_stream:
+                raise ValueError(
+                    "a lead shifts one stream against another; got leading_stream = "
+                    f"reference_stream = {self.leading_stream!r}; name two"
+                )
+            if lead_s and self.mode == "clip":
+                raise ValueError(
+                    f"mode 'clip' takes whole clips, so lead_s must be 0; got {lead_s}"
+                    "; use mode 'sliding'"
+                )
 
     @property
     def guard_ticks(self) -> int:
         """Returns the ticks that keep two windows from sharing any moment."""
-        return self.window_ticks + math.ceil(abs(self.lead_s) / self.tick_s - _WHOLE)
+        lead_s = max(map(abs, self._leads_s))
+        return self.window_ticks + math.ceil(lead_s / self.tick_s - _WHOLE)
 
-    def shift_s(self, stream: str) -> float:
-        """Returns how much later than the tick a stream is read, in seconds."""
-        return -self.lead_s if stream == self.leading_stream else 0.0
+    def shifts_s(self, stream: str) -> tuple[float, ...]:
+        """Returns how much later than the tick a stream is read, in seconds.
+
+        The first says which samples a tick reads; at the others it must be readable.
+        """
+        if stream != self.leading_stream:
+            return (0.0,)
+        return tuple(-lead_s for lead_s in self._leads_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,14 +252,17 @@ def _clip_ticks(
 ) -> Ticks:
     start_s, tick_s, n = _grid(clip, clips, spec)
     tick = np.arange(n)
-    samples, usable = {}, np.ones(n, bool)
+    samples: dict[str, ndarray] = {}
+    usable = np.ones(n, bool)
     for name, slots in spec.samples_per_tick.items():
         slot = (np.arange(slots) + 0.5) / slots
-        target_s = start_s + (tick[:, None] + slot) * tick_s + spec.shift_s(name)
-        samples[name], gap_s = clips[name].nearest(clip, target_s)
+        target_s = start_s + (tick[:, None] + slot) * tick_s
         most_s = max(tick_s / slots, 3 * clips[name].period_s)
         most_s = spec.max_gap_s if spec.max_gap_s is not None else most_s
-        usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
+        for shift_s in spec.shifts_s(name):
+            found, gap_s = clips[name].nearest(clip, target_s + shift_s)
+            samples.setdefault(name, found)  # those at the window's own lead
+            usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
     return Ticks(
         samples=samples,
         usable=usable,

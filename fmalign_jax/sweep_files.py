@@ -1,0 +1,135 @@
+"""What a sweep keeps of each member: the folder of an ordinary run.
+
+SWEEP/config.json          the config and what each member has of its own
+SWEEP/checkpoints/         all members together, to go on from
+SWEEP/sweep.json           the table
+SWEEP/members/NAME/        config.json, metrics.jsonl, tensorboard/, checkpoints/,
+                           summary.json: `evaluate` and others take it as a run
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.checkpoint import Checkpoints
+from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.members import Member
+from fmalign_jax.run_directory import RunDirectory, to_json
+from fmalign_jax.train_state import TrainState
+
+SHOWN = (
+    "cpc_bound",
+    "cpc_accuracy",
+    "perplexity/*",
+    "equal_share",
+    "token_agreement/*",
+    "loss",
+)
+"""Validation values of the printed table; a star stands for every modality or pair."""
+
+
+class MemberFolder:
+    """The run folder of one member.
+
+    Attributes:
+      path: the folder.
+      member: the member.
+      diverged: why it was given up, None while all its values are finite.
+    """
+
+    def __init__(self, path: pathlib.Path, member: Member, config: ConfigDict) -> None:
+        """Opens a new or an interrupted one.
+
+        Raises:
+          ValueError: it holds another run.
+        """
+        self.path = path
+        self.member = member
+        self.diverged: str | None = None
+        self._settings = to_json(config)
+        self._run = RunDirectory(path, config, write=True)
+        self._checkpoints = Checkpoints(self._run.checkpoints)
+
+    def __enter__(self) -> MemberFolder:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for the last save and closes what is open."""
+        self._checkpoints.__exit__(kind, error, trace)
+        self._run.__exit__(kind, error, trace)
+
+    def start(self, step: int, *, last_step: int) -> None:
+        """Writes the config and forgets what was reported after a step."""
+        self._run.start(step, last_step=last_step)
+
+    def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Appends the values of a split at a step."""
+        self._run.log(step, split, values)
+
+    def save(
+        self, state: TrainState, *, data: dict[str, Any], score: float | None
+    ) -> None:
+        """Saves a state, unless the folder holds its step already.
+
+        It does when a sweep was stopped between the saves of two members; what it then
+        computes again is the same.
+        """
+        if int(state.step) not in self._checkpoints.steps():
+            self._checkpoints.save(state, data=data, config=self._settings, score=score)
+
+    def finish(self, step: int, *, steps: int, finished: bool) -> dict[str, Any]:
+        """Writes summary.json and returns the member's row of the table."""
+        self._checkpoints.wait()
+        best = self._checkpoints.best_step()
+        row = {
+            "step": step,
+            "steps": steps,
+            "finished": finished and self.diverged is None,
+            "diverged": self.diverged,
+            "train": self._run.last("train"),
+            "validation": self._run.last("validation"),
+            "best_step": best,
+            "best_score": self._checkpoints.score(best),
+        }
+        self._run.finish(row)
+        own = {"name": self.member.name, "changes": dict(self.member.changes)}
+        return {**own, "run": str(self.path), **row}
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a file of a sweep whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def print_table(table: Mapping[str, Any]) -> None:
+    """Prints the last validation of every member, one a line."""
+    measured = [row["validation"] or {} for row in table["members"]]
+    names = {name: None for values in measured for name in values}
+    shown = [
+        name
+        for pattern in SHOWN
+        for name in names
+        if fnmatch.fnmatchcase(name, pattern)
+    ]
+    rows = [["member", "step", *shown]]
+    for row, values in zip(table["members"], measured, strict=True):
+        cells = [f"{values[name]:.4g}" if name in values else "-" for name in shown]
+        note = [] if row["diverged"] is None else ["diverged"]
+        rows.append([row["name"], str(row["step"]), *cells, *note])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        padded = [cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=False)]
+        print("  " + "  ".join(padded).rstrip())

@@ -1,0 +1,178 @@
+"""The compiled programs of several runs at once: those of one run under `jax.vmap`.
+
+The states of N members are one TrainState whose arrays have a leading axis N. What all
+members share (the step, the statistics of the video, the video itself) has none, so
+that it is read, moved and augmented once for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from fmalign_jax import train_step
+from fmalign_jax.cpc_bound import cross_cpc_bound
+from fmalign_jax.members import differing, own_learner
+from fmalign_jax.train_state import RUNS_ONCE, Learner, TrainState, fresh_state
+from fmalign_jax.train_step import Batch, Metrics
+
+_LEAD, _ORDER = "lead", "order"  # which of the leads and of the orders is a member's
+
+
+class Together:
+    """First states, train step and evaluation of all members, each compiled once.
+
+    Batches come with a leading axis S: one for each order of the windows, which the
+    seed decides. Their leading stream holds the samples of L leads, side by side in
+    each tick: [S, B, T, L * R, ...].
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ConfigDict],
+        statistics: Mapping[str, Mapping[str, Any]],
+        *,
+        steps_per_epoch: int,
+        steps: int,
+        mesh: Mesh,
+    ) -> None:
+        """Prepares the programs; compiles nothing yet.
+
+        Args:
+          configs: of the members, as from `member_configs`.
+          statistics: mean and std by modality: [L, C] of the leading stream if there
+            are several leads, else [C]; of the others [C].
+          steps_per_epoch: as of `make_learner`.
+          steps: as of `make_learner`.
+          mesh: of one device.
+        """
+        self._config = configs[0]
+        self._lengths = {"steps_per_epoch": steps_per_epoch, "steps": steps}
+        self._mesh = mesh
+        self._members = len(configs)
+        self.leads_s = sorted({config.data.lead_s for config in configs})
+        self.seeds = sorted({config.seed for config in configs})
+        own = differing(configs)
+        if len(self.leads_s) > 1:
+            places = [self.leads_s.index(config.data.lead_s) for config in configs]
+            own[_LEAD] = np.asarray(places, np.int32)
+        if len(self.seeds) > 1:
+            places = [self.seeds.index(config.seed) for config in configs]
+            own[_ORDER] = np.asarray(places, np.int32)
+        # What is each member's own is an argument, not a part of the program: other
+        # seeds, leads and rates find it compiled.
+        self._own = {key: jnp.asarray(values) for key, values in own.items()}
+        self._statistics = dict(statistics)
+        several = configs[0].data.leading_stream if _LEAD in own else None
+        if several is not None and several in statistics:
+            self._statistics[several] = jax.tree.map(
+                lambda x: x[own[_LEAD]], statistics[several]
+            )
+        # Where the members' axis is in each part of the states.
+        parts = ("params", "codebook", "opt_state", "critic_params", "critic_opt_state")
+        places_by_part: dict[str, Any] = dict.fromkeys(parts, 0) | {
+            "step": None,
+            "statistics": {n: 0 if n == several else None for n in statistics},
+        }
+        self._axes = axes = TrainState(**places_by_part)
+        self._init = jax.jit(
+            self._of_all(self._first_state, (None, axes.statistics), axes),
+            compiler_options=RUNS_ONCE,
+        )
+        self._train_step = jax.jit(
+            self._of_all(self._update, (axes, None), (axes, 0)), donate_argnums=1
+        )
+        self._eval_step = jax.jit(self._of_all(self._evaluate, (axes, None), 0))
+
+    def first_states(self, batch: Batch) -> TrainState:
+        """Returns the states before the first step.
+
+        Args:
+          batch: of each order, drawn apart from the training ones.
+        """
+        states: TrainState = self._init(self._own, batch, self._statistics)
+        return states
+
+    def train_step(
+        self, states: TrainState, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        """Returns the states after a step, and metrics with a leading axis N.
+
+        It takes over (donates) the states it is given.
+        """
+        stepped: tuple[TrainState, Metrics] = self._train_step(self._own, states, batch)
+        return stepped
+
+    def evaluate(self, states: TrainState, batch: Batch) -> Metrics:
+        """Returns the metrics of an evaluation batch, with a leading axis N.
+
+        Among the scalars is ``cpc_bound``, where there is Cross-CPC.
+        """
+        metrics: Metrics = self._eval_step(self._own, states, batch)
+        return metrics
+
+    def member(self, states: TrainState, number: int) -> TrainState:
+        """Returns the state of one member, as a run of its own has it."""
+        if not 0 <= number < self._members:
+            raise IndexError(f"member {number} of {self._members}")
+        state: TrainState = jax.tree.map(
+            lambda axis, part: (
+                part if axis is None else jax.tree.map(lambda x: x[number], part)
+            ),
+            self._axes,
+            states,
+            is_leaf=lambda axis: axis is None,
+        )
+        return state
+
+    def _of_all(self, function: Any, in_axes: tuple[Any, ...], out_axes: Any) -> Any:
+        return jax.vmap(
+            function,
+            in_axes=(0, *in_axes),
+            out_axes=out_axes,
+            axis_size=self._members,
+        )
+
+    def _learner(self, own: Mapping[str, Array]) -> Learner:
+        settings = {k: x for k, x in own.items() if k not in (_LEAD, _ORDER)}
+        return own_learner(self._config, settings, **self._lengths)
+
+    def _batch(self, own: Mapping[str, Array], batch: Batch) -> Batch:
+        """Returns what one member sees of the batch of all."""
+        batch = jax.tree.map(lambda x: x[own.get(_ORDER, 0)], batch)
+        if _LEAD not in own:
+            return batch
+        leading = self._config.data.leading_stream
+        samples = batch["streams"][leading]
+        b, t, slots = samples.shape[:3]
+        split = (b, t, len(self.leads_s), slots // len(self.leads_s))
+        samples = samples.reshape(*split, *samples.shape[3:])[:, :, own[_LEAD]]
+        return {**batch, "streams": {**batch["streams"], leading: samples}}
+
+    def _first_state(
+        self, own: Mapping[str, Array], batch: Batch, statistics: dict[str, Any]
+    ) -> TrainState:
+        return fresh_state(self._learner(own), self._batch(own, batch), statistics)
+
+    def _update(
+        self, own: Mapping[str, Array], state: TrainState, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        step = train_step.make_train_step(self._learner(own), self._mesh)
+        return step(state, self._batch(own, batch))
+
+    def _evaluate(
+        self, own: Mapping[str, Array], state: TrainState, batch: Batch
+    ) -> Metrics:
+        # Validation has one order, whatever the seed.
+        lead = {key: x for key, x in own.items() if key != _ORDER}
+        learner, batch = self._learner(own), self._batch(lead, batch)
+        metrics = train_step.make_eval_step(learner, self._mesh)(state, batch)
+        bound = cross_cpc_bound(learner, state, batch)
+        return {**metrics, "scalars": metrics["scalars"] | bound}

@@ -1,0 +1,54 @@
+"""The bound of Cross-CPC, against the loss it is a part of."""
+
+import jax
+import numpy as np
+import tiny
+
+from fmalign_jax import inputs, sharding, train_state
+from fmalign_jax.cpc_bound import cross_cpc_bound
+from fmalign_jax.objectives.cross_cpc import CrossCpc
+
+
+def test_it_is_log_n_less_the_loss_of_the_cross_modal_pairs():
+    config = tiny.tiny_config()
+    weights = config.objectives.cross_cpc.weights.to_dict()
+    assert weights["video"]["video"] > 0  # pairs that do not belong to the bound
+    learner, mesh, state = tiny.first_state(config)
+    batch = tiny.random_batch(config)
+    batch["mask"][6:] = False
+    batch = sharding.place_batch(batch, mesh)
+
+    @jax.jit
+    def both(state, batch):
+        features = train_state.encode(
+            learner,
+            state.params["model"],
+            state.codebook,
+            inputs.normalise(batch["streams"], state.statistics),
+            batch,
+            train=False,
+        )
+
+        def loss(weights):
+            entry = learner.objectives.terms["cross_cpc"] | {"weights": weights}
+            term = CrossCpc(**{k: v for k, v in entry.items() if k != "name"})
+            params = {"params": state.params["objectives"]["cross_cpc"]}
+            return term.apply(params, features, train=False)[0]
+
+        own = {m: {m: row[m]} for m, row in weights.items()}
+        return cross_cpc_bound(learner, state, batch), loss(weights) - loss(own)
+
+    bound, of_pairs = both(state, batch)
+    # Both cross-modal weights are 1; six windows count.
+    expected = np.log(6) - np.asarray(of_pairs)[:6] / 2
+    assert np.isclose(float(bound["cpc_bound"].compute()), expected.mean(), atol=1e-5)
+
+
+def test_without_cross_modal_pairs_there_is_none():
+    config = tiny.tiny_config()
+    config.objectives.cross_cpc.weights = {"video": {"video": 1.0}}
+    learner = train_state.make_learner(config, steps_per_epoch=1, steps=1)
+    assert cross_cpc_bound(learner, None, {}) == {}
+    config.objectives.cross_cpc.weight = 0.0
+    learner = train_state.make_learner(config, steps_per_epoch=1, steps=1)
+    assert cross_cpc_bound(learner, None, {}) == {}
