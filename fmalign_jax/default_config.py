@@ -280,6 +280,19 @@ def lead_config() -> ConfigDict:
                 "info_nce",
                 "plain",
             ),
+            # Those whose chance is worked out; without, a search is faster.
+            "chance_of": (
+                "canonical",
+                "association",
+                "centred_cosine",
+                "cosine",
+                "code_association",
+                "code_information",
+                "code_agreement",
+                "equal_share",
+                "info_nce",
+                "plain",
+            ),
             "dimensions": 3,  # principal directions that the first two keep
             # Of the stretches of time that are drawn for the intervals; 0: 5 windows.
             "unit_s": 0.0,

@@ -15,14 +15,14 @@ PICTURE = "lead_time.png"
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes the report, and the picture of its curves."""
-    pictures.draw_lead(folder / PICTURE, report)
+    pictures.draw_lead(folder / PICTURE, answer(report), report)
     write_json(folder / REPORT, report)
 
 
 def show(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     """Prints the answer, the indicators, the recordings, and where everything lies."""
     print(f"checkpoint: step {report['checkpoint']['step']} of {report['run']}")
-    print(f"{report['leading']} ahead of {report['reference']}: {answer(report)}")
+    print(answer(report))
     rows = [["indicator", "lead, s", "95 % interval", "chance"]]
     rows += [_cells(name, found) for name, found in report["indicators"].items()]
     print_table(rows)
@@ -35,11 +35,12 @@ def show(report: Mapping[str, Any], folder: pathlib.Path) -> None:
 
 
 def answer(report: Mapping[str, Any]) -> str:
-    """Returns the verdict in words: "240.1 s [232, 247]", or "no lead found"."""
-    if report["estimate_s"] is None:
-        return str(report["verdict"])
-    low, high = report["interval_s"]
-    return f"{report['estimate_s']:.4g} s [{low:.4g}, {high:.4g}]"
+    """Returns the answer: "current ahead of video: 240.1 s [232, 247]"."""
+    found = report["verdict"]
+    if report["estimate_s"] is not None:
+        low, high = report["interval_s"]
+        found = f"{report['estimate_s']:.4g} s [{low:.4g}, {high:.4g}]"
+    return f"{report['leading']} ahead of {report['reference']}: {found}"
 
 
 def _cells(name: str, found: Mapping[str, Any]) -> list[str]:

@@ -342,6 +342,8 @@ def _whitened(
     variance, direction = np.linalg.eigh(np.cov((seen / spread).T, ddof=0))
     order = np.argsort(-variance)[:dimensions]
     kept = order[variance[order] > _RIDGE * variance.max()]
+    if not len(kept):  # nothing ever changes, such as a collapsed code
+        return [np.zeros((len(part), 1)) for part in parts]
     turn = direction[:, kept] / np.sqrt(variance[kept]) / spread[:, None]
     return [
         (own @ turn) * part.known[:, None]

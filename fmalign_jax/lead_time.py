@@ -131,7 +131,7 @@ def _check(config: ConfigDict) -> None:
             "least_lead_s must be below most_lead_s; got "
             f"{config.least_lead_s} and {config.most_lead_s}; correct them"
         )
-    unknown = sorted({config.indicator, *config.indicators} - set(INDICATORS))
+    unknown = set(config.indicators) - set(INDICATORS)
     if unknown or config.indicator not in config.indicators:
         raise ValueError(
             f"indicators must be among {', '.join(INDICATORS)}, and indicator one of "
@@ -255,7 +255,12 @@ def find_lead(
     sums = lead_curves.lead_sums(
         rows, kinds, layout.leads, unit_ticks=layout.unit_ticks
     )
-    wrong = wrong_pairings(layout, rows, kinds, config, data.window_ticks)
+    tried = {
+        name: kind
+        for name, kind in kinds.items()
+        if name in (config.indicator, *config.chance_of)
+    }
+    wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
     half_width_s = config.peak_half_width_s or window_s / _PEAK_SHARE
     reading = Reading(
         half_width=max(1, round(half_width_s / data.tick_s)),
@@ -265,7 +270,9 @@ def find_lead(
     )
     units = layout.unit_recording()
     whole = {
-        name: reading.describe(own, [w[name] for w in wrong], layout.lead_s, units)
+        name: reading.describe(
+            own, [w[name] for w in wrong if name in w], layout.lead_s, units
+        )
         for name, own in sums.items()
     }
     alone = {

@@ -116,16 +116,17 @@ def draw_over_time(
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_lead(path: pathlib.Path, report: Mapping[str, Any]) -> None:
-    """Draws each indicator over the lead, the one that counts first, with its interval.
+def draw_lead(path: pathlib.Path, title: str, report: Mapping[str, Any]) -> None:
+    """Draws each indicator over the lead, the one that counts in colour.
 
     Args:
       path: the picture.
+      title: the answer.
       report: as the search for the lead writes it.
     """
     found = report["indicators"]
     lead_s = np.array(report["lead_s"])
-    figure = Figure(figsize=(9, 1.5 + 1.5 * len(found)), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 1.2 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, own) in zip(panels, found.items(), strict=True):
         curve = np.array([np.nan if v is None else v for v in own["curve"]])
@@ -137,9 +138,7 @@ def draw_lead(path: pathlib.Path, report: Mapping[str, Any]) -> None:
         axes.axvspan(*own["interval_s"], color="C1", alpha=0.25)
         axes.axvline(own["estimate_s"], color="C1")
         axes.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
-    panels[0].set_title(
-        f"{report['leading']} ahead of {report['reference']}: {report['verdict']}"
-    )
+    panels[0].set_title(title)
     panels[-1].set_xlabel("lead between window centres, s (positive: read earlier)")
     figure.savefig(path, dpi=_DPI)
 

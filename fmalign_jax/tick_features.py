@@ -135,8 +135,7 @@ def _encode(
     encoded = encoder(frozen, store, own, keep_semantic=True)
     ticks = windows.ticks
     mine = np.flatnonzero(ticks.recording == number)
-    first, last = mine[0], mine[-1] + 1
-    row, position = nearest_windows(own.start - first, own.window_ticks, last - first)
+    row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
     code = np.where(known, encoded.codes[modality][row, position], 0)

@@ -20,15 +20,18 @@ FLOORS = [
     ["checkpoint", "interruption", "reporting", "run_directory"],
     ["command"],
     ["prepare"],
-    ["linear_head", "scores", "labelled", "frozen"],
-    ["heads"],
+    ["linear_head", "scores", "labelled", "frozen", "lead_curves"],
+    ["heads", "tick_features"],
+    ["lead_rows"],
+    ["lead_statistics"],
     ["labelled_validation"],
     ["validation"],
     ["train"],
     ["pictures", "restored", "oracle"],
     ["evaluation_report"],
     ["evaluation_files"],
-    ["evaluate"],
+    ["evaluate", "lead_files"],
+    ["lead_time"],
 ]
 
 
