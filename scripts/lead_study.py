@@ -3,7 +3,8 @@
     python scripts/lead_study.py furnaces --run RUN --folder WORK --out FILE.json
     python scripts/lead_study.py planted --run RUN --folder WORK --out FILE.json \\
         --files GLOB --shifts -0.5 0.5
-    python scripts/lead_study.py table FILE.json ... --out docs/results/lead.md
+    python scripts/lead_study.py table docs/results/lead/*.json \\
+        --out docs/results/lead.md
 
 `furnaces` simulates pools of furnaces, each recording with a lead of its own of 60 to
 300 s, at three levels of noise, and furnaces whose current shows nothing. One run, made
@@ -18,7 +19,8 @@ at one lead, serves all cases: its encoders see windows, not leads. Cases are
 
 Recordings take part in one single case and in several groups: groups of one level are
 not independent of each other. `planted` shifts the clock of the sensor of recordings by
-known amounts. What was done already is not done again.
+known amounts. What was done already is not done again. `table` puts what stands in
+introduction.md beside the answers before the tables.
 """
 
 from __future__ import annotations
@@ -291,7 +293,7 @@ KNOWN = [
 def write_table(arguments: argparse.Namespace) -> None:
     """Makes the table of what was found."""
     cases = [case for file in arguments.files for case in json.loads(file.read_text())]
-    introduction = arguments.out.with_name("lead_introduction.md").read_text()
+    introduction = (arguments.out.with_suffix("") / "introduction.md").read_text()
     parts = ["# How well the lead is found", introduction.strip()]
     names = list(cases[0]["indicators"])
     known = [c for c in cases if c["kind"] in ("single", "group")]
