@@ -2,9 +2,9 @@
 
 The files in configs/ start from here and change what their experiment needs:
 `default_config` for training, `sweep_config` for training many runs together,
-`evaluation_config` for evaluating one. A component (data source, encoder part,
-objective) is named by `name`, the dotted path of its class; the keys beside `name` are
-its keyword arguments.
+`evaluation_config`, `early_warning_config` and `lead_config` for what is done with a
+run. A component (data source, encoder part, objective) is named by `name`, the dotted
+path of its class; the keys beside `name` are its keyword arguments.
 """
 
 from __future__ import annotations
@@ -311,6 +311,61 @@ def sweep_config(run: ConfigDict) -> ConfigDict:
                 },
                 "objectives": {name: {"weight": ()} for name in run.objectives},
             },
+        }
+    )
+
+
+def lead_config() -> ConfigDict:
+    """Returns how the lead of a run's recordings is searched for."""
+    return ConfigDict(
+        {
+            "checkpoint": "",  # folder of the run
+            "step": "best",  # or "latest", or the number of a checkpoint
+            # Recordings to search in: a glob, a folder in layout V2, or a prepared data
+            # set. Empty: those of the run that it was not trained on, else all.
+            "recordings": "",
+            "least_lead_s": 0.0,  # may be negative
+            "most_lead_s": 420.0,
+            "stride_ticks": 5,  # between the windows that are encoded
+            # Estimate and verdict rest on this one; the others are shown beside it.
+            "indicator": "canonical",
+            "indicators": (
+                "canonical",
+                "association",
+                "centred_cosine",
+                "cosine",
+                "code_association",
+                "code_information",
+                "code_agreement",
+                "equal_share",
+                "info_nce",
+                "plain",
+            ),
+            # Those whose chance is worked out; without, a search is faster.
+            "chance_of": (
+                "canonical",
+                "association",
+                "centred_cosine",
+                "cosine",
+                "code_association",
+                "code_information",
+                "code_agreement",
+                "equal_share",
+                "info_nce",
+                "plain",
+            ),
+            "dimensions": 3,  # principal directions that the first two keep
+            # Of the stretches of time that are drawn for the intervals; 0: 5 windows.
+            "unit_s": 0.0,
+            # Around the highest point, for the parabola; 0: a sixth of a window.
+            "peak_half_width_s": 0.0,
+            # How far an encoder's answer to a change may lie from where a person sees
+            # it, in windows; added to the intervals on either side.
+            "response_windows": 0.25,
+            "bootstrap_draws": 1000,  # for the intervals
+            "null_draws": 100,  # wrong pairings, for the verdict
+            "significance": 0.05,  # "no lead found" where chance is above
+            "seed": 0,
         }
     )
 

@@ -2,7 +2,8 @@
 
 The folder is RUN/evaluation. If that holds an evaluation with other settings (another
 checkpoint, head or recordings), it is RUN/evaluation-DIGEST, of the settings; so the
-same command finds its folder again, and no evaluation takes the place of another.
+same command finds its folder again, and no evaluation takes the place of another. The
+search for the lead chooses RUN/lead_time in the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,21 @@ def choose_folder(
     Raises:
       ValueError: a folder given by the user holds something else.
     """
-    digest = hashlib.blake2b(_text(settings).encode(), digest_size=4).hexdigest()
+    digest = settings_digest(settings)
     default = (run / name, run / f"{name}-{digest}")
     candidates = default if workdir is None else (workdir,)
     for folder in candidates:
         if _is_free(folder, settings):
             return folder
     raise ValueError(
-        "an evaluation needs a folder that is new, empty, or of the same evaluation; "
-        f"got {candidates[-1]}, which holds something else; choose another --workdir"
+        f"{name} needs a folder that is new, empty, or of the same settings; got "
+        f"{candidates[-1]}, which holds something else; choose another --workdir"
     )
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Returns eight hexadecimal digits that tell settings apart."""
+    return hashlib.blake2b(_text(settings).encode(), digest_size=4).hexdigest()
 
 
 def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
@@ -72,8 +78,13 @@ def write_report(
     name: str = "eval.json",
 ) -> None:
     """Writes settings.json and the report, eval.json by default."""
-    write_text(folder / SETTINGS, _text(settings))
-    write_text(folder / name, _text(report))
+    write_json(folder / SETTINGS, settings)
+    write_json(folder / name, report)
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all, the same for the same values."""
+    write_text(path, _text(value))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -200,13 +211,18 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     if references["oracle"]:
         scores = references["oracle"]
         rows.append([f"oracle {report['target']}", headline, *_cells(scores)])
+    print_table(rows)
+    for note in report["notes"]:
+        print(f"note: {note}")
+    print(f"written to {folder}")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of cells in columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  " + "  ".join(padded).rstrip())
-    for note in report["notes"]:
-        print(f"note: {note}")
-    print(f"written to {folder}")
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:

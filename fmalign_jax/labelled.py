@@ -251,7 +251,7 @@ def _override(
     data.samples_per_tick = ConfigDict(
         {k: n for k, n in data.samples_per_tick.to_dict().items() if k in needed}
     )
-    store = _open(path, data)
+    store = open_recordings(path, data)
     stride = data.stride_ticks if name == HEAD else data.eval_stride_ticks
     whole = alignment.SplitSpec(by="recording", validation=0.0, test=0.0)
     try:
@@ -263,10 +263,17 @@ def _override(
     return _Raw(path, store, windows["train"])
 
 
-def _open(path: str, data: ConfigDict) -> RecordingStore:
+def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
     """Opens a prepared data set, or prepares what lies there.
 
     Options of the run's source hold for other recordings of the same kind.
+
+    Args:
+      path: a glob, a folder in layout V2, or a prepared data set.
+      data: the run's settings of data, changed in place to name what was opened.
+
+    Raises:
+      ValueError: there is nothing, or it is faulty.
     """
     folder = pathlib.Path(path).expanduser()
     if builder.is_complete(folder):

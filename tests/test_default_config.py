@@ -40,6 +40,7 @@ FILES = sorted(FOLDER.glob("*.py"))
 COMMANDS = {
     "evaluate": "evaluate",
     "early_warning": "early_warning",
+    "lead_time": "lead_time",
     "sweep": "sweep",
 }
 TRAINING = [path for path in FILES if path.stem not in COMMANDS]

@@ -1,0 +1,19 @@
+"""Search for the lead: how far the current is ahead of the video, without labels.
+
+Command   python -m fmalign_jax.lead_time --config configs/lead_time.py \\
+              --config.checkpoint=RUN
+
+Purpose   One answer in seconds, with an interval, or "no lead found". RUN is the folder
+  of a run, such as runs/pretrain-1a2b3c4d. Without further keys the recordings of the
+  run that it was not trained on are searched; others, or another range, are given by
+      --config.recordings='recordings/*.npz'
+      --config.least_lead_s=-60 --config.most_lead_s=600
+"""
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.default_config import lead_config
+
+
+def get_config() -> ConfigDict:
+    return lead_config()

@@ -1,0 +1,351 @@
+"""Clips laid side by side, and what each indicator of the lead looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.special import logsumexp
+
+from fmalign_jax.lead_curves import (
+    ASSOCIATION,
+    CANONICAL,
+    EQUAL,
+    INFORMATION,
+    PRODUCT,
+    Rows,
+)
+from fmalign_jax.tick_features import Clip, TickFeatures, centred_mean
+
+INDICATORS = {
+    "canonical": CANONICAL,
+    "association": ASSOCIATION,
+    "centred_cosine": PRODUCT,
+    "cosine": PRODUCT,
+    "code_association": ASSOCIATION,
+    "code_information": INFORMATION,
+    "code_agreement": EQUAL,
+    "equal_share": EQUAL,
+    "info_nce": PRODUCT,
+    "plain": CANONICAL,
+}
+"""Every indicator and its kind; docs/lead.md says what each one is worth."""
+
+INFO_NCE = "info_nce"
+
+_TEMPERATURE = 0.1
+_NEGATIVES = 512
+_ROUNDING = 1e-6
+_CODES = 15  # the commonest codes stand for themselves, all others together for one
+_RIDGE = 1e-3  # of the largest variance
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the ticks of clips lie in rows.
+
+    Attributes:
+      clips: those in which some lead of the range has pairs.
+      leads: [L], in ticks.
+      lead_s: [L], the same in seconds, between the centres of ticks.
+      reference_at: by row, position of the reference's first tick.
+      leading_at: the same of the leading modality; may be negative.
+      ticks: n, length of a row.
+      unit_ticks: length of a unit.
+      recording: [S], number of each row's recording, from 0 in order of appearance.
+    """
+
+    clips: tuple[Clip, ...]
+    leads: Int[ndarray, " L"]
+    lead_s: Float[ndarray, " L"]
+    reference_at: Int[ndarray, " S"]
+    leading_at: Int[ndarray, " S"]
+    ticks: int
+    unit_ticks: int
+    recording: Int[ndarray, " S"]
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the recordings, in the order of their numbers."""
+        return list(dict.fromkeys(clip.recording for clip in self.clips))
+
+    def unit_recording(self) -> Int[ndarray, " U"]:
+        """Returns the recording of each unit."""
+        return np.repeat(self.recording, self.ticks // self.unit_ticks)
+
+
+def lay(
+    clips: Sequence[Clip],
+    *,
+    tick_s: float,
+    least_s: float,
+    most_s: float,
+    unit_ticks: int,
+) -> Layout:
+    """Lays clips in rows so that positions tell leads.
+
+    Each modality has ticks on its own clock; what their distance lacks to whole ticks,
+    its mean over the clips, is added to every lead.
+
+    Args:
+      clips: of all recordings.
+      tick_s: length of a tick.
+      least_s: the smallest lead to look at; may be negative.
+      most_s: the largest.
+      unit_ticks: length of a unit.
+
+    Raises:
+      ValueError: no clip is long enough for any lead of the range.
+    """
+    distance = np.array([c.reference.start_s - c.leading.start_s for c in clips])
+    turns = np.exp(2j * np.pi * (distance / tick_s))
+    beyond = float(np.angle(turns.sum())) / (2 * np.pi)  # ticks, in [-0.5, 0.5]
+    whole = np.round(distance / tick_s - beyond).astype(int)
+    leads = np.arange(
+        math.ceil(least_s / tick_s - beyond - _ROUNDING),
+        math.floor(most_s / tick_s - beyond + _ROUNDING) + 1,
+    )
+    kept, reference_at, leading_at, ends = [], [], [], []
+    for clip, k in zip(clips, whole.tolist(), strict=True):
+        first, last = _extent(clip.reference.known)
+        begin, end = _extent(clip.leading.known)
+        # On the scale of the leading ticks, the reference's tick i is i + k.
+        begin = max(begin, first + k - leads[-1])
+        end = min(end, last + k - leads[0])
+        if begin > end:
+            continue
+        origin = min(first + k, begin)
+        kept.append(clip)
+        reference_at.append(k - origin)
+        leading_at.append(-origin)
+        ends.append(max(last + k, end) - origin + 1)
+    if not kept:
+        raise ValueError(
+            f"a lead needs recordings longer than itself; got leads of {least_s:g} to "
+            f"{most_s:g} s and no clip in which the streams overlap so; correct "
+            "--config.least_lead_s and --config.most_lead_s"
+        )
+    names = list(dict.fromkeys(clip.recording for clip in kept))
+    longest = max(ends)
+    unit_ticks = min(unit_ticks, longest)
+    return Layout(
+        clips=tuple(kept),
+        leads=leads,
+        lead_s=(leads + beyond) * tick_s,
+        reference_at=np.array(reference_at),
+        leading_at=np.array(leading_at),
+        ticks=-(-longest // unit_ticks) * unit_ticks,
+        unit_ticks=unit_ticks,
+        recording=np.array([names.index(clip.recording) for clip in kept]),
+    )
+
+
+def _extent(known: Bool[ndarray, " n"]) -> tuple[int, int]:
+    found = np.flatnonzero(known)
+    return int(found[0]), int(found[-1])
+
+
+def make_rows(
+    layout: Layout, indicators: Sequence[str], *, window_ticks: int, dimensions: int
+) -> Rows:
+    """Lays what each indicator looks at into rows.
+
+    Args:
+      layout: from `lay`.
+      indicators: which of INDICATORS.
+      window_ticks: ticks in a window, for modal codes and plain means.
+      dimensions: principal directions that associations keep of each modality.
+    """
+    side = {"reference": layout.reference_at, "leading": layout.leading_at}
+    values: dict[str, dict[str, Any]] = {role: {} for role in side}
+    known: dict[str, Any] = {}
+    for role, at in side.items():
+        own: list[TickFeatures] = [getattr(clip, role) for clip in layout.clips]
+        known[role] = _placed(layout, at, [part.known for part in own])
+        for name in indicators:
+            looked_at = _VIEWS[name](own, layout.recording, window_ticks, dimensions)
+            values[role][name] = _placed(layout, at, looked_at)
+    if INFO_NCE in indicators:
+        x, y = (values[role][INFO_NCE] for role in side)
+        candidates = x[known["reference"]]
+        step = -(-len(candidates) // _NEGATIVES)
+        values["reference"][INFO_NCE], values["leading"][INFO_NCE] = info_nce_factors(
+            x, y, candidates[::step]
+        )
+    return Rows(
+        values["reference"], values["leading"], known["reference"], known["leading"]
+    )
+
+
+def info_nce_factors(
+    x: Float[ndarray, "S n d"],
+    y: Float[ndarray, "S n d"],
+    candidates: Float[ndarray, "N d"],
+) -> tuple[Float[ndarray, "S n d+1"], Float[ndarray, "S n d+1"]]:
+    """Returns factors whose product is the InfoNCE bound of a pair, in nats.
+
+    log N + <x, y> / tau - log sum_j exp(<c_j, y> / tau), with tau = 0.1 as in the
+    window contrast (van den Oord et al. 2018). The candidates are the same for every
+    pair: neither the lead nor a wrong pairing changes what a pair is compared with.
+
+    Args:
+      x: unit vectors of the reference.
+      y: unit vectors of the leading modality.
+      candidates: c_j, vectors of the reference.
+    """
+    normaliser = logsumexp(y @ candidates.T / _TEMPERATURE, axis=-1)
+    bias = np.log(len(candidates)) - normaliser
+    return (
+        np.concatenate([x / _TEMPERATURE, np.ones_like(x[..., :1])], axis=-1),
+        np.concatenate([y, bias[..., None]], axis=-1).astype(np.float32),
+    )
+
+
+def _placed(
+    layout: Layout, at: Int[ndarray, " S"], parts: Sequence[ndarray]
+) -> ndarray:
+    """Lays one array a clip into rows, 0 elsewhere."""
+    shape = (len(parts), layout.ticks, *parts[0].shape[1:])
+    dtype = np.float32 if parts[0].dtype == np.float64 else parts[0].dtype
+    rows = np.zeros(shape, dtype)
+    for row, (part, first) in enumerate(zip(parts, at.tolist(), strict=True)):
+        begin, end = max(0, first), min(layout.ticks, first + len(part))
+        rows[row, begin:end] = part[begin - first : end - first]
+    return rows
+
+
+Parts = Sequence[TickFeatures]
+View = Callable[[Parts, Int[ndarray, " S"], int, int], list[ndarray]]
+
+
+def _cosine(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    return [_unit(part.semantic) for part in parts]
+
+
+def _centred_cosine(
+    parts: Parts, recording: ndarray, window: int, d: int
+) -> list[ndarray]:
+    centred = _centred(parts, [part.semantic for part in parts], recording)
+    return [_unit(values) for values in centred]
+
+
+def _window_means(
+    parts: Parts, recording: ndarray, window: int, d: int
+) -> list[ndarray]:
+    """Returns what the window contrast compares: means on the unit sphere."""
+    return [_unit(centred_mean(p.semantic, p.known, window)) for p in parts]
+
+
+def _semantic(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    return _whitened(parts, [part.semantic for part in parts], recording, d)
+
+
+def _plain(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    smooth = [centred_mean(part.plain, part.known, window) for part in parts]
+    return _whitened(parts, smooth, recording, d)
+
+
+def _one_hot_whitened(
+    parts: Parts, recording: ndarray, window: int, d: int
+) -> list[ndarray]:
+    return _whitened(parts, _one_hot(parts), recording, d)
+
+
+def _codes(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    return [part.code for part in parts]
+
+
+def _modal_codes(
+    parts: Parts, recording: ndarray, window: int, d: int
+) -> list[ndarray]:
+    """Returns the most frequent code of the window around each tick."""
+    found = []
+    for part in parts:
+        codes, column = np.unique(part.code, return_inverse=True)
+        shares = centred_mean(np.eye(len(codes))[column], part.known, window)
+        found.append(codes[shares.argmax(axis=1)])
+    return found
+
+
+def _plain_one_hot(
+    parts: Parts, recording: ndarray, window: int, d: int
+) -> list[ndarray]:
+    return _one_hot(parts)
+
+
+_VIEWS: dict[str, View] = {
+    "canonical": _semantic,
+    "association": _semantic,
+    "centred_cosine": _centred_cosine,
+    "cosine": _cosine,
+    "code_association": _one_hot_whitened,
+    "code_information": _plain_one_hot,
+    "code_agreement": _codes,
+    "equal_share": _modal_codes,
+    "info_nce": _window_means,
+    "plain": _plain,
+}
+
+
+def _one_hot(parts: Parts) -> list[ndarray]:
+    codes, counts = np.unique(
+        np.concatenate([part.code[part.known] for part in parts]), return_counts=True
+    )
+    common = codes[np.argsort(-counts, kind="stable")[:_CODES]]
+    table = np.full(int(codes.max()) + 1, len(common))
+    table[common] = np.arange(len(common))
+    return [np.eye(_CODES + 1)[table[part.code]] for part in parts]
+
+
+def _unit(values: Float[ndarray, "n D"]) -> Float[ndarray, "n D"]:
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def _centred(
+    parts: Parts, values: Sequence[ndarray], recording: Int[ndarray, " S"]
+) -> list[ndarray]:
+    """Subtracts each recording's own mean over its known ticks."""
+    found = [np.zeros(0)] * len(parts)
+    for rows in _by_recording(recording):
+        seen = np.concatenate([values[i][parts[i].known] for i in rows])
+        mean = seen.astype(np.float64).mean(axis=0)
+        for i in rows:
+            found[i] = values[i] - mean
+    return found
+
+
+def _by_recording(recording: Int[ndarray, " S"]) -> Iterator[list[int]]:
+    for number in np.unique(recording):
+        yield np.flatnonzero(recording == number).tolist()
+
+
+def _whitened(
+    parts: Parts,
+    values: Sequence[ndarray],
+    recording: Int[ndarray, " S"],
+    dimensions: int,
+) -> list[ndarray]:
+    """Returns the first principal directions, each with variance 1, centred.
+
+    Uses one modality alone and no lead, so that nothing about the pairing is fitted.
+    """
+    centred = _centred(parts, values, recording)
+    seen = np.concatenate(
+        [own[part.known] for part, own in zip(parts, centred, strict=True)]
+    )
+    spread = seen.std(axis=0) + 1e-12
+    variance, direction = np.linalg.eigh(np.cov((seen / spread).T, ddof=0))
+    order = np.argsort(-variance)[:dimensions]
+    kept = order[variance[order] > _RIDGE * variance.max()]
+    if not len(kept):  # nothing ever changes, such as a collapsed code
+        return [np.zeros((len(part), 1)) for part in parts]
+    turn = direction[:, kept] / np.sqrt(variance[kept]) / spread[:, None]
+    return [
+        (own @ turn) * part.known[:, None]
+        for part, own in zip(parts, centred, strict=True)
+    ]

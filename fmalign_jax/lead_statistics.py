@@ -1,0 +1,167 @@
+"""From a curve over leads to an estimate, an interval, and whether there is a lead.
+
+The estimate is the vertex of a parabola through the points around the highest one. The
+interval is a bootstrap in two stages, recordings and then stretches of time within each
+(Davison and Hinkley 1997, 3.8), so that one recording is enough for one. The null is
+made of the same recordings put together wrongly: the leading modality of each is taken
+from another recording or from another time, turned around the end (circular shift), so
+that everything but the pairing stays as it was. How far a curve rises above its own
+median is compared with how far those curves rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.stats import gumbel_r
+
+from fmalign_jax.lead_rows import Layout
+
+LEVEL = (2.5, 97.5)
+_ATTEMPTS = 20  # draws of other places before a row is given up
+
+
+def peaks(
+    curves: Float[ndarray, "B L"], lead_s: Float[ndarray, " L"], *, half_width: int
+) -> Float[ndarray, " B"]:
+    """Returns where each curve is highest, between the leads by a parabola.
+
+    Args:
+      curves: NaN where there is no value.
+      lead_s: evenly spaced.
+      half_width: points on either side of the highest that the parabola is fitted to;
+        0 for the highest point itself.
+    """
+    curves = np.where(np.isnan(curves), -np.inf, curves)
+    best = curves.argmax(axis=1)
+    if half_width < 1 or len(lead_s) < 2 * half_width + 1:
+        return lead_s[best]
+    middle = np.clip(best, half_width, len(lead_s) - 1 - half_width)
+    offset = np.arange(-half_width, half_width + 1)
+    near = np.take_along_axis(curves, middle[:, None] + offset, axis=1)
+    design = np.stack([offset**2, offset, np.ones_like(offset)], axis=1)
+    finite = np.isfinite(near).all(axis=1)
+    bend, slope, _ = np.linalg.pinv(design) @ np.where(finite[:, None], near, 0).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vertex = -slope / (2 * bend)
+    good = finite & (bend < 0) & (np.abs(vertex) <= half_width)
+    step_s = lead_s[1] - lead_s[0]
+    return np.where(
+        good, lead_s[middle] + np.where(good, vertex, 0) * step_s, lead_s[best]
+    )
+
+
+def rise(curves: Float[ndarray, "B L"]) -> Float[ndarray, " B"]:
+    """Returns how far each curve rises above its own median."""
+    return np.nanmax(curves, axis=1) - np.nanmedian(curves, axis=1)
+
+
+def bootstrap_weights(
+    recording: Int[ndarray, " U"], *, draws: int, seed: int
+) -> Float[ndarray, "B U"]:
+    """Draws recordings with replacement, and within each its units.
+
+    Args:
+      recording: of each unit.
+      draws: B.
+      seed: of the draws.
+
+    Returns:
+      How often each unit was drawn.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(recording == number) for number in np.unique(recording)]
+    weights = np.zeros((draws, len(recording)))
+    for row in weights:
+        for i in rng.integers(len(members), size=len(members)):
+            drawn = rng.choice(members[i], size=len(members[i]))
+            np.add.at(row, drawn, 1)
+    return weights
+
+
+def interval(estimates: Float[ndarray, " B"]) -> list[float]:
+    """Returns the middle 95 % of bootstrapped estimates."""
+    return [float(value) for value in np.percentile(estimates, LEVEL)]
+
+
+class Rearrangement(NamedTuple):
+    """Where the leading modality of each row is taken from; see `rearranged`."""
+
+    source: Int[ndarray, " S"]
+    position: Int[ndarray, "S n"]
+    known: Bool[ndarray, "S n"]
+
+
+def wrong_pairings(
+    layout: Layout, *, draws: int, guard_ticks: int, seed: int
+) -> Iterator[Rearrangement]:
+    """Yields pairings that no true lead can survive; none if there is no room.
+
+    Each row takes the leading modality of a random row, turned by a random number of
+    ticks; its own is turned so far that no lead of the range meets itself again.
+
+    Args:
+      layout: of the rows.
+      draws: how many to yield.
+      guard_ticks: kept beyond the range, for what a window sees.
+      seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    begin, length = _leading_extents(layout)
+    reach = int(layout.leads[-1] - layout.leads[0]) + guard_ticks
+    room = length - 2 * reach
+    rows = len(length)
+    if rows == 1 and room[0] < 1:
+        return
+    position = np.arange(layout.ticks)
+    for _ in range(draws):
+        source = _shuffled(rng, fixed=room >= 1)
+        shift = rng.integers(0, length[source])
+        own = source == np.arange(rows)
+        shift[own] = reach + rng.integers(0, np.maximum(room[own], 1))
+        inside = (position - begin[:, None] >= 0) & (
+            position - begin[:, None] < length[:, None]
+        )
+        turned = (position - begin[:, None] - shift[:, None]) % length[source][:, None]
+        yield Rearrangement(source, begin[source][:, None] + turned, inside)
+
+
+def _leading_extents(layout: Layout) -> tuple[ndarray, ndarray]:
+    """Returns first position and length of each row's leading modality."""
+    first, last = [], []
+    for clip, at in zip(layout.clips, layout.leading_at.tolist(), strict=True):
+        known = np.flatnonzero(clip.leading.known) + at
+        known = known[(known >= 0) & (known < layout.ticks)]
+        first.append(known[0])
+        last.append(known[-1])
+    begin = np.array(first)
+    return begin, np.array(last) - begin + 1
+
+
+def _shuffled(
+    rng: np.random.Generator, *, fixed: Bool[ndarray, " S"]
+) -> Int[ndarray, " S"]:
+    """Draws a permutation in which only the rows of `fixed` may stay in place."""
+    rows = np.arange(len(fixed))
+    for _ in range(_ATTEMPTS):
+        drawn = rng.permutation(len(fixed))
+        if (fixed | (drawn != rows)).all():
+            return drawn
+    return np.roll(rows, int(rng.integers(1, len(rows))))
+
+
+def chance(found: float, wrong: Float[ndarray, " n"]) -> float | None:
+    """Returns how likely wrong pairings rise as far, by a Gumbel fit; None without.
+
+    The rise of a curve is a largest value, so its distribution is that of Gumbel; the
+    fit by moments reaches beyond the number of draws.
+    """
+    wrong = wrong[np.isfinite(wrong)]
+    if len(wrong) < 2 or not np.isfinite(found):
+        return None
+    scale = max(wrong.std(ddof=1) * np.sqrt(6) / np.pi, np.finfo(float).tiny)
+    return float(gumbel_r.sf(found, wrong.mean() - np.euler_gamma * scale, scale))

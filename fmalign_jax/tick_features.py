@@ -1,0 +1,252 @@
+"""What frozen encoders make of every tick of a recording, each modality on its own.
+
+Windows of the trained length are laid over each modality alone, a few ticks apart, and
+each tick keeps the features it has in the window whose centre is nearest: there the
+encoder sees as much before the tick as after it. A tick therefore stands for its own
+centre, and two modalities may be compared at any lead without encoding anything again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import prepare
+from fmalign_jax.data import alignment
+from fmalign_jax.data.alignment import SplitSpec, WindowIndex
+from fmalign_jax.data.files import replacing
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.frozen import Encoder, Frozen
+
+_WHOLE = SplitSpec(by="recording", validation=0.0, test=0.0)
+_TICKS_AT_ONCE = 512  # of raw values in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class TickFeatures:
+    """One modality of one clip, tick after tick.
+
+    Attributes:
+      start_s: start of the first tick on the recording's clock.
+      known: [n], whether the tick lies in a window; the rest below is 0 where not.
+      semantic: [n, D], continuous features.
+      code: [n], the nearest code.
+      plain: [n, P], what one can see without a model, see `plain_features`.
+    """
+
+    start_s: float
+    known: Bool[ndarray, " n"]
+    semantic: Float32[ndarray, "n D"]
+    code: Int32[ndarray, " n"]
+    plain: Float32[ndarray, "n P"]
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A continuous stretch of a recording: the reference and the leading modality.
+
+    Attributes:
+      recording: name of the recording.
+      number: of the clip within it.
+      reference: the modality that follows, the video.
+      leading: the modality that may be ahead, the current.
+    """
+
+    recording: str
+    number: int
+    reference: TickFeatures
+    leading: TickFeatures
+
+
+def lay_windows(
+    store: RecordingStore, data: ConfigDict, modality: str, *, stride_ticks: int
+) -> WindowIndex:
+    """Lays windows of the run over one modality of all recordings, by its own clock.
+
+    Args:
+      store: the recordings.
+      data: the run's settings of data.
+      modality: whose clock and samples; no other stream is looked at.
+      stride_ticks: ticks from one window to the next.
+
+    Raises:
+      ValueError: no window fits, or a recording lacks the modality.
+    """
+    alone = ConfigDict(data.to_dict())
+    alone.samples_per_tick = ConfigDict({modality: data.samples_per_tick[modality]})
+    alone.update({"reference_stream": modality, "lead_s": 0.0})
+    spec = prepare.window_spec(alone, stride_ticks=stride_ticks)
+    return alignment.build_index(store.timelines(), spec, _WHOLE)["train"]
+
+
+def encode_recording(
+    store: RecordingStore,
+    number: int,
+    windows: Mapping[str, WindowIndex],
+    encoders: Mapping[str, Encoder],
+    frozen: Frozen,
+    *,
+    reference: str,
+    leading: str,
+) -> list[Clip]:
+    """Encodes both modalities of a recording; clips that lack either are left out.
+
+    Args:
+      store: the recordings.
+      number: which of them.
+      windows: by modality, as from `lay_windows`.
+      encoders: by modality, of that modality alone.
+      frozen: parameters and codes.
+      reference: the modality that follows.
+      leading: the modality that may be ahead.
+    """
+    found = {
+        modality: _encode(store, number, windows[modality], encoder, frozen, modality)
+        for modality, encoder in encoders.items()
+    }
+    return [
+        Clip(store.names[number], clip, found[reference][clip], found[leading][clip])
+        for clip in sorted(set(found[reference]) & set(found[leading]))
+    ]
+
+
+def _encode(
+    store: RecordingStore,
+    number: int,
+    windows: WindowIndex,
+    encoder: Encoder,
+    frozen: Frozen,
+    modality: str,
+) -> dict[int, TickFeatures]:
+    """Returns the ticks of one modality of a recording by clip."""
+    own = dataclasses.replace(windows, start=windows.start[windows.recording == number])
+    if not len(own):
+        return {}
+    encoded = encoder(frozen, store, own, keep_semantic=True)
+    ticks = windows.ticks
+    mine = np.flatnonzero(ticks.recording == number)
+    row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
+    known = row >= 0
+    semantic = encoded.semantic[modality][row, position] * known[:, None]
+    code = np.where(known, encoded.codes[modality][row, position], 0)
+    plain = _plain(store, number, modality, ticks.samples[modality][mine])
+    clips = ticks.clip[mine]
+    return {
+        int(clip): TickFeatures(
+            start_s=float(ticks.start_s[mine][clips == clip][0]),
+            known=known[clips == clip],
+            semantic=semantic[clips == clip].astype(np.float32),
+            code=code[clips == clip].astype(np.int32),
+            plain=plain[clips == clip],
+        )
+        for clip in np.unique(clips[known])
+    }
+
+
+def nearest_windows(
+    start: Int[ndarray, " N"], window_ticks: int, ticks: int
+) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
+    """Returns for each tick the window whose centre is nearest, and its place in it.
+
+    Args:
+      start: first tick of each window, in order.
+      window_ticks: ticks T in a window.
+      ticks: n, how many ticks there are.
+
+    Returns:
+      Number of the window, -1 where none covers the tick, and position within it.
+    """
+    row = np.full(ticks, -1, np.int64)
+    position = np.zeros(ticks, np.int64)
+    places = np.arange(window_ticks)
+    from_centre = np.abs(places - (window_ticks - 1) / 2)
+    # What lies nearer to a centre is written later, over what lies farther.
+    for place in places[np.argsort(-from_centre, kind="stable")]:
+        row[start + place] = np.arange(len(start))
+        position[start + place] = place
+    return row, position
+
+
+def _plain(
+    store: RecordingStore, number: int, modality: str, samples: Int64[ndarray, "n R"]
+) -> Float32[ndarray, "n P"]:
+    parts = [
+        plain_features(store.gather(modality, number, samples[i : i + _TICKS_AT_ONCE]))
+        for i in range(0, len(samples), _TICKS_AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def plain_features(values: ndarray) -> Float32[ndarray, "n P"]:
+    """Returns what one can see in each tick without a model.
+
+    Args:
+      values: [n, R, ...], the samples of each tick, as recorded.
+
+    Returns:
+      Of frames [n, R, H, W, C] the mean, the deviation and the brightest hundredth of
+      the grey levels; of sensors [n, R, C] each channel's mean and, with R > 1, the
+      root of its mean change from sample to sample.
+    """
+    flat = values.astype(np.float32).reshape(*values.shape[:2], -1)
+    if values.ndim > 3:
+        pixels = flat.reshape(len(flat), -1)
+        bright = np.quantile(pixels, 0.99, axis=1)
+        columns = [pixels.mean(axis=1), pixels.std(axis=1), bright]
+        return np.stack(columns, axis=1).astype(np.float32)
+    parts = [flat.mean(axis=1)]
+    if flat.shape[1] > 1:
+        parts.append(np.sqrt(np.abs(np.diff(flat, axis=1)).mean(axis=1)))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def save(path: pathlib.Path, clips: Sequence[Clip]) -> None:
+    """Writes the clips of a recording, whole or not at all."""
+    arrays: dict[str, Any] = {"number": np.array([clip.number for clip in clips])}
+    for i, clip in enumerate(clips):
+        for role in ("reference", "leading"):
+            for field in dataclasses.fields(TickFeatures):
+                value = getattr(getattr(clip, role), field.name)
+                arrays[f"{i}.{role}.{field.name}"] = value
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: pathlib.Path, recording: str) -> list[Clip]:
+    """Reads what `save` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+
+        def features(i: int, role: str) -> TickFeatures:
+            names = [field.name for field in dataclasses.fields(TickFeatures)]
+            values = {name: arrays[f"{i}.{role}.{name}"] for name in names}
+            return TickFeatures(**{**values, "start_s": float(values["start_s"])})
+
+        return [
+            Clip(recording, int(n), features(i, "reference"), features(i, "leading"))
+            for i, n in enumerate(arrays["number"])
+        ]
+
+
+def centred_mean(
+    values: Float[ndarray, "n D"], known: Bool[ndarray, " n"], width: int
+) -> Float[ndarray, "n D"]:
+    """Returns means over the known ticks of the `width` around each tick."""
+    half = width // 2
+    weighted = np.pad(values * known[:, None], ((half + 1, half), (0, 0)))
+    counted = np.pad(known.astype(float), (half + 1, half))
+    sums = np.cumsum(weighted, axis=0, dtype=np.float64)
+    counts = np.cumsum(counted)
+    span = 2 * half + 1
+    return (sums[span:] - sums[:-span]) / np.maximum(counts[span:] - counts[:-span], 1)[
+        :, None
+    ]

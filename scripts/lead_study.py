@@ -1,0 +1,383 @@
+"""Measures how well the lead is found where it is known; writes a table.
+
+    python scripts/lead_study.py furnaces --run RUN --folder WORK --out FILE.json
+    python scripts/lead_study.py planted --run RUN --folder WORK --out FILE.json \\
+        --files GLOB --shifts -0.5 0.5
+    python scripts/lead_study.py table docs/results/lead/*.json \\
+        --out docs/results/lead.md
+
+`furnaces` simulates pools of furnaces, each recording with a lead of its own of 60 to
+300 s, at three levels of noise, and furnaces whose current shows nothing. One run, made
+at one lead, serves all cases: its encoders see windows, not leads. Cases are
+
+    single      one recording of 50 min, at its own lead
+    group       three recordings; their clocks are shifted so that their leads are
+                those of the case, 60, 120, 180, 240 or 300 s, spread evenly over 0, 20
+                or 40 s
+    unrelated   currents that show nothing, or the video of one furnace beside the
+                current of another, alone and in threes
+
+Recordings take part in one single case and in several groups: groups of one level are
+not independent of each other. `planted` shifts the clock of the sensor of recordings by
+known amounts. What was done already is not done again. `table` puts what stands in
+introduction.md beside the answers before the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from fmalign_jax import lead_time, restored
+from fmalign_jax.command import keep_compiled_programs
+from fmalign_jax.data.npz import write_npz
+from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.simulator import SimulatedFurnaces
+from fmalign_jax.default_config import lead_config
+from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.restored import Run
+from fmalign_jax.tick_features import Clip
+
+LEVELS = ("default", "easy", "hard")
+NOTHING = "no_precursor"
+LEADS_S = (60.0, 120.0, 180.0, 240.0, 300.0)
+SPREADS_S = (0.0, 20.0, 40.0)
+OWN_LEADS_S = (60.0, 300.0)
+DURATION_S = 3000.0
+FRAME_RATE_HZ = 0.5  # a frame a tick
+SEED = 7
+INDICATORS = (
+    "canonical",
+    "association",
+    "centred_cosine",
+    "code_agreement",
+    "plain",
+)
+CHANCE_OF = ("canonical", "association", "plain")
+GROUP = 3
+
+Case = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Encoded recordings of one level, and their leads by the simulator."""
+
+    clips: Sequence[Clip]
+    lead_s: Sequence[float]
+
+
+def search_config(run: pathlib.Path, **changes: Any) -> ConfigDict:
+    """Returns a search as the study does it."""
+    config = lead_config()
+    config.checkpoint = str(run)
+    config.step = "latest"
+    config.indicators = INDICATORS
+    config.chance_of = CHANCE_OF
+    config.bootstrap_draws = 300
+    config.null_draws = 30
+    config.stride_ticks = 10
+    config.update(changes)
+    return config
+
+
+def load_pool(run: Run, level: str, recordings: int, folder: pathlib.Path) -> Pool:
+    """Simulates and encodes the recordings of a level, as far as not done."""
+    source = SimulatedFurnaces(
+        str(folder / "furnaces"),
+        profile=level,
+        changes={"lead_s": OWN_LEADS_S},
+        recordings=recordings,
+        test_recordings=0,
+        duration_s=DURATION_S,
+        frame_rate_hz=FRAME_RATE_HZ,
+        seed=SEED,
+    )
+    config = search_config(run.path, recordings=str(source.directory))
+    material = lead_time.choose_recordings(config, run)
+    clips = lead_time.encode(config, run, material, folder)
+    truth = source.directory / "truth"
+    lead_s = [float(np.load(truth / f"{c.recording}.npz")["lead_s"]) for c in clips]
+    return Pool(clips, lead_s)
+
+
+def later(clip: Clip, seconds: float) -> Clip:
+    """Returns a clip whose leading clock says so much less: its lead is longer."""
+    start_s = clip.leading.start_s - seconds
+    leading = dataclasses.replace(clip.leading, start_s=start_s)
+    return dataclasses.replace(clip, leading=leading)
+
+
+def furnace_cases(
+    level: str, pool: Pool, rng: np.random.Generator
+) -> Iterator[tuple[Case, list[Clip]]]:
+    """Yields what is known of each case of a level, and its clips."""
+    for clip, lead_s in zip(pool.clips, pool.lead_s, strict=True):
+        about = {"kind": "single", "spread_s": 0.0, "lead_s": lead_s}
+        yield about | {"name": f"{level} {clip.recording}"}, [clip]
+    for lead_s in LEADS_S:
+        for spread_s in SPREADS_S:
+            rows = rng.choice(len(pool.clips), GROUP, replace=False)
+            wanted = lead_s + spread_s * np.linspace(-0.5, 0.5, GROUP)
+            clips = [
+                later(pool.clips[row], own - pool.lead_s[row])
+                for row, own in zip(rows.tolist(), wanted.tolist(), strict=True)
+            ]
+            about = {"kind": "group", "spread_s": spread_s, "lead_s": lead_s}
+            yield about | {"name": f"{level} {lead_s:g} {spread_s:g}"}, clips
+
+
+def unrelated_cases(
+    level: str, clips: Sequence[Clip], *, mismatched: bool
+) -> Iterator[tuple[Case, list[Clip]]]:
+    """Yields cases without a lead: alone and in threes."""
+    if mismatched:
+        others = [*clips[1:], clips[0]]
+        clips = [
+            dataclasses.replace(
+                one,
+                leading=dataclasses.replace(other.leading, start_s=one.leading.start_s),
+            )
+            for one, other in zip(clips, others, strict=True)
+        ]
+    what = "mismatched" if mismatched else "nothing"
+    groups = [[clip] for clip in clips]
+    groups += [list(clips[i : i + GROUP]) for i in range(0, len(clips) - 2, GROUP)]
+    for number, group in enumerate(groups):
+        kind = "unrelated single" if len(group) == 1 else "unrelated group"
+        name = f"{level} {what} {number}"
+        yield {"kind": kind, "spread_s": 0.0, "lead_s": None, "name": name}, group
+
+
+def answer(
+    about: Case, clips: Sequence[Clip], config: ConfigDict, data: ConfigDict
+) -> Case:
+    """Searches in a case and keeps what tables show."""
+    found = lead_time.find_lead(clips, config, data)
+    kept = ("estimate_s", "interval_s", "statistical_interval_s", "chance")
+    indicators = {
+        name: {key: own[key] for key in kept}
+        for name, own in found["indicators"].items()
+    }
+    return about | {
+        "verdict": found["verdict"],
+        "tick_s": data.tick_s,
+        "indicators": indicators,
+    }
+
+
+class Answers:
+    """The answers so far, kept in a file after each."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._cases: list[Case] = json.loads(path.read_text()) if path.exists() else []
+
+    def __contains__(self, name: str) -> bool:
+        return any(case["name"] == name for case in self._cases)
+
+    def add(self, case: Case) -> None:
+        """Keeps one more."""
+        self._cases.append(case)
+        write_text(self._path, json.dumps(self._cases, indent=1) + "\n")
+        print(case["name"], case["lead_s"], case["verdict"], flush=True)
+
+
+def furnaces(arguments: argparse.Namespace) -> None:
+    """Runs the cases of simulated furnaces."""
+    run = restored.open_run(arguments.run, "latest")
+    answers = Answers(arguments.out)
+    config = search_config(run.path)
+    for level in (*LEVELS, NOTHING):
+        pool = load_pool(run, level, arguments.recordings, arguments.folder)
+        rng = np.random.default_rng([SEED, len(level)])
+        cases = (
+            unrelated_cases(level, pool.clips, mismatched=False)
+            if level == NOTHING
+            else furnace_cases(level, pool, rng)
+        )
+        apart = unrelated_cases(level, pool.clips, mismatched=True)
+        for about, clips in (*cases, *apart):
+            about["level"] = level
+            if about["name"] not in answers:
+                answers.add(answer(about, clips, config, run.config.data))
+
+
+def planted(arguments: argparse.Namespace) -> None:
+    """Shifts the clock of the sensor of recordings and searches."""
+    run = restored.open_run(arguments.run, "latest")
+    answers = Answers(arguments.out)
+    source = RecordingFiles(arguments.files)
+    for shift_s in arguments.shifts:
+        name = f"{arguments.run.name} {shift_s:+g}"
+        if name in answers:
+            continue
+        folder = arguments.folder / name.replace(" ", "")
+        for recording in map(source.read, source.names()):
+            sensor = recording.streams["current"]
+            moved = dataclasses.replace(sensor, time_s=sensor.time_s - shift_s)
+            streams = {**recording.streams, "current": moved}
+            write_npz(
+                folder / f"{recording.name}.npz",
+                dataclasses.replace(recording, streams=streams),
+            )
+        config = search_config(
+            run.path,
+            recordings=str(folder / "*.npz"),
+            least_lead_s=-arguments.reach_s,
+            most_lead_s=arguments.reach_s,
+            stride_ticks=1,
+            response_windows=0.0,
+        )
+        material = lead_time.choose_recordings(config, run)
+        clips = lead_time.encode(config, run, material, folder)
+        about = {"kind": "planted", "level": arguments.run.name, "name": name}
+        about |= {"spread_s": 0.0, "lead_s": shift_s}
+        answers.add(answer(about, clips, config, run.config.data))
+
+
+def covered(case: Case, name: str, interval: str) -> bool:
+    """Says whether a lead is recovered: to a tick, or inside the interval."""
+    own = case["indicators"][name]
+    low, high = own[interval]
+    near = abs(own["estimate_s"] - case["lead_s"]) <= case["tick_s"]
+    return near or low <= case["lead_s"] <= high
+
+
+def share(values: Sequence[bool]) -> str:
+    """Returns "19 / 20 (0.95)"."""
+    return f"{sum(values)} / {len(values)} ({np.mean(values):.2f})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def summary(cases: Sequence[Case], name: str) -> list[str]:
+    """Returns a row about one indicator over cases of a known lead."""
+    error = np.array([c["indicators"][name]["estimate_s"] - c["lead_s"] for c in cases])
+    chance = [c["indicators"][name]["chance"] for c in cases]
+    found = [value < 0.05 for value in chance if value is not None]
+    return [
+        str(len(cases)),
+        f"{np.median(error):+.1f}",
+        f"{np.median(np.abs(error)):.1f}",
+        f"{np.abs(error).max():.0f}",
+        share([covered(c, name, "statistical_interval_s") for c in cases]),
+        share([covered(c, name, "interval_s") for c in cases]),
+        share(found) if found else "-",
+    ]
+
+
+KNOWN = [
+    "cases",
+    "median error, s",
+    "median size, s",
+    "largest, s",
+    "recovered, statistical interval",
+    "recovered, whole interval",
+    "lead found",
+]
+
+
+def write_table(arguments: argparse.Namespace) -> None:
+    """Makes the table of what was found."""
+    cases = [case for file in arguments.files for case in json.loads(file.read_text())]
+    introduction = (arguments.out.with_suffix("") / "introduction.md").read_text()
+    parts = ["# How well the lead is found", introduction.strip()]
+    names = list(cases[0]["indicators"])
+    known = [c for c in cases if c["kind"] in ("single", "group")]
+    if known:
+        rows = [[name, *summary(known, name)] for name in names]
+        parts += ["## Indicators, all simulated cases", table(["", *KNOWN], rows)]
+        rows = []
+        for kind in ("single", "group"):
+            for level in LEVELS:
+                own = [c for c in known if (c["kind"], c["level"]) == (kind, level)]
+                rows += [[kind, level, *summary(own, names[0])]] if own else []
+        parts += [f"## `{names[0]}` by level", table(["", "", *KNOWN], rows)]
+        groups = [c for c in known if c["kind"] == "group"]
+        rows = []
+        for key, values in (("lead_s", LEADS_S), ("spread_s", SPREADS_S)):
+            for value in values:
+                own = [c for c in groups if c[key] == value]
+                rows += [[f"{key} {value:g}", *summary(own, names[0])]] if own else []
+        parts += [
+            f"## `{names[0]}`, groups by lead and spread",
+            table(["", *KNOWN], rows),
+        ]
+    apart = [c for c in cases if c["kind"].startswith("unrelated")]
+    if apart:
+        rows = []
+        for kind in ("unrelated single", "unrelated group"):
+            own = [c for c in apart if c["kind"] == kind]
+            for name in names if own else ():
+                chance = [c["indicators"][name]["chance"] for c in own]
+                if None not in chance:
+                    rows.append([kind, name, share([c >= 0.05 for c in chance])])
+        parts += [
+            "## Unrelated signals",
+            table(["", "indicator", 'answered "no lead found"'], rows),
+        ]
+    shifted = [c for c in cases if c["kind"] == "planted"]
+    if shifted:
+        parts += ["## Planted offsets on real recordings", planted_table(shifted)]
+    write_text(arguments.out, "\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def planted_table(cases: Sequence[Case]) -> str:
+    """Returns a row a planted offset, with every indicator's error."""
+    names = list(cases[0]["indicators"])
+    rows = [
+        [
+            case["level"],
+            f"{case['lead_s']:+g}",
+            *(
+                f"{case['indicators'][name]['estimate_s'] - case['lead_s']:+.3f}"
+                for name in names
+            ),
+            case["verdict"],
+        ]
+        for case in cases
+    ]
+    return table(["run", "planted, s", *(f"{n}, error s" for n in names), ""], rows)
+
+
+def main() -> None:
+    """Runs a part of the study, or makes its table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parts = parser.add_subparsers(required=True)
+    for name, part in (("furnaces", furnaces), ("planted", planted)):
+        own = parts.add_parser(name)
+        own.set_defaults(part=part)
+        own.add_argument("--run", type=pathlib.Path, required=True)
+        own.add_argument("--folder", type=pathlib.Path, required=True)
+        own.add_argument("--out", type=pathlib.Path, required=True)
+        if name == "furnaces":
+            own.add_argument("--recordings", type=int, default=16, help="of each level")
+        else:
+            own.add_argument("--files", required=True, help="glob of .npz files")
+            own.add_argument("--shifts", type=float, nargs="+", required=True)
+            own.add_argument("--reach_s", type=float, default=2.0)
+    own = parts.add_parser("table")
+    own.set_defaults(part=write_table)
+    own.add_argument("files", type=pathlib.Path, nargs="+")
+    own.add_argument("--out", type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    keep_compiled_programs()
+    arguments.part(arguments)
+
+
+if __name__ == "__main__":
+    main()

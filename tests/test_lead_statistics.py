@@ -1,0 +1,148 @@
+"""Estimate, interval and null of a curve over leads, on planted leads."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmalign_jax import lead_curves, lead_rows, lead_statistics
+from fmalign_jax.lead_rows import INDICATORS
+from fmalign_jax.tick_features import Clip, TickFeatures
+
+LEAD_S = np.arange(0.0, 40.0, 2.0)
+
+
+@given(st.floats(8, 30), st.floats(0.1, 5))
+@settings(deadline=None, max_examples=30)
+def test_a_parabola_gives_its_vertex(vertex_s, bend):
+    curve = 3 - bend * (LEAD_S - vertex_s) ** 2
+    found = lead_statistics.peaks(curve[None], LEAD_S, half_width=2)
+    assert found[0] == pytest.approx(vertex_s, abs=1e-6)
+
+
+def test_at_the_edge_or_without_values_the_highest_point_counts():
+    rising = LEAD_S**2
+    gaps = np.where(np.arange(20) % 2, np.nan, 0.0)
+    gaps[10] = 5.0
+    found = lead_statistics.peaks(np.stack([rising, gaps]), LEAD_S, half_width=2)
+    np.testing.assert_allclose(found, [38.0, 20.0])
+    single = lead_statistics.peaks(rising[None, :3], LEAD_S[:3], half_width=2)
+    assert single[0] == 4.0
+
+
+def test_recordings_are_drawn_first_and_then_their_units():
+    recording = np.repeat([0, 1, 2], [4, 6, 2])
+    weights = lead_statistics.bootstrap_weights(recording, draws=4000, seed=0)
+    sizes = np.array([4, 6, 2])
+    by_recording = np.stack([weights[:, recording == r].sum(axis=1) for r in range(3)])
+    times = by_recording / sizes[:, None]
+    np.testing.assert_array_equal(times, np.round(times))
+    np.testing.assert_array_equal(times.sum(axis=0), 3)
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.1)
+
+
+def test_chance_is_small_beyond_what_wrong_pairings_reach():
+    wrong = np.random.default_rng(0).gumbel(1.0, 0.1, 200)
+    assert lead_statistics.chance(3.0, wrong) < 1e-6
+    assert 0.3 < lead_statistics.chance(float(np.median(wrong)), wrong) < 0.7
+    assert lead_statistics.chance(3.0, wrong[:1]) is None
+
+
+def _features(values, seed, start_s=0.0):
+    n = len(values)
+    noise = np.random.default_rng(seed).normal(size=(n, 6))
+    mix = np.random.default_rng(0).normal(size=6)
+    semantic = (values[:, None] * mix + 0.5 * noise).astype(np.float32)
+    return TickFeatures(
+        start_s=start_s,
+        known=np.ones(n, bool),
+        semantic=semantic,
+        code=(values > 0).astype(np.int32),
+        plain=semantic[:, :2],
+    )
+
+
+def planted_clip(lead_ticks, seed, *, n=400, offset_s=0.0, related=True):
+    """Makes a clip of ticks of 2 s in which the leading modality is ahead."""
+    rng = np.random.default_rng(seed)
+    slow = np.convolve(rng.normal(size=n + 200), np.ones(12) / 3, mode="same")
+    other = np.convolve(rng.normal(size=n + 200), np.ones(12) / 3, mode="same")
+    # What the leading modality shows at tick j, the reference shows at j + lead_ticks.
+    reference = slow[100 : 100 + n]
+    leading = (slow if related else other)[100 + lead_ticks : 100 + lead_ticks + n]
+    return Clip(
+        f"heat_{seed}",
+        0,
+        _features(reference, [seed, 1], offset_s),
+        _features(leading, [seed, 2]),
+    )
+
+
+def _search(clips, least_s=-60.0, most_s=60.0):
+    layout = lead_rows.lay(
+        clips, tick_s=2.0, least_s=least_s, most_s=most_s, unit_ticks=50
+    )
+    rows = lead_rows.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=3)
+    return layout, rows
+
+
+@pytest.mark.parametrize(
+    ("lead_ticks", "offset_s"), [(12, 0.0), (-9, 0.7), (20, -31.0)]
+)
+def test_a_planted_lead_is_found_by_every_indicator(lead_ticks, offset_s):
+    clips = [planted_clip(lead_ticks, seed, offset_s=offset_s) for seed in range(3)]
+    layout, rows = _search(clips)
+    found = lead_curves.lead_sums(
+        rows, INDICATORS, layout.leads, unit_ticks=layout.unit_ticks
+    )
+    for name, own in found.items():
+        curve = own.curve()[None]
+        lead_s = lead_statistics.peaks(curve, layout.lead_s, half_width=3)[0]
+        assert lead_s == pytest.approx(2 * lead_ticks + offset_s, abs=1.5), name
+
+
+@pytest.mark.parametrize("clips", [1, 4])
+@pytest.mark.parametrize("related", [True, False])
+def test_wrong_pairings_tell_a_lead_from_chance(clips, related):
+    clips = [planted_clip(8, seed, related=related) for seed in range(clips)]
+    layout, rows = _search(clips)
+    kinds = {"association": INDICATORS["association"]}
+
+    def rise(rows):
+        own = lead_curves.lead_sums(
+            rows, kinds, layout.leads, unit_ticks=layout.unit_ticks
+        )["association"]
+        return lead_statistics.rise(own.curve()[None])[0]
+
+    wrong = [
+        rise(lead_curves.rearranged(rows, *pairing))
+        for pairing in lead_statistics.wrong_pairings(
+            layout, draws=30, guard_ticks=5, seed=0
+        )
+    ]
+    chance = lead_statistics.chance(rise(rows), np.array(wrong))
+    assert chance < 1e-3 if related else chance > 0.05
+
+
+def test_no_wrong_pairing_meets_its_own_lead():
+    layout, _ = _search([planted_clip(0, 0)])
+    reach = layout.leads[-1] - layout.leads[0] + 5
+    for pairing in lead_statistics.wrong_pairings(
+        layout, draws=50, guard_ticks=5, seed=1
+    ):
+        moved = np.arange(layout.ticks) - pairing.position[0]
+        moved = moved[pairing.known[0]] % pairing.known[0].sum()
+        assert len(np.unique(moved)) == 1
+        assert reach <= moved[0] <= pairing.known[0].sum() - reach
+
+
+def test_one_recording_without_room_has_no_wrong_pairings():
+    layout, _ = _search([planted_clip(0, 0, n=60)])
+    assert not list(
+        lead_statistics.wrong_pairings(layout, draws=5, guard_ticks=5, seed=0)
+    )
+
+
+def test_a_range_beyond_every_recording_is_refused():
+    with pytest.raises(ValueError, match="longer than itself"):
+        _search([planted_clip(0, 0, n=60)], least_s=500.0, most_s=600.0)

@@ -1,0 +1,176 @@
+"""The search for the lead, from a tiny run to lead_time.json."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from fmalign_jax import lead_files, lead_time, tick_features, train
+from fmalign_jax.default_config import lead_config
+
+SHIFT_S = 7.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with tiny.visible_devices(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lead_time")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A tiny run; one of its three recordings is held out."""
+    config = tiny.tiny_config(folder)
+    config.data.split.validation_recordings = ("furnace_1",)
+    train.train(config, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def shifted(folder):
+    """Recordings whose brightness follows the loudness of the sensor by SHIFT_S."""
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        rhythm = np.convolve(rng.normal(size=600), np.ones(10) / 3, mode="same")
+        grey = 100 + 40 * rhythm[::2] + rng.normal(0, 2, 300)
+        frames = np.tile(grey[:, None, None, None], (1, 16, 16, 3))
+        sensor = np.exp(rhythm)[:, None] * rng.normal(size=(600, 3))
+        (folder / "shifted").mkdir(exist_ok=True)
+        np.savez(
+            folder / "shifted" / f"furnace_{number}.npz",
+            frames=np.clip(frames, 0, 255).astype(np.uint8),
+            frame_t=np.arange(300) + 0.5,
+            sensor=sensor.astype(np.float32),
+            sensor_t=np.arange(600) / 2 + 0.25 - SHIFT_S,
+            channel_names=np.array(["a", "b", "c"]),
+        )
+    return str(folder / "shifted" / "*.npz")
+
+
+def _config(run, **changes):
+    config = lead_config()
+    config.checkpoint = str(run)
+    config.step = "latest"
+    config.least_lead_s, config.most_lead_s = -20.0, 20.0
+    config.bootstrap_draws, config.null_draws = 50, 20
+    config.stride_ticks = 2
+    config.update(changes)
+    return config
+
+
+def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
+    config = _config(run, recordings=shifted, indicator="plain")
+    report, where = lead_time.search(config, folder / "search")
+    assert report == json.loads((where / lead_files.REPORT).read_text())
+    assert report["verdict"] == lead_time.FOUND
+    assert report["estimate_s"] == pytest.approx(SHIFT_S, abs=1.0)
+    low, high = report["interval_s"]
+    assert low <= SHIFT_S <= high
+    statistical = report["indicators"]["plain"]["statistical_interval_s"]
+    assert low == pytest.approx(statistical[0] - 0.25 * report["window_s"])
+    assert list(report["per_recording"]) == ["furnace_0", "furnace_1", "furnace_2"]
+    assert set(report["indicators"]) == set(lead_config().indicators)
+    for own in report["indicators"].values():
+        assert len(own["curve"]) == len(report["lead_s"])
+    assert (where / lead_files.PICTURE).stat().st_size > 10_000
+    assert not report["trained_on"]
+
+
+def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsys):
+    workdir = folder / "again"
+    config = _config(run, recordings=shifted, indicators=("canonical", "plain"))
+    encode = tick_features.encode_recording
+    done = []
+
+    def stopping(store, number, *args, **kwargs):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(number)
+        return encode(store, number, *args, **kwargs)
+
+    monkeypatch.setattr(tick_features, "encode_recording", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        lead_time.search(config, workdir)
+    done.clear()
+    first, _ = lead_time.search(config, workdir)
+    assert done == [2]
+    done.clear()
+    second, where = lead_time.search(config, workdir)
+    assert not done
+    assert first == second
+    lead_files.show(second, where)
+    printed = capsys.readouterr().out
+    assert "current ahead of video: " in printed
+    assert "furnace_2" in printed
+
+
+def test_by_default_what_the_run_has_not_seen_is_searched(run):
+    config = _config(run, indicators=("canonical",), most_lead_s=10.0)
+    report, where = lead_time.search(config)
+    assert where == run / "lead_time"
+    assert list(report["per_recording"]) == ["furnace_1"]
+    assert not report["trained_on"]
+    assert any("say little" in note for note in report["notes"])
+    other, elsewhere = lead_time.search(_config(run, indicators=("canonical",)))
+    assert elsewhere.name.startswith("lead_time-")
+    assert len(other["lead_s"]) == 41
+
+
+def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
+    text = json.loads((run / "config.json").read_text())
+    text["data"]["split"] |= {"by": "block", "validation_recordings": []}
+    copy = folder / "by_block"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(run / "checkpoints")
+    (copy / "config.json").write_text(json.dumps(text))
+    report, _ = lead_time.search(_config(copy, indicators=("canonical",)))
+    assert report["trained_on"]
+    assert any("by heart" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": ""}, "needs a run"),
+        ({"least_lead_s": 30.0}, "must be below"),
+        ({"indicators": ("canonical", "charm")}, "must be among"),
+        ({"indicator": "plain", "indicators": ("canonical",)}, "one of them"),
+        ({"null_draws": 0}, "null_draws must be at least 1"),
+        ({"least_lead_s": 900.0, "most_lead_s": 950.0}, "longer than itself"),
+    ],
+)
+def test_what_cannot_work_is_refused(run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        lead_time.search(_config(run, **changes))
+
+
+def test_a_run_of_whole_clips_has_no_lead(run, folder):
+    text = json.loads((run / "config.json").read_text())
+    text["data"]["windows"] = "clip"
+    copy = folder / "clips"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(run / "checkpoints")
+    (copy / "config.json").write_text(json.dumps(text))
+    with pytest.raises(ValueError, match="sliding windows"):
+        lead_time.search(_config(copy))
+
+
+def test_without_room_chance_is_unknown(run, shifted, folder):
+    config = _config(
+        run,
+        recordings=shifted.replace("*", "furnace_0"),
+        indicators=("canonical",),
+        least_lead_s=-150.0,
+        most_lead_s=150.0,
+    )
+    report, _ = lead_time.search(config, folder / "short")
+    assert report["verdict"] == lead_time.TOO_SHORT
+    assert report["estimate_s"] is None
+    assert np.isfinite(report["indicators"]["canonical"]["estimate_s"])
+    assert any("too short" in note for note in report["notes"])
