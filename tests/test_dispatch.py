@@ -13,7 +13,7 @@ import tiny
 from fmalign_jax import train
 from fmalign_jax.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # fixtures compile
 
 STEPS = 14  # two epochs of seven
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
