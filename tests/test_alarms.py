@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax import alarms
@@ -64,6 +64,7 @@ RULES = st.builds(
 SERIES = st.lists(st.tuples(st.integers(1, 2), LEVELS), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(RULES, SERIES)
 def test_the_recurrence_is_the_definition(rule, series):
     ticks = np.cumsum([gap for gap, _ in series])
@@ -71,6 +72,7 @@ def test_the_recurrence_is_the_definition(rule, series):
     assert _active(rule, scores, ticks).tolist() == _by_loop(rule, ticks, scores)
 
 
+@settings(deadline=None)
 @given(st.lists(RULES, min_size=1, max_size=5), SERIES)
 def test_many_rules_at_once_are_each_by_itself(rules, series):
     ticks = np.cumsum([gap for gap, _ in series])
