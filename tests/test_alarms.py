@@ -29,15 +29,15 @@ def test_a_gap_keeps_the_alarm_and_forgets_what_spoke_for_a_change():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "levels",
     [
         {"raise_at": 0.4, "clear_at": 0.5},
         {"raise_at": 1, "clear_at": 1, "raise_ticks": 0},
     ],
 )
-def test_rules_that_cannot_work_are_refused(settings):
+def test_rules_that_cannot_work_are_refused(levels):
     with pytest.raises(ValueError, match="; "):
-        AlarmRule(**settings)
+        AlarmRule(**levels)
 
 
 def _by_loop(rule, ticks, scores):

@@ -61,6 +61,6 @@ def test_all_are_high_when_the_current_is_calm():
         "cusum": 6,
     }
     for name, own in found.items():
-        for settings, score in own:
+        for options, score in own:
             values = score(samples)
-            assert values[55:].min() > values[15:40].mean(), (name, settings)
+            assert values[55:].min() > values[15:40].mean(), (name, options)
