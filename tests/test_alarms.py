@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax import alarms
@@ -29,15 +29,15 @@ def test_a_gap_keeps_the_alarm_and_forgets_what_spoke_for_a_change():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "levels",
     [
         {"raise_at": 0.4, "clear_at": 0.5},
         {"raise_at": 1, "clear_at": 1, "raise_ticks": 0},
     ],
 )
-def test_rules_that_cannot_work_are_refused(settings):
+def test_rules_that_cannot_work_are_refused(levels):
     with pytest.raises(ValueError, match="; "):
-        AlarmRule(**settings)
+        AlarmRule(**levels)
 
 
 def _by_loop(rule, ticks, scores):
@@ -64,6 +64,7 @@ RULES = st.builds(
 SERIES = st.lists(st.tuples(st.integers(1, 2), LEVELS), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(RULES, SERIES)
 def test_the_recurrence_is_the_definition(rule, series):
     ticks = np.cumsum([gap for gap, _ in series])
@@ -71,6 +72,7 @@ def test_the_recurrence_is_the_definition(rule, series):
     assert _active(rule, scores, ticks).tolist() == _by_loop(rule, ticks, scores)
 
 
+@settings(deadline=None)
 @given(st.lists(RULES, min_size=1, max_size=5), SERIES)
 def test_many_rules_at_once_are_each_by_itself(rules, series):
     ticks = np.cumsum([gap for gap, _ in series])

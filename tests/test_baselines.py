@@ -1,7 +1,7 @@
 """Rolling statistics and CUSUM, against NumPy written out."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax import baselines
@@ -11,6 +11,7 @@ def _samples(n=20, r=3, c=2, seed=0):
     return np.random.default_rng(seed).normal(9e3, 500, (n, r, c)).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 25), st.integers(0, 5))
 def test_rolling_statistics_are_those_of_the_last_samples(ticks, seed):
     samples = _samples(seed=seed)
@@ -60,6 +61,6 @@ def test_all_are_high_when_the_current_is_calm():
         "cusum": 6,
     }
     for name, own in found.items():
-        for settings, score in own:
+        for options, score in own:
             values = score(samples)
-            assert values[55:].min() > values[15:40].mean(), (name, settings)
+            assert values[55:].min() > values[15:40].mean(), (name, options)

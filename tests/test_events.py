@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax import events
@@ -133,6 +133,7 @@ LEADS = st.integers(-100, 400).map(float)
 SPREADS = st.integers(0, 200).map(float)
 
 
+@settings(deadline=None)
 @given(_spells(), RAISED, LEADS, SPREADS)
 def test_what_must_hold_of_every_judgement(spells, raised_s, lead_s, spread_s):
     judged = _judge(spells, raised_s, lead_s=lead_s, spread_s=spread_s)
@@ -148,6 +149,7 @@ def test_what_must_hold_of_every_judgement(spells, raised_s, lead_s, spread_s):
         assert (kind == FALSE) == (not belongs)
 
 
+@settings(deadline=None)
 @given(_spells(), RAISED, WHOLE_S)
 def test_the_origin_of_the_clock_does_not_matter(spells, raised_s, shift_s):
     one = _judge(spells, raised_s)
@@ -156,6 +158,7 @@ def test_the_origin_of_the_clock_does_not_matter(spells, raised_s, shift_s):
     np.testing.assert_array_equal(one.warning_s, other.warning_s)
 
 
+@settings(deadline=None)
 @given(_spells(), RAISED)
 def test_one_more_alarm_far_away_is_one_more_false_alarm(spells, raised_s):
     one = events.tally(_judge(spells, raised_s), 1.0)
@@ -164,6 +167,7 @@ def test_one_more_alarm_far_away_is_one_more_false_alarm(spells, raised_s):
     assert two.warning_s == one.warning_s
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9))
 def test_perfect_alarms_find_all_with_the_whole_lead(lengths):
     onset = 1000.0 * np.arange(len(lengths))
@@ -173,6 +177,7 @@ def test_perfect_alarms_find_all_with_the_whole_lead(lengths):
     np.testing.assert_array_equal(judged.warning_s, LEAD_S)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_spells(), RAISED), min_size=1, max_size=4))
 def test_recordings_add(parts):
     tallies = [events.tally(_judge(*part), 0.5) for part in parts]
@@ -182,6 +187,7 @@ def test_recordings_add(parts):
     assert sum(found.alarms) == sum(len(raised_s) for _, raised_s in parts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 4).map(float))
 def test_spans_hold_what_is_on_and_lie_apart(on, gap):
     begin_s = np.arange(len(on), dtype=float)

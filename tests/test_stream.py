@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax import stream
@@ -51,6 +51,7 @@ def test_written_times_are_read_as_recordings_are():
     assert not counts
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=30))
 def test_rows_of_a_second_are_spread_as_in_the_benchmark(steps):
     seconds = np.cumsum(steps)
@@ -147,6 +148,7 @@ def test_ticks_start_again_when_the_clock_was_set_back():
     assert ticks[1].number > ticks[0].number + 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.05, 1.5), min_size=4, max_size=60),
     st.integers(1, 4),
