@@ -20,11 +20,38 @@ import numpy as np
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "torch")
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Returns how long a call takes, its results on the device included."""
+def seconds(
+    call: Callable[[], Any],
+    *,
+    calls: int = 1,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> float:
+    """Returns how long a call takes on the average of some in a row.
+
+    They are awaited together, as a training loop does it: while the device computes
+    one, the host prepares the next.
+
+    Args:
+      call: what is measured.
+      calls: how many in a row.
+      wait: called with the last result; returns when the device is done.
+    """
     started_s = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - started_s
+    for _ in range(calls):
+        found = call()
+    wait(found)
+    return (time.perf_counter() - started_s) / calls
+
+
+def calls_in_a_row(
+    call: Callable[[], Any],
+    *,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+    total_s: float = 0.3,
+) -> int:
+    """Returns how many warm calls, at most 20, take about so long together."""
+    alone_s = min(seconds(call, wait=wait) for _ in range(3))
+    return max(1, min(20, int(total_s / alone_s)))
 
 
 def spread(times_s: list[float]) -> dict[str, float]:
@@ -37,30 +64,42 @@ def spread(times_s: list[float]) -> dict[str, float]:
     }
 
 
-def repeated(call: Callable[[], Any], *, budget_s: float) -> list[float]:
-    """Returns the times of a warm call, as often as fits, and at least five times."""
-    times_s = [seconds(call)]
-    while len(times_s) < 5 or sum(times_s) < budget_s:
-        times_s.append(seconds(call))
+def repeated(
+    call: Callable[[], Any], *, budget_s: float, calls: int = 1
+) -> list[float]:
+    """Returns the times of a warm call, as often as fits, and at least five times.
+
+    Args:
+      call: what is measured.
+      budget_s: for all of it.
+      calls: how many are awaited together, see `seconds`.
+    """
+    times_s = [seconds(call, calls=calls)]
+    while len(times_s) < 5 or sum(times_s) * calls < budget_s:
+        times_s.append(seconds(call, calls=calls))
     return times_s
 
 
 def matrix_ceiling(dtype: Any = jnp.float32, *, side: int = 0) -> float:
-    """Returns the FLOP/s of the best of several square matrix products."""
+    """Returns the FLOP/s of square matrix products, the best of several rows."""
     side = side or (2048 if jax.default_backend() == "cpu" else 8192)
     x = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(x))
-    return 2 * side**3 / min(seconds(lambda: product(x)) for _ in range(7))
+    calls = calls_in_a_row(lambda: product(x))
+    times_s = [seconds(lambda: product(x), calls=calls) for _ in range(7)]
+    return 2 * side**3 / min(times_s)
 
 
 def memory_bandwidth(*, megabytes: int = 0) -> float:
-    """Returns the bytes/s of the best of several scaled copies, read and written."""
+    """Returns the bytes/s of scaled copies, read and written, the best of several."""
     megabytes = megabytes or (256 if jax.default_backend() == "cpu" else 2048)
     x = jnp.ones(megabytes * 2**20 // 4, jnp.float32)
     scale = jax.jit(lambda a: a * 1.5)
     jax.block_until_ready(scale(x))
-    return 2 * x.nbytes / min(seconds(lambda: scale(x)) for _ in range(7))
+    calls = calls_in_a_row(lambda: scale(x))
+    times_s = [seconds(lambda: scale(x), calls=calls) for _ in range(7)]
+    return 2 * x.nbytes / min(times_s)
 
 
 def matrix_flops(jaxpr: Any) -> int:

@@ -67,6 +67,9 @@ def jobs(platform: str, devices: int) -> dict[str, list[str]]:
     if not small:
         bf16 = ["--precision", "bf16"]
         planned["paper bf16"] = [STEP, *paper, *bf16, *torch, "compiled bf16"]
+        large = ["--config", PAPER, "--batch", "160,320", "--budget-s", "5"]
+        planned["paper bf16, larger batches"] = [STEP, *large, *bf16]
+        planned["paper bf16 beside fp64"] = [STEP, *paper, *bf16, *torch, "eager fp64"]
         planned["furnace bf16"] = [STEP, *furnace, *bf16, *torch, "compiled bf16"]
         planned["input full"] = [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"]
     return planned

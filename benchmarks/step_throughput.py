@@ -6,7 +6,7 @@
 
 Inputs are made up, so that no data set is needed. With --compare torch the same model,
 losses, critics and codebook in PyTorch (torch_model.py, torch_step.py; extra `bench`)
-are measured in the same run, call by call in turn, both without augmentation.
+are measured in the same run, in turn, both without augmentation.
 docs/performance.md says how to read the table.
 """
 
@@ -82,21 +82,30 @@ def main() -> None:
             arguments.codes or [None],
         )
     ]
-    found = {
+    found: dict[str, Any] = {
         "config": arguments.config,
         "made_with": measure.provenance(),
         "limits": limits(),
-        "runs": [measure_step(arguments, each) for each in sizes],
+        "runs": [],
+        "torch": [],
     }
+
+    def keep() -> None:  # of a run that is stopped, what it has measured
+        if arguments.out:
+            write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+
+    for each in sizes:
+        found["runs"].append(measure_step(arguments, each))
+        keep()
     if arguments.parts:
         config = configured(arguments, sizes[0])
         found["parts"] = parts(config, arguments.budget_s / 4)
+        keep()
     if arguments.compare:
-        forms = arguments.torch_forms or TORCH_FORMS[:1]
-        found["torch"] = [compare(arguments, sizes[0], form) for form in forms]
+        for form in arguments.torch_forms or TORCH_FORMS[:1]:
+            found["torch"].append(compare(arguments, sizes[0], form))
+            keep()
     print_tables(found)
-    if arguments.out:
-        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
 
 
 def configured(arguments: argparse.Namespace, sizes: Sizes) -> ConfigDict:
@@ -148,7 +157,9 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
     """Measures our step at one size."""
     config = configured(arguments, sizes)
     stepper = Stepper(config, sizes.devices)
-    times_s = measure.repeated(stepper, budget_s=arguments.budget_s)
+    alone_s = measure.repeated(stepper, budget_s=0)
+    calls = measure.calls_in_a_row(stepper)
+    times_s = measure.repeated(stepper, budget_s=arguments.budget_s, calls=calls)
     median_s = float(np.median(times_s))
     cost = stepper.compiled.cost_analysis() or {}
     memory = stepper.compiled.memory_analysis()
@@ -165,6 +176,8 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         "parameters": sum(x.size for x in jax.tree.leaves(stepper.state.params)),
         "compile_s": round(stepper.compile_s, 1),
         "step": measure.spread(times_s),
+        "calls_in_a_row": calls,
+        "step_alone": measure.spread(alone_s),
         "windows_per_s": config.batch_size / median_s,
         # Of one device: the compiled program is what each of them runs.
         "flops": stepper.flops,
@@ -282,23 +295,29 @@ def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str,
     if form.startswith("compiled"):
         call = torch.compile(learner.step)
 
-    def torch_step() -> None:
+    def torch_step() -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=form.endswith("bf16")):
-            loss = call(batch)
+            return call(batch)
+
+    def wait(loss: torch.Tensor) -> None:
         if device == "cuda":
             torch.cuda.synchronize()
-        assert bool(torch.isfinite(loss))
 
-    torch_step()
+    for _ in range(2):
+        loss_after_two = float(torch_step())
+    calls = measure.calls_in_a_row(stepper)
+    their_calls = measure.calls_in_a_row(torch_step, wait=wait)
     ours_s, theirs_s = [], []
-    while len(ours_s) < 5 or sum(ours_s) + sum(theirs_s) < 2 * arguments.budget_s:
-        ours_s.append(measure.seconds(stepper))
-        theirs_s.append(measure.seconds(torch_step))
+    until_s = time.perf_counter() + 2 * arguments.budget_s
+    while len(ours_s) < 5 or time.perf_counter() < until_s:
+        ours_s.append(measure.seconds(stepper, calls=calls))
+        theirs_s.append(measure.seconds(torch_step, calls=their_calls, wait=wait))
     ratios = np.array(theirs_s) / np.array(ours_s)
     return {
         "form": form,
         "device": device,
         "threads": torch.get_num_threads(),
+        "loss_after_two_steps": loss_after_two,
         "batch": config.batch_size,
         "ours": measure.spread(ours_s),
         "torch": measure.spread(theirs_s),
@@ -320,9 +339,10 @@ def print_tables(found: dict[str, Any]) -> None:
     )
     print(
         "\n| devices | batch | ticks | codes | compile s | step ms (quartiles) "
-        "| windows/s | GFLOP/s (of ceiling) | GB/s (of bandwidth) | memory MB |"
+        "| alone ms | windows/s | GFLOP/s (of ceiling) | GB/s (of bandwidth) "
+        "| memory MB |"
     )
-    print("|" + "---|" * 10)
+    print("|" + "---|" * 11)
     for run in found["runs"]:
         kind = "bf16" if run["compute_dtype"] == "bfloat16" else "fp32"
         low, high = run["step"]["quartiles_ms"]
@@ -331,7 +351,8 @@ def print_tables(found: dict[str, Any]) -> None:
         print(
             f"| {run['devices']} | {run['batch']} | {run['ticks']} | {run['codes']} | "
             f"{run['compile_s']} | {run['step']['median_ms']:.1f} ({low:.1f}, "
-            f"{high:.1f}) | {run['windows_per_s']:.1f} | "
+            f"{high:.1f}) | {run['step_alone']['median_ms']:.1f} | "
+            f"{run['windows_per_s']:.1f} | "
             f"{run['flops_per_s'] / 1e9:.1f} ({ceiling:.2f}) | "
             f"{run['bytes_per_s'] / 1e9:.1f} ({share:.2f}) | "
             f"{run['memory_bytes'] / 2**20:.0f} |"
@@ -340,7 +361,7 @@ def print_tables(found: dict[str, Any]) -> None:
         print("\n| part, with its gradient | ms |\n|---|---|")
         for name, times in found["parts"].items():
             print(f"| {name} | {times['median_ms']:.1f} |")
-    for row in found.get("torch", ()):
+    for row in found["torch"]:
         low, high = row["ratio"]["quartiles"]
         print(
             f"\nPyTorch {row['form']}, {row['device']}, {row['threads']} threads: "

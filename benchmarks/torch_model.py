@@ -40,10 +40,10 @@ def build(entry: Mapping[str, Any], *shapes: Any) -> nn.Module:
 
 
 class Conv(nn.Module):
-    """A convolution of maps with XLA's "SAME" padding, or none, or zeros around."""
+    """A convolution of maps with XLA's "SAME" padding, or none."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, pad: Any = "same"
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, pad: str = "same"
     ) -> None:
         super().__init__()
         self.layer = nn.Conv2d(inputs, outputs, kernel, stride)
@@ -57,8 +57,6 @@ class Conv(nn.Module):
                 total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
                 pads += [total // 2, total - total // 2]
             x = F.pad(x, pads) if any(pads) else x
-        elif self.pad:
-            x = F.pad(x, [self.pad] * 4)
         return self.layer(x)
 
 
@@ -267,7 +265,7 @@ class ConvSpecific(nn.Module):
         widths = [c, *features]
         self.convs = len(features)
         for i in range(self.convs):
-            setattr(self, f"Conv_{i}", Conv(widths[i], widths[i + 1], 3, pad=0))
+            setattr(self, f"Conv_{i}", Conv(widths[i], widths[i + 1], 3, pad="none"))
         last = features[-1]
         setattr(self, f"Conv_{self.convs}", Conv(last, last, 1))
         self.ResidualBlock_0 = ResidualBlock(last, residual)
@@ -325,14 +323,14 @@ class ConvDecoder(nn.Module):
         widths = [*reversed(features), inputs[-1]]
         self.convs = len(features)
         for i in range(self.convs):
-            setattr(self, f"Conv_{i + 1}", Conv(widths[i], widths[i + 1], 3, pad=2))
+            layer = nn.ConvTranspose2d(widths[i], widths[i + 1], 3)
+            setattr(self, f"WideningConv_{i}", layer)
 
     def forward(self, quantized: Tensor, specific: Tensor, inputs: Tensor) -> Any:
         x = beside(self.Dense_0(quantized.flatten(0, 1)), specific.flatten(0, 1))
         x = F.relu(self.ResidualBlock_0(self.Conv_0(x)))
-        for i in range(1, self.convs):
-            x = F.relu(getattr(self, f"Conv_{i}")(x))
-        x = getattr(self, f"Conv_{self.convs}")(x)
+        for i in range(self.convs):
+            x = getattr(self, f"WideningConv_{i}")(F.relu(x) if i else x)
         return x.unflatten(0, inputs.shape[:2]), inputs[:, :, 0].movedim(-1, 2)
 
 
@@ -425,9 +423,10 @@ class ClubNetwork(nn.Module):
 def copy_parameters(module: nn.Module, params: Mapping[str, Any]) -> None:
     """Copies the parameters of a Flax module into the module of the same structure."""
     with torch.no_grad():
-        if isinstance(module, nn.LSTM):
-            _copy_lstm(module, params)
-            return
+        if isinstance(module, CpcNetwork):
+            layers = range(module.recurrent.num_layers)
+            _copy_lstm(module.recurrent, [params[f"recurrent_{i}"] for i in layers])
+            params = {"predictors": params["predictors"]}
         if isinstance(module, Conv):
             module = module.layer
         if not any(isinstance(value, Mapping) for value in params.values()):
@@ -443,7 +442,9 @@ def _copy_leaf(module: nn.Module, params: Mapping[str, np.ndarray]) -> None:
     if isinstance(module, nn.Conv2d) and weight.ndim == 2:  # a Linear over patches
         k, inputs = module.kernel_size[0], module.in_channels
         weight = weight.reshape(k, k, inputs, -1)
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+    if isinstance(module, nn.ConvTranspose2d):
+        weight = np.moveaxis(weight, -1, 1)
+    elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
         weight = np.moveaxis(weight, (-1, -2), (0, 1))
     elif isinstance(module, nn.Linear):
         weight = weight.reshape(module.in_features, module.out_features).T
@@ -452,13 +453,10 @@ def _copy_leaf(module: nn.Module, params: Mapping[str, np.ndarray]) -> None:
         module.bias.copy_(torch.tensor(params["bias"].reshape(-1)))
 
 
-def _copy_lstm(module: nn.LSTM, params: Mapping[str, Any]) -> None:
+def _copy_lstm(module: nn.LSTM, params: Sequence[Mapping[str, Any]]) -> None:
     for layer in range(module.num_layers):
-        cell = params[f"layers_{layer}"]["cell"]
-        for side in "ih":
-            kernels = [np.asarray(cell[side + gate]["kernel"]).T for gate in "ifgo"]
-            weight = getattr(module, f"weight_{side}h_l{layer}")
-            weight.copy_(torch.tensor(np.concatenate(kernels)))
-        biases = [np.asarray(cell["h" + gate]["bias"]) for gate in "ifgo"]
-        getattr(module, f"bias_hh_l{layer}").copy_(torch.tensor(np.concatenate(biases)))
+        own = {k: torch.tensor(np.asarray(v)) for k, v in params[layer].items()}
+        getattr(module, f"weight_ih_l{layer}").copy_(own["input_kernel"].T)
+        getattr(module, f"weight_hh_l{layer}").copy_(own["recurrent_kernel"].T)
+        getattr(module, f"bias_hh_l{layer}").copy_(own["bias"])
         getattr(module, f"bias_ih_l{layer}").zero_()

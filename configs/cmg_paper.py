@@ -27,10 +27,10 @@ Parameters   114 111 937, where the paper's model has about 117.4 M. Left out ar
       decoders             video 53 486 080      current 131 456
       cross-CPC 2 232 320      CLUB 461 824      codes 102 400
 
-Expected time   One step at batch 80 is 7.0 TFLOP: 148 s on two CPU cores that five
-  other jobs shared; its compiled program needs 8.3 GiB, the process peaked at 9.8 GiB.
-  At batch 8, 3.3 s in the fastest step, 10 to 18 s on shared cores. `smoke`: 50 s of
-  CPU time, most of it compiling; 77 s on shared cores.
+Expected time   One step at batch 80 is 5.0 TFLOP: 14 ms on an NVIDIA H200 in bfloat16,
+  with 3 GB of its memory. On two CPU cores, before zeros were no longer multiplied
+  (7.0 TFLOP): 148 s beside five other jobs, 8.3 GiB; at batch 8, 3.3 s in the fastest
+  step. `smoke`: 50 s of CPU time, most of it compiling; 77 s on shared cores.
 
 Result   On the random features, two CPU cores; CPC accuracy is between the modalities.
   `paper` at batch 8 instead of 80 (chance 0.125), stopped at step 33: does not train.

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -33,14 +34,21 @@ PyTree = Any
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest two and the best one are kept."""
+    """The checkpoints of one run: the latest two, the best and given ones are kept."""
 
-    def __init__(self, directory: pathlib.Path, *, keep_latest: int = 2) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_latest: int = 2,
+        keep_steps: Sequence[int] = (),
+    ) -> None:
         """Opens (and creates) a folder of checkpoints.
 
         Args:
           directory: folder of numbered checkpoints.
           keep_latest: how many of the latest checkpoints to keep beside the best.
+          keep_steps: which to keep besides, if they are saved.
         """
         self._directory = directory.absolute()
         if jax.process_index() == 0:
@@ -49,6 +57,7 @@ class Checkpoints:
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_latest),
+                checkpoint_managers.CustomSteps(keep_steps),
                 checkpoint_managers.BestN(
                     get_metric_fn=lambda metrics: metrics[SCORE],
                     n=1,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -34,7 +35,22 @@ Main = Callable[[ConfigDict], Any]
 
 def run(main: Main) -> None:
     """Parses the command line, then calls `main(config)`; never returns."""
-    app.run(lambda _: _guarded(main), flags_parser=_parse_flags)
+    app.run(
+        lambda _: _guarded(lambda: _with_processes(main)), flags_parser=_parse_flags
+    )
+
+
+class Arguments(argparse.ArgumentParser):
+    """Arguments of a command that takes no config; errors in one clean line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command."""
+        _fail(f"{message}; try --help")
+
+    def run(self, main: Callable[[argparse.Namespace], Any]) -> None:
+        """Parses the command line, then calls `main(arguments)`."""
+        arguments = self.parse_args()
+        _guarded(lambda: main(arguments))
 
 
 def config_name() -> str:
@@ -63,15 +79,19 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     return remaining
 
 
-def _guarded(main: Main) -> None:
+def _with_processes(main: Main) -> None:
+    if _COORDINATOR.value is not None:
+        _join_processes()
+    main(_CONFIG.value)
+
+
+def _guarded(call: Callable[[], Any]) -> None:
     keep_compiled_programs()
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
-        if _COORDINATOR.value is not None:
-            _join_processes()
-        main(_CONFIG.value)
+        call()
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("the error's origin", exc_info=True)
         _fail(" ".join(str(error).split("\n")))
@@ -102,6 +122,6 @@ def _unwrapped(error: BaseException) -> str:
     return lines[-1].removeprefix("ValueError: ") if traceback else " ".join(lines)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -17,6 +17,7 @@ POSITIVE = (
     "log_every_steps",
     "eval_every_epochs",
     "checkpoint_every_steps",
+    "steps_per_dispatch",
     "model.width",
     "model.transformer.heads",
     "codebook.codes",
@@ -45,6 +46,7 @@ def check_config(config: ConfigDict) -> None:
             "compute_dtype must be 'float32' or 'bfloat16'; got "
             f"{config.compute_dtype!r}; use one of them"
         )
+    _check_cadences(config)
     _check_model(config)
     _check_codebook(config)
     _check_augmentation(config)
@@ -56,6 +58,17 @@ def _setting(config: ConfigDict, key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value
+
+
+def _check_cadences(config: ConfigDict) -> None:
+    together = config.steps_per_dispatch
+    for key in ("log_every_steps", "checkpoint_every_steps"):
+        if config[key] % together:
+            raise ValueError(
+                f"{key} must be a multiple of steps_per_dispatch; got {config[key]} "
+                f"and {together}; use --config.{key}="
+                f"{together * max(1, round(config[key] / together))}"
+            )
 
 
 def _check_model(config: ConfigDict) -> None:

@@ -31,6 +31,9 @@ def default_config() -> ConfigDict:
     config.log_every_steps = 10
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
+    # Steps in one call of the compiled program, without the host between them; for
+    # small models. A divisor of log_every_steps and checkpoint_every_steps.
+    config.steps_per_dispatch = 1
     # Label-free validation score that picks the best; "-loss": lower is better.
     config.score = "cpc_accuracy"
     # At every validation also class means, fitted on labelled training windows of one
@@ -97,6 +100,9 @@ def data_config() -> ConfigDict:
             # "recording": the windows of a batch come from one recording, so that the
             # contrast between them cannot be won by telling the recordings apart.
             "batch_from": "all",
+            # Keep what training and validation read on every device, and send window
+            # numbers instead of windows.
+            "resident": False,
             "read_threads": 2,
             "prefetch_batches": 2,
         }
@@ -255,6 +261,33 @@ def evaluation_config() -> ConfigDict:
             "seed": 0,
         }
     )
+
+
+def early_warning_config() -> ConfigDict:
+    """Returns how an alarm on the current alone is made from a run, and compared."""
+    config = evaluation_config()
+    del config.random_encoders
+    config.update(
+        {
+            "abnormal": "",  # class to be warned of; empty: the second of two
+            "false_alarms_per_hour": 0.25,  # budget, on validation
+            # An alarm may differ from the lead by so much: leads differ from spell to
+            # spell, and half a window of blur.
+            "spread_s": 45.0,
+            "merge_gap_s": 20.0,  # visible spells no further apart are one
+            "min_spell_s": 20.0,  # shorter ones are not counted
+            # Of these and of all levels the best on validation: how long the score
+            # must stay above the level that raises the alarm.
+            "raise_after_s": (0.0, 10.0, 20.0, 40.0),
+            "clear_after_s": 20.0,  # and below the level that clears it
+            "hysteresis": 0.1,  # share of the validation scores between the two levels
+            "levels": 50,  # how many are tried
+            "baselines": True,  # rolling deviation and change of the current, CUSUM
+            "baseline_lengths_s": (30.0, 60.0, 120.0),  # the best on validation
+            "rows": 32,  # windows that the exported program takes at once
+        }
+    )
+    return config
 
 
 def sweep_config(run: ConfigDict) -> ConfigDict:

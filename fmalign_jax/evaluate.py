@@ -61,11 +61,11 @@ def evaluate(
       ValueError: no such run or checkpoint, recordings that do not fit it, labels that
         do not match, or a folder that holds something else.
     """
-    _check(config)
+    check(config)
     spec = HeadSpec(**config.head.to_dict())
     run = restored.open_run(pathlib.Path(config.checkpoint), str(config.step))
     splits = labelled.load_splits(config, run.config)
-    settings = _settings(config, run.step, splits)
+    settings = settings_of(config, run.step, splits)
     folder = evaluation_files.choose_folder(run.path, workdir, settings)
 
     mesh = sharding.make_mesh()
@@ -113,7 +113,12 @@ def evaluate(
     return report, folder
 
 
-def _check(config: ConfigDict) -> None:
+def check(config: ConfigDict) -> None:
+    """Refuses settings of an evaluation that cannot work.
+
+    Raises:
+      ValueError: several processes, no run, one modality, or an unknown name.
+    """
     if jax.process_count() > 1:
         raise ValueError(
             f"an evaluation runs in one process; got {jax.process_count()}; leave out "
@@ -140,7 +145,7 @@ def _check(config: ConfigDict) -> None:
             )
 
 
-def _settings(config: ConfigDict, step: int, splits: Splits) -> dict[str, Any]:
+def settings_of(config: ConfigDict, step: int, splits: Splits) -> dict[str, Any]:
     """Returns all that decides the outcome, whatever the folder of the run is called.
 
     Paths of recordings are left out too: fingerprints tell them apart.
@@ -188,7 +193,7 @@ def transfer(
             features[labelled.HEAD][trained][known],
             head_split.label[known],
             classes=len(splits.classes),
-            groups=_groups(head_split.chosen(known)),
+            groups=groups(head_split.chosen(known)),
             seed=config.seed,
         )
         chosen[trained] = dict(head.chosen)
@@ -217,10 +222,18 @@ def _features(
     return found
 
 
+def scale_of(
+    features: Float[ndarray, "N T D"],
+) -> tuple[Float[ndarray, " D"], Float[ndarray, " D"]]:
+    """Returns what features are standardised by: mean, and what they are divided by."""
+    return features.mean(axis=(0, 1)), features.std(axis=(0, 1)) + 1e-6
+
+
 def _standardised(
     values: Float[ndarray, "N T D"], *, of: Float[ndarray, "n T D"]
 ) -> Float[ndarray, "N T D"]:
-    return (values - of.mean(axis=(0, 1))) / (of.std(axis=(0, 1)) + 1e-6)
+    mean, deviation = scale_of(of)
+    return (values - mean) / deviation
 
 
 def _standardised_by(
@@ -234,7 +247,7 @@ def _standardised_by(
     return found
 
 
-def _groups(split: LabelledWindows) -> ndarray:
+def groups(split: LabelledWindows) -> ndarray:
     """Returns what must stay together when a split is divided once more."""
     return resampling_units(split.windows.recording, split.windows.clip)[1]
 
@@ -271,7 +284,7 @@ def supervised(
     known = splits.head.chosen(splits.head.known)
     trained = oracle.train(
         known,
-        _groups(known),
+        groups(known),
         run_config,
         config.target,
         frozen.statistics,

@@ -32,15 +32,18 @@ _TIMELINES = 4  # recordings drawn over time
 
 
 def choose_folder(
-    run: pathlib.Path, workdir: pathlib.Path | None, settings: Mapping[str, Any]
+    run: pathlib.Path,
+    workdir: pathlib.Path | None,
+    settings: Mapping[str, Any],
+    name: str = "evaluation",
 ) -> pathlib.Path:
-    """Returns the folder to write to; writes nothing yet.
+    """Returns the folder to write to, RUN/name by default; writes nothing yet.
 
     Raises:
       ValueError: a folder given by the user holds something else.
     """
     digest = hashlib.blake2b(_text(settings).encode(), digest_size=4).hexdigest()
-    default = (run / "evaluation", run / f"evaluation-{digest}")
+    default = (run / name, run / f"{name}-{digest}")
     candidates = default if workdir is None else (workdir,)
     for folder in candidates:
         if _is_free(folder, settings):
@@ -63,11 +66,14 @@ def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
 
 
 def write_report(
-    folder: pathlib.Path, settings: Mapping[str, Any], report: Mapping[str, Any]
+    folder: pathlib.Path,
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+    name: str = "eval.json",
 ) -> None:
-    """Writes settings.json and eval.json."""
+    """Writes settings.json and the report, eval.json by default."""
     write_text(folder / SETTINGS, _text(settings))
-    write_text(folder / "eval.json", _text(report))
+    write_text(folder / name, _text(report))
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -8,11 +8,13 @@ within the windows it is fitted on, and never on what it is tested on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +23,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from fmalign_jax.linear_head import Features, Labels, Predict, fit_linear, pool
+from fmalign_jax.linear_head import Features, Fitted, Labels, Predict, fit_linear, pool
 
 KINDS = ("logistic", "linear", "prototypes", "neighbours")
 POOLINGS = ("max", "mean", "last")
@@ -104,11 +106,14 @@ class Head:
 
     Attributes:
       predict: features [N, T, D] to probabilities [N, K].
+      traced: the same for what is compiled, see `linear_head.Fitted`; neighbours have
+        none.
       chosen: the settings that were chosen, and `choice`, the mean balanced accuracy
         on held-out folds of each candidate (absent when there was one).
     """
 
     predict: Predict
+    traced: Callable[[Array], Array] | None
     chosen: Mapping[str, Any]
 
 
@@ -146,7 +151,8 @@ def fit(
     if len(candidates) > 1:
         choice = _judge(spec, candidates, features, labels, classes, groups, seed)
         chosen = candidates[int(np.argmax(choice))] | {"choice": choice}
-    return Head(_fit(spec, chosen, features, labels, classes, seed), chosen)
+    fitted = _fit(spec, chosen, features, labels, classes, seed)
+    return Head(fitted.predict, fitted.traced, chosen)
 
 
 def _judge(
@@ -171,8 +177,9 @@ def _judge(
     for settings in candidates:
         found = []
         for own, held in folds:
-            predict = _fit(spec, settings, features[own], labels[own], classes, seed)
-            predicted, true = predict(features[held]).argmax(axis=1), labels[held]
+            fitted = _fit(spec, settings, features[own], labels[own], classes, seed)
+            predicted = fitted.predict(features[held]).argmax(axis=1)
+            true = labels[held]
             found.append(
                 recall_score(true, predicted, labels=np.unique(true), average="macro")
             )
@@ -187,7 +194,7 @@ def _fit(
     labels: Labels,
     classes: int,
     seed: int,
-) -> Predict:
+) -> Fitted:
     if spec.kind == "linear":
         return fit_linear(
             features,
@@ -215,7 +222,7 @@ def _fit_logistic(
     pooled: Float[ndarray, "N D"],
     labels: Labels,
     classes: int,
-) -> Predict:
+) -> Fitted:
     model = LogisticRegression(
         C=1 / (l2 * len(pooled)),
         class_weight="balanced" if spec.balanced else None,
@@ -226,12 +233,22 @@ def _fit_logistic(
         vectors = np.asarray(pool(features, spec.pooling), np.float64)
         return _spread(model.predict_proba(vectors), model.classes_, classes)
 
-    return predict
+    weights = np.asarray(model.coef_, np.float32)
+    offsets = np.asarray(model.intercept_, np.float32)
+    if len(weights) == 1:  # of two classes sklearn keeps the logit of the second
+        weights, offsets = np.stack([0 * weights[0], weights[0]]), np.append(0, offsets)
+
+    def traced(features: Array) -> Array:
+        vectors = pool(features, spec.pooling)
+        logits = jnp.matmul(vectors, weights.T, precision="highest") + offsets
+        return _spread_traced(jax.nn.softmax(logits), model.classes_, classes)
+
+    return Fitted(predict, traced)
 
 
 def _fit_prototypes(
     spec: HeadSpec, pooled: Float[ndarray, "N D"], labels: Labels, classes: int
-) -> Predict:
+) -> Fitted:
     """Class means; sklearn's NearestCentroid refuses features that are all alike."""
     present = np.unique(labels)
     means = np.stack([pooled[labels == c].mean(axis=0) for c in present])
@@ -244,7 +261,14 @@ def _fit_prototypes(
         distances = euclidean_distances(vectors, means, squared=True)
         return _spread(softmax(-distances / scale, axis=1), present, classes)
 
-    return predict
+    centres = np.asarray(means, np.float32)
+
+    def traced(features: Array) -> Array:
+        vectors = pool(features, spec.pooling)
+        distances = jnp.square(vectors[:, None] - centres).sum(axis=-1)
+        return _spread_traced(jax.nn.softmax(-distances / scale), present, classes)
+
+    return Fitted(predict, traced)
 
 
 def _fit_neighbours(
@@ -253,14 +277,14 @@ def _fit_neighbours(
     pooled: Float[ndarray, "N D"],
     labels: Labels,
     classes: int,
-) -> Predict:
+) -> Fitted:
     model = KNeighborsClassifier(min(neighbours, len(pooled))).fit(pooled, labels)
 
     def predict(features: Features) -> Float[ndarray, "N K"]:
         vectors = np.asarray(pool(features, spec.pooling))
         return _spread(model.predict_proba(vectors), model.classes_, classes)
 
-    return predict
+    return Fitted(predict)
 
 
 def _spread(
@@ -270,3 +294,10 @@ def _spread(
     spread = np.zeros((len(probability), classes))
     spread[:, present] = probability
     return spread
+
+
+def _spread_traced(
+    probability: Array, present: Int[ndarray, " _"], classes: int
+) -> Array:
+    spread = jnp.zeros((len(probability), classes), probability.dtype)
+    return spread.at[:, present].set(probability)

@@ -7,6 +7,7 @@ same after a resume and on any number of devices.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -18,6 +19,10 @@ Streams = Mapping[str, Shaped[Array, "B T R ..."]]
 Augmentation = Callable[
     [Key[Array, ""], Float[Array, "B T R ..."], float], Float[Array, "B T R ..."]
 ]
+
+
+_FEW_CHANNELS = 8
+"""Up to so many, channels are mixed by a sum; on a CPU always by a product."""
 
 
 def normalise(streams: Streams, statistics: Statistics) -> dict[str, Array]:
@@ -198,7 +203,13 @@ def _mix(
     """Adds a little of every channel to every other: other mounting, other light."""
     b, channels = values.shape[0], values.shape[-1]
     noise = deviation * jax.random.normal(key, (b, channels, channels))
-    return jnp.einsum("b...c,bcd->b...d", values, jnp.eye(channels) + noise)
+    shares = jnp.eye(channels) + noise
+    if channels > _FEW_CHANNELS or jax.default_backend() == "cpu":
+        return jnp.einsum("b...c,bcd->b...d", values, shares)
+    # A product so narrow starves a GPU; as a sum it joins what comes before and after.
+    shares = shares.reshape(b, *(1,) * (values.ndim - 2), channels, channels)
+    parts = [values[..., c, None] * shares[..., c, :] for c in range(channels)]
+    return functools.reduce(jnp.add, parts)
 
 
 def _offset(

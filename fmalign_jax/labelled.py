@@ -303,9 +303,23 @@ def _labelled(name: str, raw: _Raw, classes: tuple[str, ...]) -> LabelledWindows
             f"the head's, {', '.join(classes)}; got {', '.join(unknown)} in "
             f"{raw.origin}; name the classes alike in all files"
         )
-    table = np.array([classes.index(n) if n in classes else -1 for n in names] + [-1])
-    label = window_labels(table[ticks], len(classes))
+    label = window_labels(_renumbered(ticks, names, classes), len(classes))
     return LabelledWindows(name, raw.origin, raw.store, raw.windows, label)
+
+
+def tick_labels(split: LabelledWindows, classes: tuple[str, ...]) -> Int[ndarray, " n"]:
+    """Returns the class of every tick of a split, in the head's numbering."""
+    return _renumbered(
+        split.windows.ticks.label, split.store.label_names or classes, classes
+    )
+
+
+def _renumbered(
+    labels: Int[ndarray, "*n"], names: Sequence[str], classes: tuple[str, ...]
+) -> Int[ndarray, "*n"]:
+    table = np.array([classes.index(n) if n in classes else -1 for n in names] + [-1])
+    renumbered: Int[ndarray, "*n"] = table[labels]
+    return renumbered
 
 
 def _check_apart(splits: Mapping[str, LabelledWindows], streams: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ lie quite alike, `heads` has a logistic regression, which depends on less.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,20 @@ Predict = Callable[[Features], Float[ndarray, "N K"]]
 """Features of windows to the probabilities of K classes."""
 
 _PREDICTED_AT_ONCE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A fitted classifier in two forms.
+
+    Attributes:
+      predict: for the host, in float64 where it can.
+      traced: the same of JAX arrays, float32, for what is compiled and exported; None
+        if there is none.
+    """
+
+    predict: Predict
+    traced: Callable[[Float[Array, "N T D"]], Float[Array, "N K"]] | None = None
 
 
 def pool(features: Any, pooling: str) -> Any:
@@ -76,7 +91,7 @@ def fit_linear(
     learning_rate: float,
     balanced: bool,
     seed: int,
-) -> Predict:
+) -> Fitted:
     """Fits the head; the arguments are those of `heads.HeadSpec`."""
     module = PooledLinear(classes, pooling)
     params = _trained(
@@ -98,7 +113,12 @@ def fit_linear(
         logits = [np.asarray(apply({"params": params}, part)) for part in parts]
         return softmax(np.concatenate(logits).astype(np.float64), axis=1)
 
-    return predict
+    def traced(features: Float[Array, "N T D"]) -> Float[Array, "N K"]:
+        with jax.default_matmul_precision("highest"):
+            logits: Any = module.apply({"params": params}, features)
+            return jax.nn.softmax(logits)
+
+    return Fitted(predict, traced)
 
 
 @functools.partial(jax.jit, static_argnames=("module", "steps", "batch_size"))

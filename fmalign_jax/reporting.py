@@ -40,7 +40,7 @@ class Meter:
         return batch
 
     def add(self, metrics: Metrics) -> None:
-        """Adds the metrics of one step."""
+        """Adds the metrics of steps in a row; the first axis counts the steps."""
         self._pending.append(metrics)
 
     def report(self) -> dict[str, float]:
@@ -49,7 +49,8 @@ class Meter:
         Raises:
           FloatingPointError: when a value of a step was not finite.
         """
-        steps = jax.device_get(self._pending)
+        fetched = jax.device_get(self._pending)
+        steps = [metrics for several in fetched for metrics in _unstacked(several)]
         elapsed_s = time.perf_counter() - self._started_s
         values = summarise_steps(
             [metrics["scalars"] for metrics in steps],
@@ -102,6 +103,14 @@ def merge_batches(batches: Iterable[Metrics]) -> Metrics:
     }
     codes = merged([metrics["codes"] for metrics in fetched])
     return {"scalars": scalars, "codes": codes}
+
+
+def _unstacked(metrics: Metrics) -> list[Metrics]:
+    """Returns the metrics of each step, from arrays whose first axis counts them."""
+    leaves, structure = jax.tree.flatten(metrics)
+    return [
+        jax.tree.unflatten(structure, values) for values in zip(*leaves, strict=True)
+    ]
 
 
 def _codebook_health(codes: CodeStatistics) -> dict[str, float]:

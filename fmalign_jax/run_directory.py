@@ -18,6 +18,8 @@ MAY_CHANGE = (
     "max_steps",
     "log_every_steps",
     "checkpoint_every_steps",
+    "steps_per_dispatch",
+    "data.resident",
     "data.read_threads",
     "data.prefetch_batches",
     "data.prepared_dir",

@@ -8,7 +8,7 @@ hand (what `pmap` was for is written this way today).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -72,13 +72,38 @@ def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
       The same tree of global jax.Arrays; float64 (times) [B] becomes float32 [B, 2],
       two numbers whose sum it is: seconds since 1970 are known to 128 s in one.
     """
-    sharding = batch_sharded(mesh)
+    return _placed(batch, batch_sharded(mesh))
 
-    def place(rows: np.ndarray) -> jax.Array:
-        rows = _as_pairs(rows) if rows.dtype == np.float64 else rows
-        return jax.make_array_from_process_local_data(sharding, rows)
 
-    return jax.tree.map(place, dict(batch))
+def place_replicated(tree: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Puts NumPy arrays, the same on every process, onto every device of the mesh.
+
+    Returns:
+      The same tree of global jax.Arrays; float64 becomes float32 as by `place_batch`.
+    """
+    return _placed(tree, replicated(mesh))
+
+
+def free_bytes(devices: Iterable[Any]) -> int | None:
+    """Returns the free memory of the fullest device; None where one does not tell.
+
+    CPUs do not.
+    """
+    free = []
+    for device in devices:
+        stats = device.memory_stats()
+        if not stats or "bytes_limit" not in stats:
+            return None
+        free.append(stats["bytes_limit"] - stats["bytes_in_use"])
+    return min(free)
+
+
+def _placed(tree: Mapping[str, Any], sharding: NamedSharding) -> dict[str, Any]:
+    def place(values: np.ndarray) -> jax.Array:
+        values = _as_pairs(values) if values.dtype == np.float64 else values
+        return jax.make_array_from_process_local_data(sharding, values)
+
+    return jax.tree.map(place, dict(tree))
 
 
 def _as_pairs(values: np.ndarray) -> np.ndarray:

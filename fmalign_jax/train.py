@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import command, prepare, reporting, sharding, train_step
+from fmalign_jax import command, prepare, reporting, resident, sharding, train_step
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.config_check import check_config
 from fmalign_jax.data import pipeline
@@ -76,8 +76,17 @@ def train(
             config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
         )
         with (
-            closing(training_batches(data, config, seed=config.seed)) as batches,
-            Checkpoints(run.checkpoints) as checkpoints,
+            closing(
+                training_batches(
+                    data,
+                    config,
+                    seed=config.seed,
+                    numbers_only=config.data.resident,
+                )
+            ) as batches,
+            Checkpoints(
+                run.checkpoints, keep_steps=[middle_step(data, config)]
+            ) as checkpoints,
         ):
             state = first_state(learner, data, mesh)
             restored = checkpoints.restore_latest(
@@ -125,16 +134,26 @@ def load_data(config: ConfigDict) -> Data:
     return Data(store, windows, steps_per_epoch, planned, steps)
 
 
+def middle_step(data: Data, config: ConfigDict) -> int:
+    """Returns the step whose checkpoint is kept to look at the run's middle."""
+    together = config.steps_per_dispatch
+    return together * round(data.planned_steps / 2 / together)
+
+
 def training_batches(
-    data: Data, config: ConfigDict, *, seed: int
+    data: Data, config: ConfigDict, *, seed: int, numbers_only: bool = False
 ) -> pipeline.TrainingBatches:
-    """Returns this process's endless, resumable share of shuffled batches."""
+    """Returns this process's endless, resumable share of shuffled batches.
+
+    With `numbers_only` they hold window numbers alone, for windows on the device.
+    """
     return pipeline.training_batches(
         data.store,
         data.windows["train"],
         batch_size=config.batch_size,
         seed=seed,
         batch_from=config.data.batch_from,
+        numbers_only=numbers_only,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.read_threads,
@@ -167,13 +186,20 @@ def run_steps(
 ) -> TrainState:
     """Trains to the last step, or until the run is asked to stop; saves on the way."""
     config = learner.config
-    compiled_step = train_step.make_train_step(learner, mesh)
+    compiled_steps = train_step.make_train_steps(learner, mesh)
+    windows = None
+    if config.data.resident:
+        windows = resident.place(data.store, data.windows["train"], mesh)
     validation = Validation(learner, data.store, data.windows, mesh)
     has_validation = len(data.windows["validation"]) > 0
     if has_validation:
         validation.check_score(state)
-    eval_every = max(1, round(config.eval_every_epochs * data.steps_per_epoch))
-    start = int(state.step)
+    together = config.steps_per_dispatch
+    eval_every = together * max(
+        1, round(config.eval_every_epochs * data.steps_per_epoch / together)
+    )
+    middle = middle_step(data, config)
+    step = start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
     bar = tqdm(
         total=data.steps,
@@ -182,17 +208,24 @@ def run_steps(
         disable=jax.process_index() > 0,
     )
     with Interruption() as interruption, bar:
-        for step in range(start + 1, data.steps + 1):
-            batch = sharding.place_batch(meter.next_batch(batches), mesh)
-            state, metrics = compiled_step(state, batch)
+        while step < data.steps:
+            # One at a time where a dispatch would not end on a multiple of its steps.
+            whole = step % together == 0 and step + together <= data.steps
+            drawn = [
+                sharding.place_batch(meter.next_batch(batches), mesh)
+                for _ in range(together if whole else 1)
+            ]
+            state, metrics = compiled_steps(state, drawn, windows)
             meter.add(metrics)
-            bar.update()
+            bar.update(len(drawn))
+            step += len(drawn)
 
             log = step % config.log_every_steps == 0
             stop = interruption.requested(agree_after=metrics if log else None)
             last = stop or step == data.steps
             evaluate = has_validation and (step % eval_every == 0 or step == data.steps)
-            save = last or evaluate or step % config.checkpoint_every_steps == 0
+            due = step % config.checkpoint_every_steps == 0 or step == middle
+            save = last or evaluate or due
             if log or save:
                 values = meter.report()
                 run.log(step, "train", values)

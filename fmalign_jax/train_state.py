@@ -117,9 +117,10 @@ def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Lea
         for name, term in entries["objectives"].items()
         if term["weight"] != 0
     }
+    dtype = jnp.dtype(config.compute_dtype)
     return Learner(
-        model=Cmg(**entries["model"], dtype=jnp.dtype(config.compute_dtype)),
-        objectives=Objectives(terms=terms),
+        model=Cmg(**entries["model"], dtype=dtype),
+        objectives=Objectives(terms=terms, dtype=dtype),
         optimizer=optax.chain(
             optax.clip_by_global_norm(config.optimizer.clip_norm),
             optax.adamw(

@@ -1,7 +1,7 @@
 """The compiled steps: train (state, batch) -> (state, metrics), and evaluation.
 
 Order of one train step (METHOD sections 2-6):
-  1. inputs: normalise and augment on the device;
+  1. inputs: read windows that lie on the device; normalise and augment;
   2. encode and quantise with the codebook as it stands;
   3. critics (the CLUB networks): a few likelihood steps on detached features;
   4. losses with the updated critics; gradients of everything else; Adam;
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from fmalign_jax import inputs as inputs_lib
-from fmalign_jax import sharding
+from fmalign_jax import resident, sharding
 from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
@@ -33,6 +33,9 @@ from fmalign_jax.train_state import Learner, TrainState, encode
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
 """{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
+
+_SMALL = 2**16
+"""Arrays of fewer numbers are small."""
 
 RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
 
@@ -53,8 +56,12 @@ def step_keys(
 
 def make_train_step(
     learner: Learner, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the compiled step; it takes over (donates) the state it is given."""
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns the compiled step; it takes over (donates) the state it is given.
+
+    Its arguments are the state, a batch and, if that holds window numbers alone, the
+    windows on the device (`resident.place`).
+    """
     return jax.jit(
         functools.partial(_train_step, learner),
         donate_argnums=0,
@@ -62,20 +69,53 @@ def make_train_step(
     )
 
 
-def make_eval_step(
+def make_train_steps(
     learner: Learner, mesh: Mesh
-) -> Callable[[TrainState, Batch], Metrics]:
-    """Returns the compiled evaluation of one batch; it changes nothing."""
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns compiled steps on several batches, one after the other in one call.
+
+    As `make_train_step`, but it takes a list of batches, and each metric comes with
+    one leading axis, the steps. Compiled once for each number of batches.
+    """
+    return jax.jit(
+        functools.partial(_train_steps, learner),
+        donate_argnums=0,
+        out_shardings=sharding.replicated(mesh),
+    )
+
+
+def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[..., Metrics]:
+    """Returns the compiled evaluation of one batch; it changes nothing.
+
+    Its arguments are those of the train step.
+    """
     return jax.jit(
         functools.partial(_eval_step, learner),
         out_shardings=sharding.replicated(mesh),
     )
 
 
+def _train_steps(
+    learner: Learner,
+    state: TrainState,
+    batches: Sequence[Batch],
+    windows: Any = None,
+) -> tuple[TrainState, Metrics]:
+    if len(batches) == 1:  # no loop, which a compiler might treat otherwise
+        state, metrics = _train_step(learner, state, batches[0], windows)
+        return state, jax.tree.map(lambda x: x[None], metrics)
+    return jax.lax.scan(
+        lambda state, batch: _train_step(learner, state, batch, windows),
+        state,
+        jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
+    )
+
+
 def _train_step(
-    learner: Learner, state: TrainState, batch: Batch
+    learner: Learner, state: TrainState, batch: Batch, windows: Any = None
 ) -> tuple[TrainState, Metrics]:
     config = learner.config
+    batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step)
     plain = inputs_lib.normalise(batch["streams"], state.statistics)
     inputs = _random_view(config, keys.pop("augment"), plain)
@@ -120,9 +160,9 @@ def _train_step(
         **{f"loss/{name}": value for name, value in terms.items()},
         **{name: jnp.mean(value) for name, value in term_metrics.items()},
         "learning_rate": learner.schedule(state.step),
-        "norm/gradient": optax.tree.norm(gradients),
-        "norm/parameter": optax.tree.norm(state.params),
-        "norm/update": optax.tree.norm(updates),
+        "norm/gradient": optax.tree.norm(gradients),  # the optimiser has it already
+        "norm/parameter": _norm(state.params),
+        "norm/update": _norm(updates),
         "revived_codes": revived,
     }
     new_state = dataclasses.replace(
@@ -138,6 +178,22 @@ def _train_step(
         "scalars": scalars,
         "codes": CodeStatistics.from_features(features),
     }
+
+
+def _read(config: ConfigDict, batch: Batch, windows: Any) -> Batch:
+    """Returns the batch, read by its numbers if windows lie on the device."""
+    if windows is None:
+        return batch
+    return resident.gather(windows, batch["window"], config.data.window_ticks)
+
+
+def _norm(tree: Any) -> Float[Array, ""]:
+    """The norm of all arrays; small ones are joined, each alone costs a GPU a start."""
+    leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)]
+    small = [x for x in leaves if x.size < _SMALL]
+    large = [x for x in leaves if x.size >= _SMALL]
+    joined = [jnp.concatenate(small)] if small else []
+    return jnp.asarray(optax.tree.norm([*joined, *large]))
 
 
 def _random_view(
@@ -218,7 +274,10 @@ def _update_codebook(
     )
 
 
-def _eval_step(learner: Learner, state: TrainState, batch: Batch) -> Metrics:
+def _eval_step(
+    learner: Learner, state: TrainState, batch: Batch, windows: Any = None
+) -> Metrics:
+    batch = _read(learner.config, batch, windows)
     inputs = inputs_lib.normalise(batch["streams"], state.statistics)
     features = encode(
         learner, state.params["model"], state.codebook, inputs, batch, train=False

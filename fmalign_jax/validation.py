@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
-from fmalign_jax import reporting, sharding, train_step
+from fmalign_jax import reporting, resident, sharding, train_step
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
@@ -31,6 +31,8 @@ class Validation:
     ) -> None:
         """Prepares the measurement; compiles nothing yet.
 
+        With `data.resident` the validation windows are put onto the devices.
+
         Args:
           learner: the static half of the run.
           store: its recordings.
@@ -38,13 +40,17 @@ class Validation:
           mesh: devices that share each batch.
 
         Raises:
-          ValueError: `labelled_validation` is set and labels are lacking.
+          ValueError: `labelled_validation` is set and labels are lacking, or the
+            windows do not fit the device.
         """
         self._config = learner.config
         self._store = store
         self._windows = windows["validation"]
         self._mesh = mesh
         self._eval_step = train_step.make_eval_step(learner, mesh)
+        self._on_device = None
+        if self._config.data.resident and len(self._windows):
+            self._on_device = resident.place(store, self._windows, mesh)
         self._labelled = None
         if self._config.labelled_validation:
             used = {name: windows[name] for name in ("train", "validation")}
@@ -56,7 +62,9 @@ class Validation:
         Every validation window counts once.
         """
         values = reporting.summarise(
-            self._eval_step(state, sharding.place_batch(batch, self._mesh))
+            self._eval_step(
+                state, sharding.place_batch(batch, self._mesh), self._on_device
+            )
             for batch in self._batches()
         )
         return values | (self._labelled(state) if self._labelled else {})
@@ -68,7 +76,7 @@ class Validation:
           ValueError: it will not.
         """
         batch = sharding.place_batch(self._batches()[0], self._mesh)
-        shapes = jax.eval_shape(self._eval_step, state, batch)
+        shapes = jax.eval_shape(self._eval_step, state, batch, self._on_device)
         values = reporting.summarise([reporting.blank(shapes)])
         names = self._labelled.names if self._labelled else ()
         score_of(values | dict.fromkeys(names, math.nan), self._config.score)
@@ -79,6 +87,7 @@ class Validation:
             self._store,
             self._windows,
             batch_size=self._config.batch_size,
+            numbers_only=self._on_device is not None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -22,8 +22,8 @@ def _at(state, step):
     return dataclasses.replace(state, step=state.step + step)
 
 
-def _save(folder, state, steps, scores=()):
-    with Checkpoints(folder) as checkpoints:
+def _save(folder, state, steps, scores=(), keep_steps=()):
+    with Checkpoints(folder, keep_steps=keep_steps) as checkpoints:
         for index, step in enumerate(steps):
             checkpoints.save(
                 _at(state, step),
@@ -65,6 +65,13 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path, setup):
         assert checkpoints.steps() == [2, 4, 5]
         assert checkpoints.best_step() == 2
         assert checkpoints.score(2) == 0.9
+
+
+def test_given_steps_are_kept_besides(tmp_path, setup):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [1, 2, 3, 4, 5], keep_steps=[2, 7])
+    with Checkpoints(tmp_path / "c", keep_steps=[2, 7]) as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5]
 
 
 def test_nothing_to_restore(tmp_path, setup):

@@ -34,6 +34,7 @@ def test_the_tiny_config_passes(caplog):
         ("log_every_steps", 0, "log_every_steps must be above 0; got 0"),
         ("eval_every_epochs", 0.0, "eval_every_epochs must be above 0"),
         ("eval_every_epochs", -1.0, "eval_every_epochs must be above 0; got -1"),
+        ("steps_per_dispatch", 0, "steps_per_dispatch must be above 0; got 0"),
         ("codebook.codes", 0, r"codebook\.codes must be above 0; got 0"),
         ("codebook.decay", 1.0, r"codebook\.decay must lie in \[0, 1\); got 1"),
         ("codebook.decay", -0.1, r"codebook\.decay must lie in"),
@@ -56,6 +57,19 @@ def test_the_tiny_config_passes(caplog):
 def test_what_cannot_work_is_refused(key, value, message):
     with pytest.raises(ValueError, match=message):
         check_config(_changed(key, value))
+
+
+@pytest.mark.parametrize("key", ["log_every_steps", "checkpoint_every_steps"])
+def test_what_happens_between_dispatches_is_a_multiple_of_their_steps(key):
+    config = tiny.tiny_config()
+    config.log_every_steps = config.checkpoint_every_steps = 12
+    config.steps_per_dispatch = 4
+    check_config(config)
+    config[key] = 10
+    with pytest.raises(
+        ValueError, match=rf"{key} must .* got 10 and 4; use --config\.{key}=8"
+    ):
+        check_config(config)
 
 
 def test_a_run_needs_an_objective():

@@ -10,7 +10,12 @@ from ml_collections import ConfigDict
 from fmalign_jax import imports, prepare, train_state
 from fmalign_jax.config_check import check_config
 from fmalign_jax.data import alignment
-from fmalign_jax.default_config import component, default_config, evaluation_config
+from fmalign_jax.default_config import (
+    component,
+    default_config,
+    early_warning_config,
+    evaluation_config,
+)
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
@@ -31,10 +36,8 @@ def _variants(path):
 
 
 FILES = sorted(FOLDER.glob("*.py"))
-COMMANDS = {
-    "evaluate": "evaluate",
-    "sweep": "sweep",
-}  # by config file; the others are for training
+# By config file; the others are for training.
+COMMANDS = {"evaluate": "evaluate", "early_warning": "early_warning", "sweep": "sweep"}
 TRAINING = [path for path in FILES if path.stem not in COMMANDS]
 CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 
@@ -100,6 +103,13 @@ def test_the_evaluation_config_describes_a_head():
     config = _config(FOLDER / "evaluate.py", None)
     assert HeadSpec(**config.head.to_dict()).kind == "logistic"
     assert config.to_json() == evaluation_config().to_json()
+
+
+def test_the_early_warning_config_adds_to_that_of_an_evaluation():
+    config = _config(FOLDER / "early_warning.py", None)
+    assert config.to_json() == early_warning_config().to_json()
+    missing = set(evaluation_config()) - set(config)
+    assert missing == {"random_encoders"}
 
 
 def test_the_default_is_json_and_fresh_each_time():

@@ -226,3 +226,29 @@ def test_a_choice_needs_two_groups():
     spec = HeadSpec(kind="neighbours", neighbours=(1, 3))
     with pytest.raises(ValueError, match="got 1 of them"):
         _fit(spec, _features(labels), labels, groups=np.zeros(30, int))
+
+
+TWO_CLASSES = [HeadSpec(kind=kind, steps=50) for kind in ("logistic", "linear")]
+
+
+@pytest.mark.parametrize("spec", [s for s in KINDS if s.kind != "neighbours"])
+def test_what_is_exported_says_the_same(spec):
+    labels = _labels(120)
+    head = _fit(spec, _features(labels, apart=1.0), labels, classes=4)  # one is absent
+    unseen = _features(_labels(40, seed=2), seed=3, apart=1.0)
+    found = jax.jit(head.traced)(unseen)
+    np.testing.assert_allclose(found, head.predict(unseen), atol=3e-6)
+
+
+@pytest.mark.parametrize("spec", TWO_CLASSES)
+def test_what_is_exported_says_the_same_of_two_classes(spec):
+    labels = _labels(120, classes=2)
+    head = _fit(spec, _features(labels, apart=1.0), labels, classes=2)
+    found = jax.jit(head.traced)(_features(labels, seed=3, apart=1.0))
+    expected = head.predict(_features(labels, seed=3, apart=1.0))
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+def test_neighbours_cannot_be_exported():
+    labels = _labels(30)
+    assert _fit(HeadSpec(kind="neighbours"), _features(labels), labels).traced is None

@@ -36,7 +36,9 @@ APART = {"current": [[2, 2]], "video": [[3, 3]]}
 
 
 def _step(loss, rows=SAME, **scalars):
-    return {"scalars": {"loss": jnp.asarray(loss), **scalars}, "codes": _codes(rows)}
+    """Metrics of one step, as those of several are: the first axis counts steps."""
+    metrics = {"scalars": {"loss": jnp.asarray(loss), **scalars}, "codes": _codes(rows)}
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], metrics)
 
 
 def test_a_meter_reports_means_and_starts_over():

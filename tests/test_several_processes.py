@@ -109,6 +109,53 @@ def test_two_processes_train_save_and_resume_as_one(tmp_path):
         )
 
 
+RESIDENT = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from fmalign_jax import resident, sharding
+mesh = sharding.make_mesh()
+own = slice(2 * jax.process_index(), 2 * jax.process_index() + 2)
+tables = {
+    "values": {"video": np.arange(60, dtype=np.uint8).reshape(20, 3)},
+    "samples": {"video": np.arange(20, dtype=np.int32)[::-1, None]},
+    "label": np.arange(20, dtype=np.int32),
+    "start": np.array([3, 0, 9, 16], np.int32),
+    "recording": np.arange(4, dtype=np.int32),
+    "time_s": 1.7e9 + np.arange(4) / 8,
+}
+placed = sharding.place_replicated(tables, mesh)
+window = np.array([2, 1, 3, 0], np.int32)
+numbers = sharding.place_batch({"window": window[own]}, mesh)["window"]
+batch = jax.jit(resident.gather, static_argnums=2)(placed, numbers, 4)
+ticks = tables["start"][window[own], None] + np.arange(4)
+expected = tables["values"]["video"][tables["samples"]["video"][ticks]]
+(part,) = batch["streams"]["video"].addressable_shards
+np.testing.assert_array_equal(part.data, expected)
+(part,) = batch["time_s"].addressable_shards
+found = np.asarray(part.data, np.float64).sum(axis=-1)
+np.testing.assert_array_equal(found, tables["time_s"][window[own]])
+"""
+
+
+def test_two_processes_read_their_rows_of_resident_windows(tmp_path):
+    address = f"127.0.0.1:{_free_port()}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    started = []
+    for index in range(2):
+        log = tmp_path / f"{index}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", RESIDENT, address, str(index)],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        started.append((log, process))
+    _finish(started)
+
+
 def test_the_rows_of_two_processes_make_up_the_batch(tmp_path):
     config = tiny.tiny_config(tmp_path)
     data = train.load_data(config)

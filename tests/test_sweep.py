@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import prepare, restored, sharding, sweep, sweep_data, train
+from fmalign_jax import prepare, restored, sharding, sweep, sweep_data, sweep_run, train
 from fmalign_jax.data import pipeline
 from fmalign_jax.members import Member, member_configs
 from fmalign_jax.models import critics
@@ -179,7 +179,7 @@ def test_an_interrupted_sweep_goes_on_bit_for_bit(config, straight, tmp_path):
     asked = iter([False, True])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            sweep.Interruption, "requested", lambda self, agree_after: next(asked)
+            sweep_run.Interruption, "requested", lambda self, agree_after: next(asked)
         )
         _, table = sweep.train_together(config, MEMBERS, tmp_path / "sweep")
     assert (table["step"], table["finished"]) == (2, False)

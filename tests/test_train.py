@@ -235,15 +235,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     stopped, folder, tmp_path, monkeypatch, log_every_steps, bad_step
 ):
     workdir = _copied(stopped, tmp_path / "run")
-    make_train_step = train.train_step.make_train_step
+    make_train_steps = train.train_step.make_train_steps
 
     def poisoned(learner, mesh):
-        step = make_train_step(learner, mesh)
-        return lambda state, batch: step(
-            state, _poison(batch) if int(state.step) == bad_step - 1 else batch
-        )
+        steps = make_train_steps(learner, mesh)
 
-    monkeypatch.setattr(train.train_step, "make_train_step", poisoned)
+        def run(state, batches, windows):
+            if int(state.step) == bad_step - 1:
+                batches = [_poison(batch) for batch in batches]
+            return steps(state, batches, windows)
+
+        return run
+
+    monkeypatch.setattr(train.train_step, "make_train_steps", poisoned)
     config = tiny.tiny_config(folder)
     config.log_every_steps = log_every_steps
     with pytest.raises(
@@ -273,7 +277,7 @@ def test_a_validation_that_is_not_finite_keeps_the_checkpoints_before(
 
     def poisoned(learner, mesh):
         evaluate = make_eval_step(learner, mesh)
-        return lambda state, batch: evaluate(state, _poison(batch))
+        return lambda state, batch, windows: evaluate(state, _poison(batch), windows)
 
     monkeypatch.setattr(train.train_step, "make_eval_step", poisoned)
     with pytest.raises(

@@ -89,12 +89,20 @@ class WindowIndex:
         keys = self.read_keys(stream)
         return keys >> _SAMPLE_BITS, keys & ((1 << _SAMPLE_BITS) - 1)
 
-    def read_keys(self, stream: str) -> Int64[ndarray, " S"]:
-        """Returns one sorted number for each (recording, sample) any window reads."""
+    def read_ticks(self) -> Int64[ndarray, " n"]:
+        """Returns each tick that any window reads, once and in order."""
         read = np.zeros(len(self.ticks), bool)
         read[self.rows(np.arange(len(self)))] = True
-        recording = self.ticks.recording[read, None].astype(np.int64)
-        return np.unique(recording << _SAMPLE_BITS | self.ticks.samples[stream][read])
+        return np.flatnonzero(read)
+
+    def keys(self, stream: str, tick: Int64[ndarray, " n"]) -> Int64[ndarray, "n _"]:
+        """Returns one number for each (recording, sample) that ticks read."""
+        recording = self.ticks.recording[tick, None].astype(np.int64)
+        return recording << _SAMPLE_BITS | self.ticks.samples[stream][tick]
+
+    def read_keys(self, stream: str) -> Int64[ndarray, " S"]:
+        """Returns one sorted number for each (recording, sample) any window reads."""
+        return np.unique(self.keys(stream, self.read_ticks()))
 
 
 def build_index(

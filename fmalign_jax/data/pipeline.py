@@ -13,8 +13,8 @@ import functools
 import logging
 import math
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypedDict
 
 import grain
 import numpy as np
@@ -25,9 +25,23 @@ from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.structs import UNLABELLED, Batch
 
+_Read = Callable[[Int[ndarray, " B"]], Any]
+
+
+class WindowNumbers(TypedDict):
+    """A batch of windows that lie on the device: their numbers alone.
+
+    Keys:
+      window: int32 [B], number of each window; past the last it is padding.
+    """
+
+    window: Int32[ndarray, " B"]
+
 
 class TrainingBatches:
     """Endless training batches, shuffled anew in every epoch; iterate once.
+
+    Each is a `Batch`, or `WindowNumbers` where those were asked for.
 
     The windows that do not fill a batch at the end of an epoch are left out of it;
     they are others in each epoch. Close it when done.
@@ -53,7 +67,7 @@ class TrainingBatches:
     def __iter__(self) -> TrainingBatches:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Mapping[str, Any]:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
@@ -92,35 +106,37 @@ class TrainingBatches:
 class EvaluationBatches:
     """Every window once, in order; the last batch padded, with mask False there.
 
+    Each is a `Batch`, or `WindowNumbers` where those were asked for.
+
     Each process gets its contiguous rows of every batch, and all the same number of
     batches. Can be iterated any number of times.
     """
 
     def __init__(
         self,
-        store: RecordingStore,
-        index: WindowIndex,
+        read: _Read,
         *,
+        windows: int,
         batch_size: int,
         rows: slice,
         read_options: grain.ReadOptions,
     ) -> None:
-        self._store = store
-        self._index = index
+        self._read = read
+        self._windows = windows
         self._batch_size = batch_size
         self._rows = rows
         self._read_options = read_options
 
     def __len__(self) -> int:
-        return math.ceil(len(self._index) / self._batch_size)
+        return math.ceil(self._windows / self._batch_size)
 
-    def __getitem__(self, batch: int) -> Batch:
+    def __getitem__(self, batch: int) -> Mapping[str, Any]:
         if not 0 <= batch < len(self):
             raise IndexError(f"batch {batch} of {len(self)}")
         windows = batch * self._batch_size + np.arange(self._batch_size)[self._rows]
-        return assemble(self._store, self._index, windows)
+        return self._read(windows)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
         if not len(self):
             return
         numbers = grain.MapDataset.range(len(self))
@@ -140,6 +156,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     batch_from: str = "all",
+    numbers_only: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -154,6 +171,8 @@ def training_batches(
       seed: of the order; every epoch has its own.
       batch_from: "all" mixes the windows of all recordings; "recording" takes those of
         a batch from one recording.
+      numbers_only: give `WindowNumbers`, for windows that lie on the device; they come
+        in the same order and continue the same states.
       process_index: which rows of each batch to assemble.
       process_count: processes that share each batch, evenly.
       threads: threads that assemble batches; 0 for none.
@@ -166,8 +185,7 @@ def training_batches(
     rows = _process_rows(batch_size, process_index, process_count)
     steps_per_epoch = batches_per_epoch(index, batch_size, batch_from)
 
-    def read(windows: Int[ndarray, " G"]) -> Batch:
-        return assemble(store, index, windows[rows])
+    read = _reader(store, index, numbers_only)
 
     if batch_from == "all":
         windows = (
@@ -182,7 +200,7 @@ def training_batches(
             _RecordingBatches(index.recording, batch_size, steps_per_epoch, seed)
         )
     return TrainingBatches(
-        windows.map(read),
+        windows.map(lambda numbers: read(numbers[rows])),
         steps_per_epoch=steps_per_epoch,
         order={
             "seed": seed,
@@ -262,6 +280,7 @@ def evaluation_batches(
     index: WindowIndex,
     *,
     batch_size: int,
+    numbers_only: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -273,12 +292,18 @@ def evaluation_batches(
       ValueError: an uneven share of rows.
     """
     return EvaluationBatches(
-        store,
-        index,
+        _reader(store, index, numbers_only),
+        windows=len(index),
         batch_size=batch_size,
         rows=_process_rows(batch_size, process_index, process_count),
         read_options=grain.ReadOptions(threads, prefetch),
     )
+
+
+def _reader(store: RecordingStore, index: WindowIndex, numbers_only: bool) -> _Read:
+    if numbers_only:
+        return lambda windows: WindowNumbers(window=windows.astype(np.int32))
+    return functools.partial(assemble, store, index)
 
 
 def assemble(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Int, Shaped
-from numpy import ndarray
 
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.structs import StreamStatistics
 
-_STATISTICS_BYTES = 32 << 20
 _CONSTANT = 1e-6  # of the mean's size: a smaller deviation is rounding
 
 
@@ -56,7 +53,7 @@ def _stream_statistics(
     n = min(max_samples, len(sample))
     picked = ((np.arange(n) + 0.5) * len(sample) / n).astype(np.int64)
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for values in _portions(store, name, recording[picked], sample[picked]):
+    for values in store.portions(name, recording[picked], sample[picked]):
         # Channels first: NumPy sums long rows fast, and pairwise, so exactly.
         flat = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
         part = np.ascontiguousarray(flat.T, dtype=np.float64)
@@ -70,17 +67,3 @@ def _stream_statistics(
     std = np.sqrt(squares / count)
     std = np.where(std <= _CONSTANT * np.abs(mean), 1.0, std)
     return StreamStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
-
-
-def _portions(
-    store: RecordingStore,
-    name: str,
-    recording: Int[ndarray, " S"],
-    sample: Int[ndarray, " S"],
-) -> Iterator[Shaped[ndarray, "S ..."]]:
-    """Reads samples that are in order, a bounded portion at a time."""
-    size = max(1, _STATISTICS_BYTES // (8 * store.streams[name].sample_bytes))
-    for number in np.unique(recording):
-        own = sample[recording == number]
-        for start in range(0, len(own), size):
-            yield store.gather(name, int(number), own[start : start + size])

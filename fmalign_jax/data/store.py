@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from jaxtyping import Int64, Shaped
 
 from fmalign_jax.data import builder
 from fmalign_jax.data.timelines import StreamTimeline, Timeline
+
+_PORTION_BYTES = 32 << 20  # as float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,31 @@ class RecordingStore:
           ValueError: the stored data are damaged.
         """
         return self._readers[stream].gather(recording, samples)
+
+    def portions(
+        self,
+        stream: str,
+        recordings: Int64[np.ndarray, " S"],
+        samples: Int64[np.ndarray, " S"],
+    ) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
+        """Reads samples of several recordings in order, a bounded portion at a time.
+
+        Args:
+          stream: name of the stream.
+          recordings: number of each sample's recording, never decreasing.
+          samples: positions of the samples, increasing within a recording.
+
+        Yields:
+          Values of the next samples; of one recording each.
+
+        Raises:
+          IndexError, ValueError: as `gather`.
+        """
+        size = max(1, _PORTION_BYTES // (8 * self.streams[stream].sample_bytes))
+        for number in np.unique(recordings):
+            own = samples[recordings == number]
+            for start in range(0, len(own), size):
+                yield self.gather(stream, int(number), own[start : start + size])
 
     def _lengths(self, stream: str) -> np.ndarray:
         return np.array([len(t.streams[stream].time_s) for t in self._timelines])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fmalign_jax.models.lstm import LstmLayer, run_side_by_side
 
 
 class CpcNetwork(nn.Module):
@@ -26,9 +30,7 @@ class CpcNetwork(nn.Module):
 
     def setup(self) -> None:
         """Creates the layers."""
-        self.recurrent = nn.Sequential(
-            [nn.RNN(nn.OptimizedLSTMCell(self.width)) for _ in range(self.layers)]
-        )
+        self.recurrent = [LstmLayer(self.width) for _ in range(self.layers)]
         self.predictors = nn.DenseGeneral((self.steps, self.features), use_bias=False)
 
     def __call__(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B T K F"]:
@@ -37,11 +39,21 @@ class CpcNetwork(nn.Module):
 
     def contexts(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
         """Returns h_t, which depends on the ticks up to and including t alone."""
-        return self.recurrent(semantic.astype(jnp.float32))
+        return contexts_side_by_side([self], [semantic])[0]
 
     def predict(self, contexts: Float[Array, "*n E"]) -> Float[Array, "*n K F"]:
         """Returns W_k h for k = 1..K."""
         return self.predictors(contexts)
+
+
+def contexts_side_by_side(
+    networks: Sequence[CpcNetwork], semantic: Sequence[Float[Array, "B T D"]]
+) -> list[Float[Array, "B T E"]]:
+    """Returns the contexts that each network makes of its own features, in one loop."""
+    return run_side_by_side(
+        [network.recurrent for network in networks],
+        [z.astype(jnp.float32) for z in semantic],
+    )
 
 
 class ClubNetwork(nn.Module):

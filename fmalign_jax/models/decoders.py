@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from fmalign_jax.models.layers import (
     ResidualBlock,
+    WideningConv,
     conv,
     depth_to_space,
     few_ticks_at_a_time,
@@ -52,13 +53,9 @@ class ConvDecoder(nn.Module):
         x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
         x = nn.relu(ResidualBlock(self.residual, self.dtype)(x))
         for width in reversed(self.features[:-1]):
-            x = nn.relu(self._widen(width)(x))
-        x = self._widen(inputs.shape[-1])(x)
+            x = nn.relu(WideningConv(width, self.dtype)(x))
+        x = WideningConv(inputs.shape[-1], self.dtype)(x)
         return x.astype(jnp.float32), jax.lax.stop_gradient(inputs[:, :, 0])
-
-    def _widen(self, features: int) -> nn.Conv:
-        # A 3x3 transposed convolution of stride 1 is a convolution with 2 zeros around.
-        return conv(features, (3, 3), padding=2, dtype=self.dtype)
 
 
 class FrameDecoder(nn.Module):

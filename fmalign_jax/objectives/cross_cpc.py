@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from fmalign_jax import losses
 from fmalign_jax.models.cmg import Features
-from fmalign_jax.models.critics import CpcNetwork
+from fmalign_jax.models.critics import CpcNetwork, contexts_side_by_side
 from fmalign_jax.pairs import PairTable, check_names, learning_scale, pair_entries
 
 
@@ -62,24 +60,25 @@ class CrossCpc(nn.Module):
             for name in sorted({context for context, _, _ in entries})
         }
 
-        @functools.cache  # one run of the LSTM serves all pairs of the same scale
-        def predictions(name: str, scale: float) -> Float[Array, "B S K D"]:
-            z = losses.gradient_scale(semantic[name], scale)
-            return networks[name].predict(networks[name].contexts(z)[:, starts])
-
+        # Pairs of the same scale share a run of their LSTM.
+        runs = sorted({(m, self._scale(m, n)) for m, n, _ in entries})
+        contexts = contexts_side_by_side(
+            [networks[name] for name, _ in runs],
+            [losses.gradient_scale(semantic[name], scale) for name, scale in runs],
+        )
+        predictions = {
+            run: networks[run[0]].predict(h[:, starts])
+            for run, h in zip(runs, contexts, strict=True)
+        }
         total = jnp.zeros(len(features.mask))
         metrics = {}
         for context, target, weight in entries:
-            predicted = predictions(
-                context, learning_scale(self.learns_from, context, target)
-            )
             candidates = losses.gradient_scale(
-                semantic[target],
-                learning_scale(self.learns_from, target, context),
+                semantic[target], self._scale(target, context)
             )[:, ahead]
             logits = jnp.einsum(
                 "iskd,jskd->skij",
-                predicted,
+                predictions[context, self._scale(context, target)],
                 candidates,
                 precision=jax.lax.Precision.HIGHEST,
             )
@@ -87,6 +86,9 @@ class CrossCpc(nn.Module):
             correct = losses.own_is_nearest(logits, features.mask).mean((0, 1))
             metrics[f"cpc_accuracy/{context}->{target}"] = correct
         return total, metrics
+
+    def _scale(self, learner: str, teacher: str) -> float:
+        return learning_scale(self.learns_from, learner, teacher)
 
     def _starts(self, ticks: int, *, train: bool) -> Int[Array, " S"]:
         """The ticks to look ahead from: one at random, or all that have K ahead."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
@@ -21,14 +22,16 @@ class Reconstruction(nn.Module):
       decoders: by modality ``{"name": dotted name, **options}`` of a Linen module
         called as ``decoder(quantized, specific, inputs) -> (prediction, target)``, so
         that the decoder says what of the input it reconstructs.
+      dtype: of the decoders' computation; parameters are fp32.
     """
 
     decoders: Mapping[str, Mapping[str, Any]]
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Builds the decoders."""
         self.networks = {
-            modality: build(entry, f"the decoder of {modality!r}")
+            modality: build(entry, f"the decoder of {modality!r}", dtype=self.dtype)
             for modality, entry in self.decoders.items()
         }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmalign_jax.imports import load
@@ -26,9 +27,11 @@ class Objectives(nn.Module):
     Attributes:
       terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
         to the train step.
+      dtype: of what terms compute, where they have such a field; losses are fp32.
     """
 
     terms: Mapping[str, Mapping[str, Any]]
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Builds the terms as attributes, so that parameters lie under their names."""
@@ -39,7 +42,7 @@ class Objectives(nn.Module):
                     "the config"
                 )
             options = {k: v for k, v in entry.items() if k != "weight"}
-            setattr(self, name, build(options, f"objective {name!r}"))
+            setattr(self, name, build(options, f"objective {name!r}", dtype=self.dtype))
 
     @property
     def critic_names(self) -> tuple[str, ...]:

@@ -1,0 +1,99 @@
+"""The model of an alarm: the head that `evaluate` fits, on the target's codes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import evaluate, export, heads, sharding
+from fmalign_jax.exported import AlarmSettings
+from fmalign_jax.frozen import Encoded, Encoder, Frozen
+from fmalign_jax.heads import Head, HeadSpec
+from fmalign_jax.labelled import LabelledWindows, Splits
+from fmalign_jax.restored import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class AlarmModel:
+    """The head that `evaluate` fits on the source, before the target's encoder.
+
+    Attributes:
+      config: as from `early_warning_config`.
+      encoder: of the target alone.
+      frozen: its parameters, the codes and the input statistics.
+      head: fitted on the source's features.
+      mean: of the target's features over the head split; 0 if not standardised.
+      deviation: what they are divided by; 1 if not standardised.
+    """
+
+    config: ConfigDict
+    encoder: Encoder
+    frozen: Frozen
+    head: Head
+    mean: Float[ndarray, " D"]
+    deviation: Float[ndarray, " D"]
+
+    @classmethod
+    def fit(
+        cls, config: ConfigDict, run: Run, frozen: Frozen, splits: Splits
+    ) -> AlarmModel:
+        """Fits the head on the source and takes the scale of the target."""
+        mesh = sharding.make_mesh()
+        split, known = splits.head, splits.head.known
+        both = Encoder(run.config, (config.source, config.target), mesh)
+        encoded = _encoded(both, frozen, split, config)
+        scales = {}
+        for modality in (config.source, config.target):
+            features = encoded.features(modality)
+            mean, deviation = evaluate.scale_of(features)
+            if config.standardise == "none":
+                mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
+            scales[modality] = mean, deviation
+        mean, deviation = scales[config.source]
+        head = heads.fit(
+            HeadSpec(**config.head.to_dict()),
+            (encoded.features(config.source)[known] - mean) / deviation,
+            split.label[known],
+            classes=len(splits.classes),
+            groups=evaluate.groups(split.chosen(known)),
+            seed=config.seed,
+        )
+        encoder = Encoder(run.config, (config.target,), mesh)
+        return cls(config, encoder, frozen, head, *scales[config.target])
+
+    def probability(self, split: LabelledWindows) -> Float[ndarray, "N K"]:
+        """Returns what the head says of the target's windows."""
+        ticks = split.windows.ticks
+        samples = {self.config.target: ticks.samples[self.config.target]}
+        alone = dataclasses.replace(ticks, samples=samples)
+        windows = dataclasses.replace(split.windows, ticks=alone)
+        split = dataclasses.replace(split, windows=windows)
+        encoded = _encoded(self.encoder, self.frozen, split, self.config)
+        features = encoded.features(self.config.target)
+        return self.head.predict((features - self.mean) / self.deviation)
+
+    def program(self, alarm: AlarmSettings, abnormal: int) -> bytearray:
+        """Returns the same as one serialised function of raw windows."""
+        assert self.head.traced is not None
+        return export.score_program(
+            self.encoder,
+            self.frozen,
+            self.config.target,
+            self.head.traced,
+            mean=self.mean,
+            deviation=self.deviation,
+            use_codes=self.config.features == "codes",
+            abnormal=abnormal,
+            shape=(alarm.rows, *alarm.window_shape),
+        )
+
+
+def _encoded(
+    encoder: Encoder, frozen: Frozen, split: LabelledWindows, config: ConfigDict
+) -> Encoded:
+    semantic = config.features == "semantic"
+    return encoder(frozen, split.store, split.windows, keep_semantic=semantic)

@@ -1,0 +1,317 @@
+"""Makes an alarm on the current alone from a run, and says what it is worth.
+
+    python -m fmalign_jax.early_warning --config configs/early_warning.py \\
+        --config.checkpoint=RUN
+
+The score is that of `evaluate`: the head that was fitted on the source's codes (video),
+applied to those of the target (current), here of the window that ends with each tick.
+When an alarm is raised is chosen on validation for a budget of false alarms; test says
+what it is worth. docs/early_warning.md has the definitions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import (
+    command,
+    evaluate,
+    evaluation_files,
+    events,
+    exported,
+    labelled,
+    oracle,
+    prepare,
+    restored,
+    sharding,
+    warning_report,
+    warning_study,
+)
+from fmalign_jax.alarm_model import AlarmModel
+from fmalign_jax.data.ticks import WindowSpec
+from fmalign_jax.exported import AlarmSettings
+from fmalign_jax.frozen import Frozen
+from fmalign_jax.heads import HeadSpec
+from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
+from fmalign_jax.restored import Run
+from fmalign_jax.thresholds import Definition
+from fmalign_jax.warning_study import Candidate, Method, Scored
+
+NAME = "early_warning"
+ALARM = f"alarm{exported.SUFFIX}"
+
+_FEW_SPELLS = 8  # foreseen in validation; fewer do not say how early an alarm comes
+
+
+def early_warning(
+    config: ConfigDict, workdir: pathlib.Path | None = None
+) -> tuple[dict[str, Any], pathlib.Path]:
+    """Makes the alarm, judges it and writes both.
+
+    Args:
+      config: as from `early_warning_config`.
+      workdir: where to write; by default RUN/early_warning, or
+        RUN/early_warning-DIGEST if that holds one with other settings.
+
+    Returns:
+      What was written to early_warning.json, and the folder.
+
+    Raises:
+      ValueError: as `evaluate.evaluate`; no validation split, or settings of which no
+        alarm can be made.
+    """
+    evaluate.check(config)
+    run = restored.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    _check(config, run)
+    splits = labelled.load_splits(config, _with_a_window_a_tick(run.config))
+    abnormal = _abnormal(config, splits)
+    settings = evaluate.settings_of(config, run.step, splits)
+    folder = evaluation_files.choose_folder(run.path, workdir, settings, NAME)
+
+    frozen = restored.restore(run, sharding.make_mesh())
+    model = AlarmModel.fit(config, run, frozen, splits)
+    spec = prepare.window_spec(run.config.data, stride_ticks=1)
+    definition = Definition(
+        lead_s=-spec.shift_s(config.target),
+        spread_s=config.spread_s,
+        min_spell_s=config.min_spell_s,
+    )
+    scored = {
+        name: warning_study.scored(split, config, spec, splits.classes, abnormal)
+        for name, split in splits.reported.items()
+    }
+    scores = {
+        name: scored[name].cut(model.probability(split)[:, abnormal])
+        for name, split in splits.reported.items()
+    }
+    candidates: dict[str, list[Candidate]] = {"model": [({}, scores)]}
+    if config.baselines:
+        candidates |= warning_study.baseline_scores(config, splits, scored, spec)
+    if config.oracle_epochs:
+        candidates["oracle"] = [
+            ({}, _oracle_scores(config, run, frozen, splits, scored, abnormal))
+        ]
+    methods = {
+        name: warning_study.choose(config, scored, own, definition, spec.tick_s)
+        for name, own in candidates.items()
+    }
+    methods["chance"] = warning_study.moved(
+        methods["model"], scored, scores, definition
+    )
+
+    alarm = _alarm(config, run, splits, spec, definition, methods["model"], abnormal)
+    exported.save(folder / ALARM, alarm, model.program(alarm, abnormal))
+    report = {
+        "run": str(run.path),
+        "checkpoint": {"step": run.step, "chosen": run.chosen},
+        "source": config.source,
+        "target": config.target,
+        "abnormal": alarm.abnormal,
+        "head": dict(model.head.chosen),
+        "definition": {
+            **dataclasses.asdict(definition),
+            "merge_gap_s": config.merge_gap_s,
+            "false_alarms_per_hour": config.false_alarms_per_hour,
+            "window_s": spec.window_ticks * spec.tick_s,
+        },
+        "until_visible_s": list(alarm.until_visible_s),
+        "until_visible_from": alarm.until_visible_from,
+        "headline_split": splits.headline,
+        "recordings": {n: split.recordings for n, split in splits.by_name.items()},
+        "methods": warning_report.describe(methods, config),
+        "notes": warning_report.notes(run, splits, methods["model"], config),
+    }
+    headline = splits.headline
+    warning_report.draw(
+        folder, scored[headline].series, scores[headline], methods, headline
+    )
+    evaluation_files.write_report(folder, settings, report, f"{NAME}.json")
+    return report, folder
+
+
+def _check(config: ConfigDict, run: Run) -> None:
+    """Refuses what no alarm can be made of."""
+    for wrong, rule, remedy in (
+        (
+            config.standardise == "recording",
+            "an alarm cannot wait for the whole recording: got standardise='recording'",
+            "use --config.standardise=head",
+        ),
+        (
+            config.head.kind == "neighbours",
+            "a head of nearest neighbours cannot be exported: got head.kind="
+            "'neighbours'",
+            "use another kind",
+        ),
+        (
+            run.config.data.windows != "sliding",
+            "an alarm watches a continuous current: got a run whose windows are whole "
+            "clips",
+            "train with data.windows='sliding'",
+        ),
+    ):
+        if wrong:
+            raise ValueError(f"{rule}; {remedy}")
+    for name, least in (
+        ("spread_s", 0),
+        ("merge_gap_s", 0),
+        ("min_spell_s", 0),
+        ("clear_after_s", 0),
+        ("false_alarms_per_hour", 0),
+        ("levels", 2),
+        ("rows", 1),
+    ):
+        if config[name] < least:
+            raise ValueError(
+                f"{name} must be at least {least}; got {config[name]}; correct it"
+            )
+    if not 0 <= config.hysteresis < 1 or min(config.raise_after_s, default=-1) < 0:
+        raise ValueError(
+            "hysteresis must lie in [0, 1) and raise_after_s hold one time or more, "
+            f"none negative; got {config.hysteresis} and {config.raise_after_s}; "
+            "correct them"
+        )
+
+
+def _with_a_window_a_tick(run_config: ConfigDict) -> ConfigDict:
+    changed = run_config.copy_and_resolve_references()
+    changed.data.eval_stride_ticks = 1
+    return changed
+
+
+def _abnormal(config: ConfigDict, splits: Splits) -> int:
+    """Returns the number of the class to be warned of."""
+    if VALIDATION not in splits.by_name:
+        raise ValueError(
+            "the level of an alarm is chosen on a validation split; got none; give "
+            "recordings with --config.validation_data=GLOB"
+        )
+    if config.abnormal in splits.classes:
+        return splits.classes.index(config.abnormal)
+    if config.abnormal or len(splits.classes) != 2:
+        raise ValueError(
+            f"abnormal must be one of the classes, {', '.join(splits.classes)}; got "
+            f"{config.abnormal!r}; name the one to be warned of with --config.abnormal"
+        )
+    return 1
+
+
+def _oracle_scores(
+    config: ConfigDict,
+    run: Run,
+    frozen: Frozen,
+    splits: Splits,
+    scored: Mapping[str, Scored],
+    abnormal: int,
+) -> dict[str, list[Float[ndarray, " _"]]]:
+    """Returns the scores of the target's encoder trained with its own labels."""
+    known = splits.head.chosen(splits.head.known)
+    trained = oracle.train(
+        known,
+        evaluate.groups(known),
+        run.config,
+        config.target,
+        frozen.statistics,
+        HeadSpec(**config.head.to_dict()),
+        classes=len(splits.classes),
+        epochs=config.oracle_epochs,
+        seed=config.seed,
+    )
+    return {
+        name: list(scored[name].cut(trained.predict(split)[:, abnormal]))
+        for name, split in splits.reported.items()
+    }
+
+
+def _alarm(
+    config: ConfigDict,
+    run: Run,
+    splits: Splits,
+    spec: WindowSpec,
+    definition: Definition,
+    method: Method,
+    abnormal: int,
+) -> AlarmSettings:
+    """Returns all that a monitor needs beside the program."""
+    found = events.total(method.outcomes[VALIDATION])
+    until, known_from = _until_visible(found.warning_s, method, spec, definition)
+    info = splits.head.store.streams[config.target]
+    slots = spec.samples_per_tick[config.target]
+    period_s = _period_s(splits.head, config.target)
+    channels = info.value_shape[-1] if info.value_shape else 1
+    return AlarmSettings(
+        channels=info.channel_names or tuple(f"channel {i}" for i in range(channels)),
+        unit=info.unit,
+        tick_s=spec.tick_s,
+        window_ticks=spec.window_ticks,
+        samples_per_tick=slots,
+        sample_period_s=period_s,
+        max_gap_s=spec.max_gap_s or max(spec.tick_s / slots, 3 * period_s),
+        rows=config.rows,
+        abnormal=splits.classes[abnormal],
+        raise_at=float(method.rule.raise_at),
+        clear_at=float(method.rule.clear_at),
+        raise_ticks=int(method.rule.raise_ticks),
+        clear_ticks=int(method.rule.clear_ticks),
+        lead_s=definition.lead_s,
+        until_visible_s=until,
+        until_visible_from=known_from,
+        origin={
+            "run": run.path.name,
+            "step": run.step,
+            "validation": warning_report.counts(found),
+        },
+    )
+
+
+def _until_visible(
+    warning_s: tuple[float, ...],
+    method: Method,
+    spec: WindowSpec,
+    definition: Definition,
+) -> tuple[tuple[float, float, float], str]:
+    """Returns how long after an alarm the condition is seen: least, middle, most."""
+    if len(warning_s) >= _FEW_SPELLS:
+        low, middle, high = np.quantile(warning_s, [0.05, 0.5, 0.95]).tolist()
+        return (low, middle, high), f"{len(warning_s)} spells of validation (5 - 95 %)"
+    # The window must be half in the spell before it tells it.
+    behind_s = spec.window_ticks * spec.tick_s / 2
+    behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
+    middle = definition.lead_s - behind_s
+    spread_s = definition.spread_s
+    known_from = "the lead, less half a window and the time an alarm takes"
+    return (middle - spread_s, middle, middle + spread_s), known_from
+
+
+def _period_s(split: LabelledWindows, stream: str) -> float:
+    """Returns how far apart the samples of a stream lie, as a rule."""
+    timelines = split.store.timelines()
+    steps = np.concatenate(
+        [
+            np.diff(timelines[number].streams[stream].time_s)
+            for number in np.unique(split.windows.recording).tolist()
+        ]
+    )
+    return float(np.median(steps[steps > 0]))
+
+
+def main(config: ConfigDict) -> None:
+    """Makes the alarm of the command line's run and prints a table."""
+    started_s = time.perf_counter()
+    report, folder = early_warning(config, command.workdir())
+    warning_report.print_report(report, folder)
+    logging.info("took %.0f s", time.perf_counter() - started_s)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,171 @@
+"""What alarms are worth, counted in spells and alarms, not in windows.
+
+docs/early_warning.md has the definitions in words. All times are seconds on one clock,
+that of the reference (the video). Pure functions of NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+Spans = Float[ndarray, "_ 2"]
+"""Begin and end of intervals, in order and apart."""
+
+_ROUNDING_S = 1e-6
+
+DETECTS, REPEATS, LATE, FALSE, UNJUDGED = range(5)
+"""What an alarm is; see `judge`."""
+
+
+def spans_of(
+    on: Bool[ndarray, " N"],
+    begin_s: Float[ndarray, " N"],
+    end_s: Float[ndarray, " N"],
+    *,
+    merge_gap_s: float = 0.0,
+) -> Spans:
+    """Returns the intervals in which something is on.
+
+    Args:
+      on: by tick.
+      begin_s: begin of each tick, rising.
+      end_s: end of each tick.
+      merge_gap_s: intervals no further apart than this are taken for one.
+    """
+    begin_s, end_s = begin_s[on].astype(np.float64), end_s[on].astype(np.float64)
+    apart = begin_s[1:] - end_s[:-1] > merge_gap_s + _ROUNDING_S
+    ends = np.append(apart, np.ones(min(1, len(end_s)), bool))
+    begins = np.append(np.ones(min(1, len(end_s)), bool), apart)
+    return np.stack([begin_s[begins], end_s[ends]], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What became of the spells and alarms of one recording.
+
+    Attributes:
+      counted: [S], whether the spell is long enough, and scores were there when an
+        alarm was due: throughout [o - lead - spread, o - lead + spread].
+      warning_s: [S], from the alarm to the visible onset; NaN: missed.
+      kinds: [A], DETECTS, REPEATS, LATE, FALSE or UNJUDGED.
+    """
+
+    counted: Bool[ndarray, " S"]
+    warning_s: Float[ndarray, " S"]
+    kinds: ndarray
+
+
+def judge(
+    spells: Spans,
+    raised_s: Float[ndarray, " A"],
+    *,
+    scored: Spans,
+    labelled: Spans,
+    lead_s: float,
+    spread_s: float,
+    min_spell_s: float = 0.0,
+) -> Judged:
+    """Matches alarms with spells.
+
+    A spell visible in [o, f) is foreshadowed in [o - lead - spread, f - lead + spread].
+    An alarm raised in there belongs to it: it DETECTS the spell if it is the first and
+    raised before o, REPEATS it if another has detected it, and is LATE from o on. An
+    alarm that belongs to no spell is FALSE; if labels are lacking in
+    [a + lead - spread, a + lead + spread] it is UNJUDGED. An alarm belongs to one
+    spell, of several the earliest that is not yet detected.
+
+    Args:
+      spells: onset and end of each, as the labels show them.
+      raised_s: when each alarm was raised, rising.
+      scored: when there were scores.
+      labelled: where labels are known.
+      lead_s: how far the current is ahead.
+      spread_s: by how much leads differ, and what a window blurs.
+      min_spell_s: shorter spells are not counted; their alarms are not false.
+    """
+    early, late = -lead_s - spread_s, -lead_s + spread_s
+    counted = _within(spells[:, 0] + early, spells[:, 0] + late, scored)
+    counted &= spells[:, 1] - spells[:, 0] >= min_spell_s - _ROUNDING_S
+    known = _within(raised_s - late, raised_s - early, labelled)
+    warning_s = np.full(len(spells), np.nan)
+    kinds = np.full(len(raised_s), FALSE)
+    for number, at_s in enumerate(raised_s.tolist()):
+        own = np.flatnonzero(
+            (spells[:, 0] + early <= at_s) & (at_s <= spells[:, 1] + late)
+        )
+        ahead = own[np.isnan(warning_s[own]) & (at_s < spells[own, 0])]
+        if len(ahead):
+            warning_s[ahead[0]] = spells[ahead[0], 0] - at_s
+            kinds[number] = DETECTS
+        elif len(own):
+            detected = not np.isnan(warning_s[own]).all()
+            kinds[number] = REPEATS if detected else LATE
+        elif not known[number]:
+            kinds[number] = UNJUDGED
+    return Judged(counted, warning_s, kinds)
+
+
+def _within(
+    begin_s: Float[ndarray, " N"], end_s: Float[ndarray, " N"], spans: Spans
+) -> Bool[ndarray, " N"]:
+    """Says which intervals lie wholly within one of the spans."""
+    inside = (spans[:, 0] <= begin_s[:, None]) & (end_s[:, None] <= spans[:, 1])
+    return np.asarray(inside.any(axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Counts of one recording or of several; they add.
+
+    Attributes:
+      spells: that could have been foreseen.
+      warning_s: of those that were, one entry a spell.
+      alarms: how many of each kind, in the order of the constants.
+      hours: with a score, labels or not.
+    """
+
+    spells: int
+    warning_s: tuple[float, ...]
+    alarms: tuple[int, ...]
+    hours: float
+
+    @property
+    def detection_rate(self) -> float | None:
+        """Returns detected spells / spells; None without spells."""
+        return len(self.warning_s) / self.spells if self.spells else None
+
+    @property
+    def false_alarms_per_hour(self) -> float | None:
+        """Returns false alarms by hour of scores; None without any."""
+        return self.alarms[FALSE] / self.hours if self.hours else None
+
+    @property
+    def precision(self) -> float | None:
+        """Returns detecting alarms / (detecting + false); None without either."""
+        told = self.alarms[DETECTS] + self.alarms[FALSE]
+        return self.alarms[DETECTS] / told if told else None
+
+
+def tally(judged: Judged, hours: float) -> Tally:
+    """Counts what became of one recording."""
+    warned = judged.warning_s[judged.counted & ~np.isnan(judged.warning_s)]
+    counts = np.bincount(judged.kinds, minlength=UNJUDGED + 1)
+    return Tally(
+        int(judged.counted.sum()), tuple(warned.tolist()), tuple(counts.tolist()), hours
+    )
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """Adds the counts of recordings."""
+    parts = list(tallies)
+    return Tally(
+        sum(part.spells for part in parts),
+        tuple(warning_s for part in parts for warning_s in part.warning_s),
+        tuple(sum(part.alarms[kind] for part in parts) for kind in range(UNJUDGED + 1)),
+        sum(part.hours for part in parts),
+    )

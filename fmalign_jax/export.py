@@ -1,0 +1,63 @@
+"""Makes the program of an alarm: from raw windows of one modality to score and code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jaxtyping import Array, Float
+from numpy import ndarray
+
+from fmalign_jax import inputs, sharding
+from fmalign_jax.frozen import Encoder, Frozen
+from fmalign_jax.models import quantizer
+from fmalign_jax.models.cmg import Cmg
+
+
+def score_program(
+    encoder: Encoder,
+    frozen: Frozen,
+    modality: str,
+    classify: Callable[[Array], Array],
+    *,
+    mean: Float[ndarray, " D"],
+    deviation: Float[ndarray, " D"],
+    use_codes: bool,
+    abnormal: int,
+    shape: tuple[int, int, int, int],
+) -> bytearray:
+    """Returns the serialised program, with every parameter in it, for CPUs.
+
+    Args:
+      encoder: knows the architecture.
+      frozen: parameters, codes and input statistics.
+      modality: which encoder.
+      classify: standardised features [B, T, D] to probabilities [B, K].
+      mean: of the features, taken off before `classify`.
+      deviation: of the features, divided by.
+      use_codes: whether the features are code vectors, or the continuous ones.
+      abnormal: the class whose probability is the score.
+      shape: of the windows [B, T, R, C].
+    """
+    params, vectors, statistics = sharding.on_one_device(
+        (frozen.params, frozen.vectors, dict(frozen.statistics))
+    )
+    # On the host, as the features that the head was fitted on.
+    table = jnp.asarray((np.asarray(vectors) - mean) / deviation)
+
+    def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
+        values = inputs.normalise({modality: windows}, statistics)
+        semantic: Any = encoder.model.apply(
+            {"params": params}, values, train=False, method=Cmg.encode
+        )
+        z = semantic[modality]
+        codes = quantizer.assign(z, vectors)
+        features = table[codes] if use_codes else (z - mean) / deviation
+        return classify(features)[:, abnormal], codes[:, -1]
+
+    windows = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return export.export(jax.jit(score), platforms=("cpu",))(windows).serialize()

@@ -1,0 +1,125 @@
+"""Writes one HTML file that shows a run: what it learnt, and what it is worth.
+
+    python -m fmalign_jax.report RUN_DIR [--evaluation DIR] [--out FILE]
+
+The file needs no network: plotly.js, pictures and data are inside,
+and its content security policy forbids it to load anything. docs/report.md says how to
+read each picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.resources
+import json
+import logging
+import pathlib
+import string
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from fmalign_jax import command
+from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.report_data import collect
+
+_PAGE = importlib.resources.files("fmalign_jax") / "report_page"
+_SCRIPTS = ("page.js", "timeline.js", "charts.js", "main.js")
+_MARK = '<meta name="generator" content="fmalign_jax.report">'
+_READ = 1000  # characters of a file in which the mark of a report stands
+
+
+def report(
+    run: pathlib.Path,
+    evaluation: pathlib.Path | None = None,
+    out: pathlib.Path | None = None,
+) -> pathlib.Path:
+    """Writes the report of a run.
+
+    Args:
+      run: the folder of the run.
+      evaluation: the folder of its evaluation; by default RUN/evaluation, if there.
+      out: the file; by default RUN/report.html. An earlier report is replaced.
+
+    Returns:
+      The file.
+
+    Raises:
+      ValueError: the folder is not that of a run, a file in it is damaged, or `out` is
+        something other than a report.
+    """
+    target = run / "report.html" if out is None else out
+    _check_replaceable(target)
+    data = collect(run, evaluation)
+    write_text(target, page(data, made=datetime.date.today().isoformat()))
+    return target
+
+
+def page(data: dict[str, Any], *, made: str) -> str:
+    """Returns the page of some data, as from `report_data.collect`.
+
+    Args:
+      data: JSON values.
+      made: the day, shown at the end.
+    """
+    return string.Template(_part("page.html")).substitute(
+        mark=_MARK,
+        style=_part("page.css"),
+        plotly=get_plotlyjs(),
+        script="\n".join(map(_part, _SCRIPTS)),
+        words=_embedded(json.loads(_part("words.json"))),
+        data=_embedded(data | {"made": made}),
+    )
+
+
+def _part(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
+
+
+def _embedded(value: Any) -> str:
+    """Returns JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")
+
+
+def _check_replaceable(path: pathlib.Path) -> None:
+    if path.is_dir() or (path.exists() and not _is_report(path)):
+        raise ValueError(
+            f"--out must be a new file or an earlier report; got {path}, which is "
+            "something else; choose another name"
+        )
+
+
+def _is_report(path: pathlib.Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return _MARK in file.read(_READ)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Writes the report of the command line and says where it lies."""
+    path = report(arguments.run, arguments.evaluation, arguments.out)
+    logging.info("%.1f MB", path.stat().st_size / 1e6)
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    arguments = command.Arguments(
+        prog="python -m fmalign_jax.report", description=__doc__.splitlines()[0]
+    )
+    arguments.add_argument(
+        "run", type=pathlib.Path, metavar="RUN_DIR", help="the folder of a run"
+    )
+    arguments.add_argument(
+        "--evaluation",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="the folder of its evaluation; by default RUN_DIR/evaluation",
+    )
+    arguments.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the file to write; by default RUN_DIR/report.html",
+    )
+    arguments.run(main)

@@ -1,0 +1,257 @@
+"""What `early_warning` reports: counts with intervals, notes, a table, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import alarms, events
+from fmalign_jax.alarms import AlarmRule
+from fmalign_jax.evaluation_report import describe as describe_splits
+from fmalign_jax.events import FALSE, LATE, REPEATS, UNJUDGED, Tally
+from fmalign_jax.labelled import TEST, VALIDATION, Splits
+from fmalign_jax.restored import Run
+from fmalign_jax.thresholds import Scores, Series
+from fmalign_jax.warning_study import Method
+
+_DPI = 110
+_TIMELINES = 4
+_INTERVALS = (
+    "detection_rate",
+    "false_alarms_per_hour",
+    "precision",
+    "median_warning_s",
+)
+
+
+def counts(found: Tally) -> dict[str, Any]:
+    """Returns counts and rates by name; None where something is undefined."""
+    quartiles = [None, None, None]
+    if found.warning_s:
+        quartiles = np.quantile(found.warning_s, [0.25, 0.5, 0.75]).tolist()
+    return {
+        "spells": found.spells,
+        "detected": len(found.warning_s),
+        "detection_rate": found.detection_rate,
+        "median_warning_s": quartiles[1],
+        "quartiles_warning_s": [quartiles[0], quartiles[2]],
+        "false_alarms": found.alarms[FALSE],
+        "false_alarms_per_hour": found.false_alarms_per_hour,
+        "precision": found.precision,
+        "repeated_alarms": found.alarms[REPEATS],
+        "late_alarms": found.alarms[LATE],
+        "unjudged_alarms": found.alarms[UNJUDGED],
+        "hours": found.hours,
+    }
+
+
+def describe(methods: Mapping[str, Method], config: ConfigDict) -> dict[str, Any]:
+    """Returns by method its settings, rule, outcome of each split, and its curve."""
+    return {
+        name: {
+            "settings": dict(method.settings),
+            "rule": {
+                field.name: getattr(method.rule, field.name).item()
+                for field in dataclasses.fields(method.rule)
+            },
+            "splits": {
+                split: {
+                    **counts(events.total(tallies)),
+                    "intervals": intervals(
+                        tallies, draws=config.bootstrap_draws, seed=config.seed
+                    ),
+                }
+                for split, tallies in method.outcomes.items()
+            },
+            "curve": {
+                split: [{"raise_at": level, **counts(own)} for level, own in points]
+                for split, points in method.curve.items()
+            },
+        }
+        for name, method in methods.items()
+    }
+
+
+def intervals(
+    tallies: Sequence[Tally], *, draws: int, seed: int
+) -> dict[str, list[float] | None]:
+    """Returns 95 % percentile intervals by resampling whole series.
+
+    None where there is one series, or the value is undefined in most draws.
+    """
+    if len(tallies) < 2 or not draws:
+        return dict.fromkeys(_INTERVALS)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        counts(
+            events.total(
+                [tallies[i] for i in rng.integers(0, len(tallies), len(tallies))]
+            )
+        )
+        for _ in range(draws)
+    ]
+    found: dict[str, list[float] | None] = {}
+    for name in _INTERVALS:
+        values = [own[name] for own in drawn if own[name] is not None]
+        enough = 2 * len(values) > draws
+        found[name] = np.quantile(values, [0.025, 0.975]).tolist() if enough else None
+    return found
+
+
+def notes(run: Run, splits: Splits, method: Method, config: ConfigDict) -> list[str]:
+    """Returns what a reader must know before he believes the numbers."""
+    found = [run.note] if run.note else []
+    if TEST not in splits.by_name:
+        found.append(
+            "there is no test split: the numbers are those of the validation split, on "
+            "which the level was chosen; give unseen recordings with "
+            "--config.test_data=GLOB"
+        )
+    validation = events.total(method.outcomes[VALIDATION])
+    if not validation.warning_s:
+        found.append(
+            "within the budget of false alarms no spell of validation is foreseen: the "
+            "alarm as it is warns of nothing; allow more false_alarms_per_hour"
+        )
+    if validation.hours * config.false_alarms_per_hour < 1:
+        found.append(
+            f"{validation.hours:.1f} h of validation allow no false alarm within "
+            f"{config.false_alarms_per_hour:g} an hour, and one highest score sets the "
+            "level; give more recordings with --config.validation_data=GLOB"
+        )
+    for name, split in describe_splits(splits, config).items():
+        if name in splits.reported and split["seen_in_pretraining"]:
+            seen = ", ".join(split["seen_recordings"])
+            found.append(
+                f"{name} is transductive: pre-training saw {seen}, without labels"
+            )
+    return found
+
+
+def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
+    """Prints what each method is worth on the headline split."""
+    headline = report["headline_split"]
+    definition = report["definition"]
+    print(
+        f"alarm of {report['abnormal']!r} by {report['target']} alone, at most "
+        f"{definition['false_alarms_per_hour']:g} false alarms an hour in validation; "
+        f"lead {definition['lead_s']:g} s, window {definition['window_s']:g} s"
+    )
+    rows = [[headline, "detected", "spells", "warning s", "false/h", "precision", "h"]]
+    for name, method in report["methods"].items():
+        own = method["splits"].get(headline)
+        low, high = own["quartiles_warning_s"]
+        warning = _text(own["median_warning_s"], ".0f")
+        if low is not None:
+            warning += f" ({low:.0f} - {high:.0f})"
+        rows.append(
+            [
+                name,
+                _with_interval(own, "detection_rate", ".2f"),
+                str(own["spells"]),
+                warning,
+                _with_interval(own, "false_alarms_per_hour", ".2f"),
+                _text(own["precision"], ".2f"),
+                f"{own['hours']:.1f}",
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  " + "  ".join(padded).rstrip())
+    for note in report["notes"]:
+        print(f"note: {note}")
+    print(f"written to {folder}")
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _with_interval(own: Mapping[str, Any], name: str, form: str) -> str:
+    interval, text = own["intervals"][name], _text(own[name], form)
+    return f"{text} [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else text
+
+
+def draw(
+    folder: pathlib.Path,
+    series: Sequence[Series],
+    scores: Scores,
+    methods: Mapping[str, Method],
+    split: str,
+) -> None:
+    """Draws early_warning.png: every method's curve, and the alarm over time.
+
+    Args:
+      folder: where to.
+      series: of the split.
+      scores: of the model, by series.
+      methods: with their curves.
+      split: which one.
+    """
+    shown = min(_TIMELINES, len(series))
+    figure = Figure(figsize=(11, 4.5 + 1.7 * shown), layout="constrained")
+    panels = figure.add_gridspec(1 + shown, 2, height_ratios=[3.2] + [1.2] * shown)
+    left, right = (figure.add_subplot(panels[0, i]) for i in range(2))
+    for name, method in methods.items():
+        total = events.total(method.outcomes[split])
+        points = _falling([own for _, own in method.curve.get(split, [])])
+        (line,) = left.plot(
+            [_number(own.false_alarms_per_hour) for own in points],
+            [_number(own.detection_rate) for own in points],
+            linewidth=1,
+            label=name,
+        )
+        colour = line.get_color()
+        detected = [_number(total.detection_rate)]
+        left.plot([_number(total.false_alarms_per_hour)], detected, "o", color=colour)
+        right.plot(
+            [_number(own.detection_rate) for own in points],
+            [_number(own.precision) for own in points],
+            linewidth=1,
+            color=colour,
+        )
+        right.plot(detected, [_number(total.precision)], "o", color=colour)
+    left.set(xlabel="false alarms per hour", ylabel="spells detected", ylim=(0, 1.02))
+    right.set(xlabel="spells detected", ylabel="precision of alarms", ylim=(0, 1.02))
+    left.legend(fontsize="small")
+    for row in range(shown):
+        axes = figure.add_subplot(panels[1 + row, :])
+        _draw_alarm(axes, series[row], scores[row], methods["model"].rule)
+    axes.set_xlabel("time, s (at which the score is known)")
+    figure.savefig(folder / "early_warning.png", dpi=_DPI)
+
+
+def _falling(points: list[Tally]) -> list[Tally]:
+    """Leaves out levels so low that the alarm is hardly ever off."""
+    rates = [_number(own.detection_rate) for own in points]
+    return points[int(np.nanargmax(rates)) :] if np.isfinite(rates).any() else []
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _draw_alarm(
+    axes: Any, series: Series, scores: Float[ndarray, " N"], rule: AlarmRule
+) -> None:
+    active = alarms.follow(rule, series.ticks, scores)
+    for onset, end in series.spells:
+        axes.axvspan(onset, end, color="tab:red", alpha=0.18, linewidth=0)
+    axes.plot(series.at_s, scores, linewidth=0.8, color="tab:blue")
+    axes.axhline(rule.raise_at, color="0.6", linestyle=":")
+    top = max(1.0, float(scores.max()))
+    axes.fill_between(
+        series.at_s, 1.03 * top, 1.12 * top, where=active, color="tab:orange"
+    )
+    axes.set_title(
+        f"{series.name}: score, alarm (orange), visible spells (red)", fontsize="small"
+    )

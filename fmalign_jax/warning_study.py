@@ -1,0 +1,217 @@
+"""The same alarm on several scores: series of ticks, rules chosen, outcomes counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax import baselines, events, thresholds
+from fmalign_jax.alarms import AlarmRule
+from fmalign_jax.baselines import Samples
+from fmalign_jax.data.ticks import WindowSpec
+from fmalign_jax.events import Tally
+from fmalign_jax.labelled import (
+    HEAD,
+    VALIDATION,
+    LabelledWindows,
+    Splits,
+    tick_labels,
+)
+from fmalign_jax.structs import UNLABELLED
+from fmalign_jax.thresholds import Definition, Scores, Series
+
+Candidate = tuple[Mapping[str, Any], Mapping[str, Scores]]
+"""Settings of a score, and the score by split: an array a series."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One score with the rule that was chosen for it.
+
+    Attributes:
+      settings: of the score, as chosen.
+      rule: as chosen.
+      outcomes: by split, what the rule does on each series.
+      curve: by split, the level and the counts of each rule of other levels.
+    """
+
+    settings: Mapping[str, Any]
+    rule: AlarmRule
+    outcomes: Mapping[str, list[Tally]]
+    curve: Mapping[str, list[tuple[float, Tally]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A split with a window a tick, cut into continuous pieces.
+
+    Attributes:
+      series: the pieces.
+      rows: the windows of each.
+      samples: the target's samples [n, R, C] of all ticks up to the last of each.
+      places: which of those ticks the windows of each end with.
+    """
+
+    series: list[Series]
+    rows: list[slice]
+    samples: list[Samples]
+    places: list[Int[ndarray, " _"]]
+
+    def cut(self, scores: Float[ndarray, " N"]) -> Scores:
+        """Returns scores of windows by series."""
+        return [scores[rows] for rows in self.rows]
+
+    def score(self, function: baselines.Score) -> Scores:
+        """Returns what a function of samples says at the end of each window."""
+        pairs = zip(self.samples, self.places, strict=True)
+        return [function(samples)[places] for samples, places in pairs]
+
+
+def scored(
+    split: LabelledWindows,
+    config: ConfigDict,
+    spec: WindowSpec,
+    classes: tuple[str, ...],
+    abnormal: int,
+) -> Scored:
+    """Cuts a split into series.
+
+    Args:
+      split: a window a tick.
+      config: as from `early_warning_config`.
+      spec: how the windows were laid.
+      classes: their names.
+      abnormal: class of the spells.
+    """
+    ticks, windows = split.windows.ticks, split.windows
+    labels = tick_labels(split, classes)
+    found = Scored([], [], [], [])
+    segment = ticks.segment[windows.start]
+    _, first = np.unique(segment, return_index=True)
+    for begin, end in zip(first, [*first[1:], len(windows)], strict=True):
+        rows = slice(int(begin), int(end))
+        last = windows.start[rows] + windows.window_ticks - 1
+        own = np.flatnonzero(ticks.segment == segment[begin])
+        label, begin_s, end_s = labels[own], ticks.start_s[own], ticks.end_s[own]
+        found.rows.append(rows)
+        found.series.append(
+            Series(
+                name=split.store.names[windows.recording[begin]],
+                ticks=last,
+                at_s=ticks.end_s[last] + spec.shift_s(config.target),
+                tick_s=spec.tick_s,
+                spells=events.spans_of(
+                    label == abnormal, begin_s, end_s, merge_gap_s=config.merge_gap_s
+                ),
+                labelled=events.spans_of(label != UNLABELLED, begin_s, end_s),
+            )
+        )
+        read = np.arange(windows.start[begin], last[-1] + 1)
+        found.places.append(last - windows.start[begin])
+        found.samples.append(_samples(split, config.target, read))
+    return found
+
+
+def choose(
+    config: ConfigDict,
+    splits: Mapping[str, Scored],
+    candidates: Sequence[Candidate],
+    definition: Definition,
+    tick_s: float,
+) -> Method:
+    """Returns the best score and rule on validation, and what they do everywhere."""
+    budget = config.false_alarms_per_hour
+    best: Any = None
+    for settings, scores in candidates:
+        rules = thresholds.rules(
+            scores[VALIDATION],
+            levels=config.levels,
+            hysteresis=config.hysteresis,
+            raise_ticks=[ticks_of(s, tick_s) for s in config.raise_after_s],
+            clear_ticks=ticks_of(config.clear_after_s, tick_s),
+        )
+        found = thresholds.tallies(
+            splits[VALIDATION].series, scores[VALIDATION], rules, definition
+        )
+        ranks = [thresholds.preference(events.total(t), budget) for t in found]
+        number = max(range(len(ranks)), key=ranks.__getitem__)
+        if best is None or ranks[number] > best[0]:
+            best = ranks[number], settings, scores, rules, number
+    _, settings, scores, rules, number = best
+    outcomes, curve = {}, {}
+    alike = np.flatnonzero(rules.raise_ticks == rules.raise_ticks[number])
+    levels = thresholds.one_of(rules, alike)
+    for name, split in splits.items():
+        found = thresholds.tallies(split.series, scores[name], levels, definition)
+        outcomes[name] = found[int(np.flatnonzero(alike == number)[0])]
+        curve[name] = [
+            (float(level), events.total(own))
+            for level, own in zip(levels.raise_at, found, strict=True)
+        ]
+    return Method(settings, thresholds.one_of(rules, number), outcomes, curve)
+
+
+def moved(
+    method: Method,
+    splits: Mapping[str, Scored],
+    scores: Mapping[str, Scores],
+    definition: Definition,
+) -> Method:
+    """Returns what the same alarms would find by chance: moved by half a series."""
+    outcomes = {}
+    for name, split in splits.items():
+        rolled = [np.roll(values, len(values) // 2) for values in scores[name]]
+        rule = AlarmRule(
+            *(
+                np.atleast_1d(getattr(method.rule, field.name))
+                for field in dataclasses.fields(AlarmRule)
+            )
+        )
+        outcomes[name] = thresholds.tallies(split.series, rolled, rule, definition)[0]
+    return Method({"moved": "by half a series"}, method.rule, outcomes, {})
+
+
+def baseline_scores(
+    config: ConfigDict,
+    splits: Splits,
+    split_scores: Mapping[str, Scored],
+    spec: WindowSpec,
+) -> dict[str, list[Candidate]]:
+    """Returns by baseline the settings to choose from, with their scores."""
+    head = splits.by_name[HEAD]
+    ticks, start = head.windows.ticks, head.windows.start
+    read = np.zeros(len(ticks), bool)
+    read[head.windows.rows(np.arange(len(start)))] = True
+    reference = [
+        _samples(head, config.target, np.flatnonzero(read & (ticks.segment == number)))
+        for number in np.unique(ticks.segment[start])
+    ]
+    found = baselines.candidates(
+        reference, tick_s=spec.tick_s, lengths_s=tuple(config.baseline_lengths_s)
+    )
+    return {
+        name: [
+            (settings, {n: own.score(score) for n, own in split_scores.items()})
+            for settings, score in candidates
+        ]
+        for name, candidates in found.items()
+    }
+
+
+def ticks_of(seconds: float, tick_s: float) -> int:
+    """Returns how many scores in a row last so many seconds; at least one."""
+    return 1 + round(seconds / tick_s)
+
+
+def _samples(split: LabelledWindows, stream: str, read: Int[ndarray, " n"]) -> Samples:
+    """Reads the samples of ticks of one recording."""
+    ticks = split.windows.ticks
+    recording = int(ticks.recording[read[0]])
+    values: Samples = split.store.gather(stream, recording, ticks.samples[stream][read])
+    return values

@@ -1,0 +1,188 @@
+"""A whole alarm from one tiny run: made, judged, exported, and run by the monitor."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from fmalign_jax import early_warning as command
+from fmalign_jax import evaluate, exported, monitor, restored, train
+from fmalign_jax.data import pipeline
+from fmalign_jax.default_config import early_warning_config, evaluation_config
+from fmalign_jax.labelled import load_splits
+from fmalign_jax.live import Monitor
+
+LEAD_S = 4.0
+METHODS = {"model", "chance", "rolling_sd", "rolling_change", "cusum"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    with tiny.visible_devices(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("early_warning")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A tiny run with a validation and a test split, the current read earlier."""
+    tiny.write_recordings(folder / "raw", seed=86)
+    config = tiny.tiny_config(folder)
+    config.data.lead_s = LEAD_S
+    config.data.split.validation_recordings = ("furnace_1",)
+    config.data.split.test_recordings = ("furnace_2",)
+    train.train(config, folder / "run")
+    return folder / "run"
+
+
+def _config(run, **changes):
+    config = early_warning_config()
+    config.checkpoint = str(run)
+    config.oracle_epochs = 0
+    config.bootstrap_draws = 20
+    config.spread_s = LEAD_S
+    config.min_spell_s = 2.0
+    config.merge_gap_s = 1.0
+    config.clear_after_s = 1.0
+    config.raise_after_s = (0.0, 1.0)
+    config.baseline_lengths_s = (8.0,)
+    config.rows = 8
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    report, target = command.early_warning(_config(run, false_alarms_per_hour=100.0))
+    return report, target, exported.load(target / command.ALARM)
+
+
+def test_it_writes_what_it_promises(run, whole):
+    report, target, alarm = whole
+    assert target == run / "early_warning"
+    assert json.loads((target / "early_warning.json").read_text()) == report
+    assert (target / "early_warning.png").stat().st_size > 10_000
+    assert set(report["methods"]) == METHODS
+    for name, method in report["methods"].items():
+        for split, own in method["splits"].items():
+            assert split in ("validation", "test")
+            assert 0 <= own["detected"] <= own["spells"]
+            assert own["hours"] == pytest.approx(len(_test_rows(run)) / 3600, rel=0.1)
+        if name != "chance":
+            assert len(method["curve"]["test"]) == 50
+    assert report["definition"]["lead_s"] == LEAD_S
+    assert alarm.settings.channels == ("a", "b", "c")
+    assert alarm.settings.sample_period_s == 0.5
+    assert alarm.settings.window_shape == (8, 2, 3)
+    low, middle, high = alarm.settings.until_visible_s
+    assert low <= middle <= high
+    assert alarm.settings.raise_at == report["methods"]["model"]["rule"]["raise_at"]
+
+
+def _test_rows(run):
+    config = _config(run)
+    run_config = restored.open_run(run, "best").config
+    run_config.data.eval_stride_ticks = 1
+    return load_splits(config, run_config).by_name["test"]
+
+
+def test_the_program_scores_as_evaluate_does(run, whole):
+    _, _, alarm = whole
+    config = evaluation_config()
+    config.checkpoint = str(run)
+    config.oracle_epochs = 0
+    config.random_encoders = False
+    config.bootstrap_draws = 0
+    _, folder = evaluate.evaluate(config)
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    expected = np.array([float(row["video->current score"]) for row in rows])
+    codes = [int(row["current codes"].split()[-1]) for row in rows]
+    test = load_splits(config, restored.open_run(run, "best").config).by_name["test"]
+    values = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
+    windows = values["streams"]["current"]
+    found = [alarm(windows[i : i + 8]) for i in range(0, len(windows), 8)]
+    score, code = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    np.testing.assert_allclose(score, expected, atol=1e-5)
+    np.testing.assert_array_equal(code, codes)
+
+
+def test_the_monitor_says_what_the_windows_say(run, whole, folder):
+    _, _, alarm = whole
+    with np.load(folder / "raw" / "furnace_2.npz") as raw:
+        rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
+    own = Monitor(alarm, live=False)
+    lines = (",".join(map(repr, row)) for row in rows.tolist())
+    readings = [r for line in lines for r in own.feed(line)] + own.flush()
+    found = {r.time_s: r.probability for r in readings}
+    test = _test_rows(run)
+    values = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
+    windows = values["streams"]["current"]
+    # The centre of the video's window, half a window on, as the current was read.
+    at_s = test.windows.time_s + 4.0 - LEAD_S
+    scores = np.concatenate(
+        [alarm(windows[i : i + 8])[0] for i in range(0, len(windows), 8)]
+    )
+    # Offline the first window may begin a little before the first sample.
+    known = np.isin(at_s, list(found))
+    assert known[1:].all()
+    expected = [found[t] for t in at_s[known].tolist()]
+    np.testing.assert_allclose(expected, scores[known], atol=1e-6)
+
+
+def test_a_run_is_exported_first(run, whole, folder, capsys):
+    source = folder / "current.csv"
+    with np.load(folder / "raw" / "furnace_2.npz") as raw:
+        rows = np.column_stack([raw["sensor_t"], raw["sensor"]])
+    np.savetxt(source, rows, delimiter=",", header="time,a,b,c", comments="")
+    monitor.main(["--checkpoint", str(run), "--input", str(source)])
+    assert len(capsys.readouterr().out.splitlines()) > 100
+
+
+def test_a_tight_budget_holds_on_validation(run, folder):
+    report, _ = command.early_warning(
+        _config(run, false_alarms_per_hour=0.0, baselines=False), folder / "tight"
+    )
+    assert report["methods"]["model"]["splits"]["validation"]["false_alarms"] == 0
+    assert any("no false alarm" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("features", ["semantic"])
+def test_other_features_are_exported_too(run, folder, features):
+    config = _config(run, baselines=False, features=features, standardise="none")
+    config.head.kind = "linear"
+    config.head.steps = 20
+    report, target = command.early_warning(config, folder / features)
+    assert report["head"] == {"weight_decay": 1e-3}
+    assert exported.load(target / command.ALARM).settings.rows == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"standardise": "recording"}, "cannot wait"),
+        ({"head.kind": "neighbours"}, "cannot be exported"),
+        ({"abnormal": "purple"}, "must be one of the classes, normal, abnormal"),
+        ({"hysteresis": 1.0}, "hysteresis must lie in"),
+        ({"levels": 1}, "levels must be at least 2"),
+        ({"checkpoint": ""}, "needs a run"),
+    ],
+)
+def test_what_cannot_work_is_refused(run, changes, message):
+    config = _config(run)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        command.early_warning(config)
+
+
+def test_an_oracle_stands_beside(run, folder):
+    report, _ = command.early_warning(
+        _config(run, oracle_epochs=1, baselines=False), folder / "oracle"
+    )
+    assert set(report["methods"]) == {"model", "chance", "oracle"}
