@@ -89,7 +89,8 @@ def _leaves(tree):
 
 
 def _metrics(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_a_member_equals_the_run_that_it_is_alone(config, folder, straight):
