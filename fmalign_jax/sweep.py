@@ -9,7 +9,6 @@ an interrupted sweep where it stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import pathlib
@@ -21,18 +20,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from fmalign_jax import command, reporting, run_directory, sharding, sweep_data
+from fmalign_jax import command, run_directory, sharding, sweep_data, train
 from fmalign_jax.checkpoint import Checkpoints, abstract
-from fmalign_jax.data import pipeline
-from fmalign_jax.interruption import Interruption
 from fmalign_jax.members import Member, combinations, member_configs
 from fmalign_jax.sweep_data import SweepBatches, SweepData
 from fmalign_jax.sweep_files import MemberFolder, print_table, write_json
+from fmalign_jax.sweep_run import Sweep
 from fmalign_jax.together import Together
 from fmalign_jax.train_state import TrainState
-from fmalign_jax.validation import score_of
 
 
 def train_together(
@@ -73,7 +69,9 @@ def train_together(
             steps=data.run.planned_steps,
             mesh=mesh,
         )
-        batches = SweepBatches(data, configs[0], programs.seeds)
+        batches = SweepBatches(
+            data, configs[0], programs.seeds, numbers_only=config.data.resident
+        )
         stack.enter_context(closing(batches))
         states = first_states(programs, data, configs[0], mesh)
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
@@ -82,7 +80,14 @@ def train_together(
         )
         write_json(workdir / "config.json", settings)
         folders = [
-            stack.enter_context(MemberFolder(workdir / "members" / one.name, one, own))
+            stack.enter_context(
+                MemberFolder(
+                    workdir / "members" / one.name,
+                    one,
+                    own,
+                    middle_step=train.middle_step(data.run, own),
+                )
+            )
             for one, own in zip(members, configs, strict=True)
         ]
         if restored is not None:
@@ -123,207 +128,6 @@ def first_states(
     return programs.first_states(batch)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """One sweep under way: what `train.train` has for one run, for all members."""
-
-    configs: Sequence[ConfigDict]
-    settings: dict[str, Any]
-    data: SweepData
-    programs: Together
-    mesh: Mesh
-    batches: SweepBatches
-    checkpoints: Checkpoints
-    folders: Sequence[MemberFolder]
-
-    def run_steps(self, states: TrainState) -> TrainState:
-        """Trains to the last step, or until asked to stop; saves on the way."""
-        config, last_step = self.configs[0], self.data.run.steps
-        has_validation = len(self.data.windows["validation"]) > 0
-        if has_validation:
-            self._check_score(states)
-        per_epoch = self.data.run.steps_per_epoch
-        eval_every = max(1, round(config.eval_every_epochs * per_epoch))
-        start = int(states.step)
-        pending: list[Any] = []
-        clock = _Clock()
-        bar = tqdm(total=last_step, initial=start, unit="step")
-        with Interruption() as interruption, bar:
-            for step in range(start + 1, last_step + 1):
-                batch = sharding.place_batch(clock.next_batch(self.batches), self.mesh)
-                states, metrics = self.programs.train_step(states, batch)
-                pending.append(metrics)
-                bar.update()
-
-                log = step % config.log_every_steps == 0
-                stop = interruption.requested(agree_after=None)
-                last = stop or step == last_step
-                evaluate = has_validation and (
-                    step % eval_every == 0 or step == last_step
-                )
-                save = last or evaluate or step % config.checkpoint_every_steps == 0
-                if log or save:
-                    self._report(step, pending, clock)
-                    pending = []
-                scores: dict[str, float] = {}
-                if evaluate:
-                    scores = self._validate(step, states)
-                    bar.write(f"step {step}: {config.score} {_range(scores)}")
-                if evaluate or step == last_step:
-                    self._save_members(states, scores)
-                if save:
-                    # Before the next batch is drawn, so that data and states agree.
-                    self.checkpoints.save(
-                        states, data=self._position(), config=self.settings
-                    )
-                    clock.restart()
-                if stop:
-                    logging.warning("asked to stop: saved step %d", step)
-                    break
-        self.checkpoints.wait()
-        return states
-
-    def table(self, states: TrainState) -> dict[str, Any]:
-        """Returns what a sweep ends with: a row for each member."""
-        step, steps = int(states.step), self.data.run.steps
-        return {
-            "members": [
-                folder.finish(step, steps=steps, finished=step >= steps)
-                for folder in self.folders
-            ],
-            "step": step,
-            "steps": steps,
-            "finished": step >= steps,
-            "windows": {name: len(own) for name, own in self.data.windows.items()},
-            "devices": [str(device) for device in self.mesh.devices.flat],
-            "versions": {"jax": jax.__version__},
-        }
-
-    def _report(self, step: int, pending: list[Any], clock: _Clock) -> None:
-        """Logs the training values of each member since the last report."""
-        steps = jax.device_get(pending)
-        speed = clock.report(len(steps) * self.configs[0].batch_size)
-        codes = reporting.merged([metrics["codes"] for metrics in steps])
-        for number, folder in self._going():
-            try:
-                values = reporting.summarise_steps(
-                    [_row(metrics["scalars"], number) for metrics in steps],
-                    _row(codes, number),
-                    first_step=step - len(steps) + 1,
-                )
-            except FloatingPointError as error:
-                self._give_up(folder, error)
-            else:
-                folder.log(step, "train", values | speed)
-
-    def _validate(self, step: int, states: TrainState) -> dict[str, float]:
-        """Logs the validation of each member; returns their scores by name."""
-        merged = reporting.merge_batches(
-            self.programs.evaluate(states, self._place_one(batch))
-            for batch in self._validation_batches()
-        )
-        scores = {}
-        for number, folder in self._going():
-            values = reporting.summarise([_row(merged, number)])
-            try:
-                reporting.check_finite(values, step=step, split="validation")
-            except FloatingPointError as error:
-                self._give_up(folder, error)
-            else:
-                folder.log(step, "validation", values)
-                score = self.configs[number].score
-                scores[folder.member.name] = score_of(values, score)
-        return scores
-
-    def _check_score(self, states: TrainState) -> None:
-        """Checks that the config's score will be measured, without computing it."""
-        batch = self._place_one(self._validation_batches()[0])
-        shapes = jax.eval_shape(self.programs.evaluate, states, batch)
-        values = reporting.summarise([_row(reporting.blank(shapes), 0)])
-        score_of(values, self.configs[0].score)
-
-    def _save_members(self, states: TrainState, scores: dict[str, float]) -> None:
-        orders = self.batches.get_state()
-        for number, folder in self._going():
-            config = self.configs[number]
-            windows = self.data.by_lead[config.data.lead_s]["train"]
-            digest = pipeline.windows_digest(
-                self.data.run.store, windows, config.data.batch_from
-            )
-            order = orders[self.programs.seeds.index(config.seed)]
-            folder.save(
-                self.programs.member(states, number),
-                data=order | {"windows_crc32": digest},
-                score=scores.get(folder.member.name),
-            )
-
-    def _position(self) -> dict[str, Any]:
-        return {
-            "orders": self.batches.get_state(),
-            "diverged": {one.member.name: one.diverged for one in self.folders},
-        }
-
-    def _validation_batches(self) -> pipeline.EvaluationBatches:
-        return pipeline.evaluation_batches(
-            self.data.run.store,
-            self.data.windows["validation"],
-            batch_size=self.configs[0].batch_size,
-        )
-
-    def _place_one(self, batch: Any) -> dict[str, Any]:
-        """Places an evaluation batch: one order of windows for all."""
-        return sharding.place_batch(jax.tree.map(lambda x: x[None], batch), self.mesh)
-
-    def _going(self) -> list[tuple[int, MemberFolder]]:
-        """Returns the members whose values are finite; the others step on unseen."""
-        return [
-            (number, folder)
-            for number, folder in enumerate(self.folders)
-            if folder.diverged is None
-        ]
-
-    def _give_up(self, folder: MemberFolder, error: FloatingPointError) -> None:
-        folder.diverged = str(error)
-        logging.warning("%s is given up: %s", folder.member.name, error)
-        if not self._going():
-            raise FloatingPointError(f"no member is left: {error}") from error
-
-
-class _Clock:
-    """The speed of all members, and the share of time spent waiting for batches."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._waited_s = 0.0
-        self._started_s = time.perf_counter()
-
-    def next_batch(self, batches: SweepBatches) -> dict[str, Any]:
-        started_s = time.perf_counter()
-        batch = next(batches)
-        self._waited_s += time.perf_counter() - started_s
-        return batch
-
-    def report(self, windows: int) -> dict[str, float]:
-        elapsed_s = time.perf_counter() - self._started_s
-        speed = {
-            "windows_per_s": windows / elapsed_s,
-            "waiting_share": self._waited_s / elapsed_s,
-        }
-        self.restart()
-        return speed
-
-
-def _row(tree: Any, number: int) -> Any:
-    """Returns one member's part of fetched metrics."""
-    return jax.tree.map(lambda x: x[number], tree)
-
-
-def _range(scores: dict[str, float]) -> str:
-    return f"{min(scores.values()):.4f} to {max(scores.values()):.4f}"
-
-
 def _seconds_of_earlier(workdir: pathlib.Path) -> float | None:
     file = workdir / "sweep.json"
     return json.loads(file.read_text())["seconds"] if file.exists() else None
@@ -335,6 +139,11 @@ def _check_can_be_together(config: ConfigDict) -> None:
         raise ValueError(
             f"a sweep trains on one device of one process; got {jax.process_count()} "
             "processes; start it once, without --processes"
+        )
+    if config.steps_per_dispatch > 1:
+        raise ValueError(
+            "a sweep makes one step of all members in a call; got steps_per_dispatch="
+            f"{config.steps_per_dispatch}; set it to 1"
         )
     if config.labelled_validation:
         raise ValueError(

@@ -92,7 +92,12 @@ class SweepBatches:
     """Endless training batches with a leading axis: one for each order of windows."""
 
     def __init__(
-        self, data: SweepData, config: ConfigDict, seeds: Sequence[int]
+        self,
+        data: SweepData,
+        config: ConfigDict,
+        seeds: Sequence[int],
+        *,
+        numbers_only: bool = False,
     ) -> None:
         """Starts reading.
 
@@ -100,6 +105,7 @@ class SweepBatches:
           data: of the sweep.
           config: of any member.
           seeds: one for each order, as single runs have them.
+          numbers_only: give window numbers alone, for windows on the device.
         """
         self._orders = [
             pipeline.training_batches(
@@ -108,6 +114,7 @@ class SweepBatches:
                 batch_size=config.batch_size,
                 seed=seed,
                 batch_from=config.data.batch_from,
+                numbers_only=numbers_only,
                 threads=config.data.read_threads,
                 prefetch=config.data.prefetch_batches,
             )

@@ -44,8 +44,21 @@ class MemberFolder:
       diverged: why it was given up, None while all its values are finite.
     """
 
-    def __init__(self, path: pathlib.Path, member: Member, config: ConfigDict) -> None:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        member: Member,
+        config: ConfigDict,
+        *,
+        middle_step: int,
+    ) -> None:
         """Opens a new or an interrupted one.
+
+        Args:
+          path: the folder.
+          member: whose it is.
+          config: the member's own.
+          middle_step: whose checkpoint is kept, as of a single run.
 
         Raises:
           ValueError: it holds another run.
@@ -55,7 +68,7 @@ class MemberFolder:
         self.diverged: str | None = None
         self._settings = to_json(config)
         self._run = RunDirectory(path, config, write=True)
-        self._checkpoints = Checkpoints(self._run.checkpoints)
+        self._checkpoints = Checkpoints(self._run.checkpoints, keep_steps=[middle_step])
 
     def __enter__(self) -> MemberFolder:
         """Returns itself."""

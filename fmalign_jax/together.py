@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from fmalign_jax import train_step
+from fmalign_jax import resident, train_step
 from fmalign_jax.cpc_bound import cross_cpc_bound
 from fmalign_jax.members import differing, own_learner
 from fmalign_jax.train_state import RUNS_ONCE, Learner, TrainState, fresh_state
@@ -31,7 +31,8 @@ class Together:
 
     Batches come with a leading axis S: one for each order of the windows, which the
     seed decides. Their leading stream holds the samples of L leads, side by side in
-    each tick: [S, B, T, L * R, ...].
+    each tick: [S, B, T, L * R, ...]. They may hold window numbers alone, for windows
+    that lie on the device (`resident.place`) and are given too.
     """
 
     def __init__(
@@ -87,9 +88,9 @@ class Together:
             compiler_options=RUNS_ONCE,
         )
         self._train_step = jax.jit(
-            self._of_all(self._update, (axes, None), (axes, 0)), donate_argnums=1
+            self._of_all(self._update, (axes, None, None), (axes, 0)), donate_argnums=1
         )
-        self._eval_step = jax.jit(self._of_all(self._evaluate, (axes, None), 0))
+        self._eval_step = jax.jit(self._of_all(self._evaluate, (axes, None, None), 0))
 
     def first_states(self, batch: Batch) -> TrainState:
         """Returns the states before the first step.
@@ -101,21 +102,25 @@ class Together:
         return states
 
     def train_step(
-        self, states: TrainState, batch: Batch
+        self, states: TrainState, batch: Batch, windows: Any = None
     ) -> tuple[TrainState, Metrics]:
         """Returns the states after a step, and metrics with a leading axis N.
 
         It takes over (donates) the states it is given.
         """
-        stepped: tuple[TrainState, Metrics] = self._train_step(self._own, states, batch)
+        stepped: tuple[TrainState, Metrics] = self._train_step(
+            self._own, states, batch, windows
+        )
         return stepped
 
-    def evaluate(self, states: TrainState, batch: Batch) -> Metrics:
+    def evaluate(
+        self, states: TrainState, batch: Batch, windows: Any = None
+    ) -> Metrics:
         """Returns the metrics of an evaluation batch, with a leading axis N.
 
         Among the scalars is ``cpc_bound``, where there is Cross-CPC.
         """
-        metrics: Metrics = self._eval_step(self._own, states, batch)
+        metrics: Metrics = self._eval_step(self._own, states, batch, windows)
         return metrics
 
     def member(self, states: TrainState, number: int) -> TrainState:
@@ -144,9 +149,12 @@ class Together:
         settings = {k: x for k, x in own.items() if k not in (_LEAD, _ORDER)}
         return own_learner(self._config, settings, **self._lengths)
 
-    def _batch(self, own: Mapping[str, Array], batch: Batch) -> Batch:
+    def _batch(self, own: Mapping[str, Array], batch: Batch, windows: Any) -> Batch:
         """Returns what one member sees of the batch of all."""
         batch = jax.tree.map(lambda x: x[own.get(_ORDER, 0)], batch)
+        if windows is not None:
+            ticks = self._config.data.window_ticks
+            batch = {**resident.gather(windows, batch["window"], ticks)}
         if _LEAD not in own:
             return batch
         leading = self._config.data.leading_stream
@@ -159,20 +167,24 @@ class Together:
     def _first_state(
         self, own: Mapping[str, Array], batch: Batch, statistics: dict[str, Any]
     ) -> TrainState:
-        return fresh_state(self._learner(own), self._batch(own, batch), statistics)
+        batch = self._batch(own, batch, None)
+        return fresh_state(self._learner(own), batch, statistics)
 
     def _update(
-        self, own: Mapping[str, Array], state: TrainState, batch: Batch
+        self, own: Mapping[str, Array], state: TrainState, batch: Batch, windows: Any
     ) -> tuple[TrainState, Metrics]:
         step = train_step.make_train_step(self._learner(own), self._mesh)
-        return step(state, self._batch(own, batch))
+        stepped: tuple[TrainState, Metrics] = step(
+            state, self._batch(own, batch, windows)
+        )
+        return stepped
 
     def _evaluate(
-        self, own: Mapping[str, Array], state: TrainState, batch: Batch
+        self, own: Mapping[str, Array], state: TrainState, batch: Batch, windows: Any
     ) -> Metrics:
         # Validation has one order, whatever the seed.
         lead = {key: x for key, x in own.items() if key != _ORDER}
-        learner, batch = self._learner(own), self._batch(lead, batch)
+        learner, batch = self._learner(own), self._batch(lead, batch, windows)
         metrics = train_step.make_eval_step(learner, self._mesh)(state, batch)
         bound = cross_cpc_bound(learner, state, batch)
         return {**metrics, "scalars": metrics["scalars"] | bound}

@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import prepare, restored, sharding, sweep, sweep_data, train
+from fmalign_jax import (
+    prepare,
+    resident,
+    restored,
+    sharding,
+    sweep,
+    sweep_data,
+    sweep_run,
+    train,
+)
 from fmalign_jax.data import pipeline
 from fmalign_jax.members import Member, member_configs
 from fmalign_jax.models import critics
 from fmalign_jax.sweep_files import print_table
+from fmalign_jax.together import Together
 
 CHANGED = {
     "seed": 3,
@@ -89,7 +99,8 @@ def _leaves(tree):
 
 
 def _metrics(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_a_member_equals_the_run_that_it_is_alone(config, folder, straight):
@@ -179,7 +190,7 @@ def test_an_interrupted_sweep_goes_on_bit_for_bit(config, straight, tmp_path):
     asked = iter([False, True])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            sweep.Interruption, "requested", lambda self, agree_after: next(asked)
+            sweep_run.Interruption, "requested", lambda self, agree_after: next(asked)
         )
         _, table = sweep.train_together(config, MEMBERS, tmp_path / "sweep")
     assert (table["step"], table["finished"]) == (2, False)
@@ -229,3 +240,32 @@ def test_leads_share_one_video_and_have_currents_of_their_own(config):
                 batch["streams"]["video"], alone["streams"]["video"]
             )
             np.testing.assert_array_equal(batch["time_s"], alone["time_s"])
+
+
+def test_windows_on_the_device_are_those_that_are_sent(config):
+    asked = [
+        Member("a", {"data.lead_s": -2.0}),
+        Member("b", {"data.lead_s": 4.0, "seed": 1}),
+    ]
+    configs = member_configs(config, asked)
+    data, mesh = sweep_data.load_data(configs), sharding.one_device_mesh()
+    programs = Together(
+        configs,
+        sweep_data.statistics(data, configs[0]),
+        steps_per_epoch=data.run.steps_per_epoch,
+        steps=data.run.planned_steps,
+        mesh=mesh,
+    )
+    windows = resident.place(data.run.store, data.windows["train"], mesh)
+    batches = [
+        sweep_data.SweepBatches(data, configs[0], [0, 1], numbers_only=numbers)
+        for numbers in (False, True)
+    ]
+    sent, numbers = (sharding.place_batch(next(own), mesh) for own in batches)
+    for own in batches:
+        own.close()
+    for place in range(2):
+        own = {"lead": place, "order": place}
+        expected = programs._batch(own, sent, None)
+        found = programs._batch(own, numbers, windows)
+        jax.tree.map(np.testing.assert_array_equal, found, dict(expected))

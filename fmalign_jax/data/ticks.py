@@ -120,14 +120,15 @@ class WindowSpec:
         lead_s = max(map(abs, self._leads_s))
         return self.window_ticks + math.ceil(lead_s / self.tick_s - _WHOLE)
 
-    def shifts_s(self, stream: str) -> tuple[float, ...]:
-        """Returns how much later than the tick a stream is read, in seconds.
+    def shift_s(self, stream: str) -> float:
+        """Returns how much later than the tick a stream is read, in seconds."""
+        return self.shifts_s(stream)[0]
 
-        The first says which samples a tick reads; at the others it must be readable.
-        """
+    def shifts_s(self, stream: str) -> tuple[float, ...]:
+        """Returns `shift_s` at the window's own lead, then at the other leads."""
         if stream != self.leading_stream:
             return (0.0,)
-        return tuple(-lead_s for lead_s in self._leads_s)
+        return tuple(-lead_s if lead_s else 0.0 for lead_s in self._leads_s)
 
 
 @dataclasses.dataclass(frozen=True)

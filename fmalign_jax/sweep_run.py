@@ -1,0 +1,242 @@
+"""A sweep under way: steps of all members, their reports, validations and saves."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from fmalign_jax import reporting, resident, sharding, train
+from fmalign_jax.checkpoint import Checkpoints
+from fmalign_jax.data import pipeline
+from fmalign_jax.interruption import Interruption
+from fmalign_jax.sweep_data import SweepBatches, SweepData
+from fmalign_jax.sweep_files import MemberFolder
+from fmalign_jax.together import Together
+from fmalign_jax.train_state import TrainState
+from fmalign_jax.validation import score_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One sweep under way: what `train.train` has for one run, for all members."""
+
+    configs: Sequence[ConfigDict]
+    settings: dict[str, Any]
+    data: SweepData
+    programs: Together
+    mesh: Mesh
+    batches: SweepBatches
+    checkpoints: Checkpoints
+    folders: Sequence[MemberFolder]
+
+    def run_steps(self, states: TrainState) -> TrainState:
+        """Trains to the last step, or until asked to stop; saves on the way."""
+        config, last_step = self.configs[0], self.data.run.steps
+        has_validation = len(self.data.windows["validation"]) > 0
+        if has_validation:
+            self._check_score(states)
+        per_epoch = self.data.run.steps_per_epoch
+        eval_every = max(1, round(config.eval_every_epochs * per_epoch))
+        middle = train.middle_step(self.data.run, config)
+        windows = self._place_windows("train")
+        start = int(states.step)
+        pending: list[Any] = []
+        clock = _Clock()
+        bar = tqdm(total=last_step, initial=start, unit="step")
+        with Interruption() as interruption, bar:
+            for step in range(start + 1, last_step + 1):
+                batch = sharding.place_batch(clock.next_batch(self.batches), self.mesh)
+                states, metrics = self.programs.train_step(states, batch, windows)
+                pending.append(metrics)
+                bar.update()
+
+                log = step % config.log_every_steps == 0
+                stop = interruption.requested(agree_after=None)
+                last = stop or step == last_step
+                evaluate = has_validation and (
+                    step % eval_every == 0 or step == last_step
+                )
+                due = step % config.checkpoint_every_steps == 0 or step == middle
+                save = last or evaluate or due
+                if log or save:
+                    self._report(step, pending, clock)
+                    pending = []
+                scores: dict[str, float] = {}
+                if evaluate:
+                    scores = self._validate(step, states)
+                    bar.write(f"step {step}: {config.score} {_range(scores)}")
+                if evaluate or step in (middle, last_step):
+                    self._save_members(states, scores)
+                if save:
+                    # Before the next batch is drawn, so that data and states agree.
+                    self.checkpoints.save(
+                        states, data=self._position(), config=self.settings
+                    )
+                    clock.restart()
+                if stop:
+                    logging.warning("asked to stop: saved step %d", step)
+                    break
+        self.checkpoints.wait()
+        return states
+
+    def table(self, states: TrainState) -> dict[str, Any]:
+        """Returns what a sweep ends with: a row for each member."""
+        step, steps = int(states.step), self.data.run.steps
+        return {
+            "members": [
+                folder.finish(step, steps=steps, finished=step >= steps)
+                for folder in self.folders
+            ],
+            "step": step,
+            "steps": steps,
+            "finished": step >= steps,
+            "windows": {name: len(own) for name, own in self.data.windows.items()},
+            "devices": [str(device) for device in self.mesh.devices.flat],
+            "versions": {"jax": jax.__version__},
+        }
+
+    def _report(self, step: int, pending: list[Any], clock: _Clock) -> None:
+        """Logs the training values of each member since the last report."""
+        steps = jax.device_get(pending)
+        speed = clock.report(len(steps) * self.configs[0].batch_size)
+        codes = reporting.merged([metrics["codes"] for metrics in steps])
+        for number, folder in self._going():
+            try:
+                values = reporting.summarise_steps(
+                    [_row(metrics["scalars"], number) for metrics in steps],
+                    _row(codes, number),
+                    first_step=step - len(steps) + 1,
+                )
+            except FloatingPointError as error:
+                self._give_up(folder, error)
+            else:
+                folder.log(step, "train", values | speed)
+
+    def _validate(self, step: int, states: TrainState) -> dict[str, float]:
+        """Logs the validation of each member; returns their scores by name."""
+        windows = self._validation_windows
+        merged = reporting.merge_batches(
+            self.programs.evaluate(states, self._place_one(batch), windows)
+            for batch in self._validation_batches()
+        )
+        scores = {}
+        for number, folder in self._going():
+            values = reporting.summarise([_row(merged, number)])
+            try:
+                reporting.check_finite(values, step=step, split="validation")
+            except FloatingPointError as error:
+                self._give_up(folder, error)
+            else:
+                folder.log(step, "validation", values)
+                score = self.configs[number].score
+                scores[folder.member.name] = score_of(values, score)
+        return scores
+
+    def _check_score(self, states: TrainState) -> None:
+        """Checks that the config's score will be measured, without computing it."""
+        batch = self._place_one(self._validation_batches()[0])
+        windows = self._validation_windows
+        shapes = jax.eval_shape(self.programs.evaluate, states, batch, windows)
+        values = reporting.summarise([_row(reporting.blank(shapes), 0)])
+        score_of(values, self.configs[0].score)
+
+    def _save_members(self, states: TrainState, scores: dict[str, float]) -> None:
+        orders = self.batches.get_state()
+        for number, folder in self._going():
+            config = self.configs[number]
+            windows = self.data.by_lead[config.data.lead_s]["train"]
+            digest = pipeline.windows_digest(
+                self.data.run.store, windows, config.data.batch_from
+            )
+            order = orders[self.programs.seeds.index(config.seed)]
+            folder.save(
+                self.programs.member(states, number),
+                data=order | {"windows_crc32": digest},
+                score=scores.get(folder.member.name),
+            )
+
+    def _position(self) -> dict[str, Any]:
+        return {
+            "orders": self.batches.get_state(),
+            "diverged": {one.member.name: one.diverged for one in self.folders},
+        }
+
+    def _validation_batches(self) -> pipeline.EvaluationBatches:
+        return pipeline.evaluation_batches(
+            self.data.run.store,
+            self.data.windows["validation"],
+            batch_size=self.configs[0].batch_size,
+            numbers_only=self.configs[0].data.resident,
+        )
+
+    def _place_windows(self, split: str) -> dict[str, Any] | None:
+        """Puts the windows of a split onto the device, if the config asks for that."""
+        if not self.configs[0].data.resident:
+            return None
+        return resident.place(self.data.run.store, self.data.windows[split], self.mesh)
+
+    @functools.cached_property
+    def _validation_windows(self) -> dict[str, Any] | None:
+        return self._place_windows("validation")
+
+    def _place_one(self, batch: Any) -> dict[str, Any]:
+        """Places an evaluation batch: one order of windows for all."""
+        return sharding.place_batch(jax.tree.map(lambda x: x[None], batch), self.mesh)
+
+    def _going(self) -> list[tuple[int, MemberFolder]]:
+        """Returns the members whose values are finite; the others step on unseen."""
+        return [
+            (number, folder)
+            for number, folder in enumerate(self.folders)
+            if folder.diverged is None
+        ]
+
+    def _give_up(self, folder: MemberFolder, error: FloatingPointError) -> None:
+        folder.diverged = str(error)
+        logging.warning("%s is given up: %s", folder.member.name, error)
+        if not self._going():
+            raise FloatingPointError(f"no member is left: {error}") from error
+
+
+class _Clock:
+    """The speed of all members, and the share of time spent waiting for batches."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._waited_s = 0.0
+        self._started_s = time.perf_counter()
+
+    def next_batch(self, batches: SweepBatches) -> dict[str, Any]:
+        started_s = time.perf_counter()
+        batch = next(batches)
+        self._waited_s += time.perf_counter() - started_s
+        return batch
+
+    def report(self, windows: int) -> dict[str, float]:
+        elapsed_s = time.perf_counter() - self._started_s
+        speed = {
+            "windows_per_s": windows / elapsed_s,
+            "waiting_share": self._waited_s / elapsed_s,
+        }
+        self.restart()
+        return speed
+
+
+def _row(tree: Any, number: int) -> Any:
+    """Returns one member's part of fetched metrics."""
+    return jax.tree.map(lambda x: x[number], tree)
+
+
+def _range(scores: dict[str, float]) -> str:
+    return f"{min(scores.values()):.4f} to {max(scores.values()):.4f}"
