@@ -10,7 +10,12 @@ from ml_collections import ConfigDict
 from fmalign_jax import imports, prepare, train_state
 from fmalign_jax.config_check import check_config
 from fmalign_jax.data import alignment
-from fmalign_jax.default_config import component, default_config, evaluation_config
+from fmalign_jax.default_config import (
+    component,
+    default_config,
+    evaluation_config,
+    lead_config,
+)
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
@@ -31,7 +36,8 @@ def _variants(path):
 
 
 FILES = sorted(FOLDER.glob("*.py"))
-COMMANDS = {"evaluate": "evaluate"}  # by config file; the others are for training
+# By config file; the others are for training.
+COMMANDS = {"evaluate": "evaluate", "lead_time": "lead_time"}
 TRAINING = [path for path in FILES if path.stem not in COMMANDS]
 CASES = [(path, variant) for path in TRAINING for variant in _variants(path)]
 
@@ -91,6 +97,12 @@ def test_windows_are_long_enough_for_the_steps_predicted():
         if config.objectives.cross_cpc.weight:
             steps = config.objectives.cross_cpc.steps
             assert config.data.window_ticks >= steps + 2, (path, variant)
+
+
+def test_the_search_for_the_lead_shows_what_it_rests_on():
+    config = _config(FOLDER / "lead_time.py", None)
+    assert config.to_json() == lead_config().to_json()
+    assert {config.indicator, config.evidence} <= set(config.indicators)
 
 
 def test_the_evaluation_config_describes_a_head():
