@@ -327,8 +327,8 @@ def lead_config() -> ConfigDict:
             "least_lead_s": 0.0,  # may be negative
             "most_lead_s": 420.0,
             "stride_ticks": 5,  # between the windows that are encoded
-            # Estimate and verdict rest on this one; the others are shown beside it.
-            "indicator": "canonical",
+            "indicator": "canonical",  # whose highest point is the estimate
+            "evidence": "association",  # whose chance is the verdict
             "indicators": (
                 "canonical",
                 "association",

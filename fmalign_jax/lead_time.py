@@ -132,11 +132,13 @@ def _check(config: ConfigDict) -> None:
             f"{config.least_lead_s} and {config.most_lead_s}; correct them"
         )
     unknown = set(config.indicators) - set(INDICATORS)
-    if unknown or config.indicator not in config.indicators:
+    chosen = (config.indicator, config.evidence)
+    if unknown or not set(chosen) <= set(config.indicators):
         raise ValueError(
-            f"indicators must be among {', '.join(INDICATORS)}, and indicator one of "
-            f"them; got {', '.join(config.indicators)} and {config.indicator}; correct "
-            "--config.indicators and --config.indicator"
+            f"indicators must be among {', '.join(INDICATORS)}, and indicator and "
+            f"evidence among them; got {', '.join(config.indicators)} with "
+            f"{' and '.join(chosen)}; correct --config.indicators, --config.indicator "
+            "or --config.evidence"
         )
     for name in ("stride_ticks", "dimensions", "bootstrap_draws", "null_draws"):
         if config[name] < 1:
@@ -258,7 +260,7 @@ def find_lead(
     tried = {
         name: kind
         for name, kind in kinds.items()
-        if name in (config.indicator, *config.chance_of)
+        if name in (config.indicator, config.evidence, *config.chance_of)
     }
     wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
     half_width_s = config.peak_half_width_s or window_s / _PEAK_SHARE
@@ -276,22 +278,18 @@ def find_lead(
         for name, own in sums.items()
     }
     alone = {
-        name: reading.describe(
-            sums[config.indicator].chosen(units == number),
-            [w[config.indicator].chosen(units == number) for w in wrong],
-            layout.lead_s,
-            units[units == number],
-        )
+        name: _describe_one(number, reading, sums, wrong, layout, config)
         for number, name in enumerate(layout.names)
     }
-    return _conclude(whole, alone, config) | {
+    filled = int((sums[config.indicator].pairs.max(axis=0) > 0).sum())
+    return _conclude(whole, alone, filled, config) | {
         "reference": data.reference_stream,
         "leading": data.leading_stream,
         "lead_s": _plain(layout.lead_s),
         "tick_s": data.tick_s,
         "window_s": window_s,
         "unit_s": layout.unit_ticks * data.tick_s,
-        "units": int((sums[config.indicator].pairs.max(axis=0) > 0).sum()),
+        "units": filled,
     }
 
 
@@ -316,6 +314,37 @@ def wrong_pairings(
         )
         for pairing in bar
     ]
+
+
+def _describe_one(
+    number: int,
+    reading: Reading,
+    sums: Mapping[str, LeadSums],
+    wrong: Sequence[Mapping[str, LeadSums]],
+    layout: Layout,
+    config: ConfigDict,
+) -> dict[str, Any] | None:
+    """Returns what one recording tells; the chance is that of the evidence."""
+    units = layout.unit_recording()
+    own = units == number
+    found = reading.describe(
+        sums[config.indicator].chosen(own), [], layout.lead_s, units[own]
+    )
+    if found is None:
+        return None
+    chance = _chance(
+        sums[config.evidence].chosen(own),
+        [w[config.evidence].chosen(own) for w in wrong],
+    )
+    return found | {"chance": chance}
+
+
+def _chance(sums: LeadSums, wrong: Sequence[LeadSums]) -> float | None:
+    """Returns how likely wrong pairings rise as far; None without any."""
+    if not wrong:
+        return None
+    rises = lead_statistics.rise(np.array([own.curve() for own in [sums, *wrong]]))
+    return lead_statistics.chance(rises[0], rises[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,16 +391,13 @@ class Reading:
         )
         low, high = lead_statistics.interval(np.array(drawn))
         null = np.array([own.curve() for own in wrong])
-        rise = lead_statistics.rise
         return {
             "curve": [None if np.isnan(value) else float(value) for value in curve],
             "estimate_s": float(estimate),
             "interval_s": [low - self.response_s, high + self.response_s],
             "statistical_interval_s": [low, high],
             "at_edge": bool(np.nanargmax(curve) in (0, len(curve) - 1)),
-            "chance": lead_statistics.chance(rise(curve[None])[0], rise(null))
-            if len(null)
-            else None,
+            "chance": _chance(sums, wrong),
             "wrong_pairings": _plain(np.nanpercentile(null, lead_statistics.LEVEL))
             if len(null)
             else None,
@@ -383,17 +409,21 @@ def _plain(values: Float[ndarray, " n"]) -> list[float]:
 
 
 def _conclude(
-    whole: Mapping[str, Any], alone: Mapping[str, Any], config: ConfigDict
+    whole: Mapping[str, Any], alone: Mapping[str, Any], units: int, config: ConfigDict
 ) -> dict[str, Any]:
-    """Returns the verdict, and the estimate if there is a lead."""
-    best = whole[config.indicator]
-    if best["chance"] is None:
-        verdict = TOO_SHORT
-    else:
-        verdict = FOUND if best["chance"] < config.significance else NOT_FOUND
+    """Returns the verdict, and the estimate if there is a lead.
+
+    Few stretches hold few events, and one event goes with any other at some lead.
+    """
+    best, chance = whole[config.indicator], whole[config.evidence]["chance"]
+    verdict = TOO_SHORT
+    if chance is not None and units >= _FEW_UNITS:
+        verdict = FOUND if chance < config.significance else NOT_FOUND
     found = verdict == FOUND
     return {
         "indicator": config.indicator,
+        "evidence": config.evidence,
+        "chance": chance,
         "verdict": verdict,
         "estimate_s": best["estimate_s"] if found else None,
         "interval_s": best["interval_s"] if found else None,
@@ -415,15 +445,16 @@ def _notes(report: Mapping[str, Any], run: Run, config: ConfigDict) -> list[str]
             "the curve is highest at the edge of the range: look farther with "
             "--config.least_lead_s and --config.most_lead_s"
         )
-    if report["verdict"] == TOO_SHORT:
+    if report["chance"] is None:
         notes.append(
             "the recordings are too short for wrong pairings outside the range, so "
             "chance is unknown; use a smaller range or more recordings"
         )
     if report["units"] < _FEW_UNITS:
         notes.append(
-            f"there are {report['units']} stretches of {report['unit_s']:g} s: the "
-            "intervals say little; use more recordings"
+            f"there are {report['units']} stretches of {report['unit_s']:g} s, and "
+            f"fewer than {_FEW_UNITS} hold too few events to tell: the intervals say "
+            "little; use more recordings"
         )
     return notes
 

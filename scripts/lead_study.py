@@ -62,6 +62,7 @@ INDICATORS = (
     "plain",
 )
 CHANCE_OF = ("canonical", "association", "plain")
+ESTIMATE, EVIDENCE = "canonical", "association"
 GROUP = 3
 
 Case = dict[str, Any]
@@ -196,7 +197,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
     run = restored.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     config = search_config(run.path)
-    for level in (*LEVELS, NOTHING):
+    for level in arguments.levels:
         pool = load_pool(run, level, arguments.recordings, arguments.folder)
         rng = np.random.default_rng([SEED, len(level)])
         cases = (
@@ -263,10 +264,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def summary(cases: Sequence[Case], name: str) -> list[str]:
-    """Returns a row about one indicator over cases of a known lead."""
+def summary(cases: Sequence[Case], name: str, evidence: str) -> list[str]:
+    """Returns a row about one indicator over cases of a known lead.
+
+    Args:
+      cases: of a known lead.
+      name: of the indicator whose estimates count.
+      evidence: of the indicator whose chance counts.
+    """
     error = np.array([c["indicators"][name]["estimate_s"] - c["lead_s"] for c in cases])
-    chance = [c["indicators"][name]["chance"] for c in cases]
+    chance = [c["indicators"][evidence]["chance"] for c in cases]
     found = [value < 0.05 for value in chance if value is not None]
     return [
         str(len(cases)),
@@ -275,7 +282,7 @@ def summary(cases: Sequence[Case], name: str) -> list[str]:
         f"{np.abs(error).max():.0f}",
         share([covered(c, name, "statistical_interval_s") for c in cases]),
         share([covered(c, name, "interval_s") for c in cases]),
-        share(found) if found else "-",
+        share(found) if len(found) == len(cases) else "-",
     ]
 
 
@@ -298,22 +305,31 @@ def write_table(arguments: argparse.Namespace) -> None:
     names = list(cases[0]["indicators"])
     known = [c for c in cases if c["kind"] in ("single", "group")]
     if known:
-        rows = [[name, *summary(known, name)] for name in names]
+        rows = [[name, *summary(known, name, name)] for name in names]
         parts += ["## Indicators, all simulated cases", table(["", *KNOWN], rows)]
         rows = []
         for kind in ("single", "group"):
             for level in LEVELS:
                 own = [c for c in known if (c["kind"], c["level"]) == (kind, level)]
-                rows += [[kind, level, *summary(own, names[0])]] if own else []
-        parts += [f"## `{names[0]}` by level", table(["", "", *KNOWN], rows)]
+                rows += (
+                    [[kind, level, *summary(own, ESTIMATE, EVIDENCE)]] if own else []
+                )
+        parts += [
+            f"## Estimate by `{ESTIMATE}`, verdict by `{EVIDENCE}`",
+            table(["", "", *KNOWN], rows),
+        ]
         groups = [c for c in known if c["kind"] == "group"]
         rows = []
         for key, values in (("lead_s", LEADS_S), ("spread_s", SPREADS_S)):
             for value in values:
                 own = [c for c in groups if c[key] == value]
-                rows += [[f"{key} {value:g}", *summary(own, names[0])]] if own else []
+                rows += (
+                    [[f"{key} {value:g}", *summary(own, ESTIMATE, EVIDENCE)]]
+                    if own
+                    else []
+                )
         parts += [
-            f"## `{names[0]}`, groups by lead and spread",
+            "## The same, groups by lead and by spread",
             table(["", *KNOWN], rows),
         ]
     apart = [c for c in cases if c["kind"].startswith("unrelated")]
@@ -346,11 +362,13 @@ def planted_table(cases: Sequence[Case]) -> str:
                 f"{case['indicators'][name]['estimate_s'] - case['lead_s']:+.3f}"
                 for name in names
             ),
-            case["verdict"],
+            f"{case['indicators'][EVIDENCE]['chance']:.2g}",
         ]
         for case in cases
     ]
-    return table(["run", "planted, s", *(f"{n}, error s" for n in names), ""], rows)
+    return table(
+        ["run", "planted, s", *(f"{n}, error s" for n in names), "chance"], rows
+    )
 
 
 def main() -> None:
@@ -365,6 +383,7 @@ def main() -> None:
         own.add_argument("--out", type=pathlib.Path, required=True)
         if name == "furnaces":
             own.add_argument("--recordings", type=int, default=16, help="of each level")
+            own.add_argument("--levels", nargs="+", default=(*LEVELS, NOTHING))
         else:
             own.add_argument("--files", required=True, help="glob of .npz files")
             own.add_argument("--shifts", type=float, nargs="+", required=True)

@@ -104,6 +104,12 @@ def test_windows_are_long_enough_for_the_steps_predicted():
             assert config.data.window_ticks >= steps + 2, (path, variant)
 
 
+def test_the_search_for_the_lead_shows_what_it_rests_on():
+    config = _config(FOLDER / "lead_time.py", None)
+    assert config.to_json() == lead_config().to_json()
+    assert {config.indicator, config.evidence} <= set(config.indicators)
+
+
 def test_the_evaluation_config_describes_a_head():
     config = _config(FOLDER / "evaluate.py", None)
     assert HeadSpec(**config.head.to_dict()).kind == "logistic"

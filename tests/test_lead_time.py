@@ -65,7 +65,7 @@ def _config(run, **changes):
 
 
 def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
-    config = _config(run, recordings=shifted, indicator="plain")
+    config = _config(run, recordings=shifted, indicator="plain", evidence="plain")
     report, where = lead_time.search(config, folder / "search")
     assert report == json.loads((where / lead_files.REPORT).read_text())
     assert report["verdict"] == lead_time.FOUND
@@ -84,7 +84,7 @@ def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
 
 def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsys):
     workdir = folder / "again"
-    config = _config(run, recordings=shifted, indicators=("canonical", "plain"))
+    config = _config(run, recordings=shifted, indicators=("canonical", "association"))
     encode = tick_features.encode_recording
     done = []
 
@@ -111,13 +111,15 @@ def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsy
 
 
 def test_by_default_what_the_run_has_not_seen_is_searched(run):
-    config = _config(run, indicators=("canonical",), most_lead_s=10.0)
+    config = _config(run, indicators=("canonical", "association"), most_lead_s=10.0)
     report, where = lead_time.search(config)
     assert where == run / "lead_time"
     assert list(report["per_recording"]) == ["furnace_1"]
     assert not report["trained_on"]
     assert any("say little" in note for note in report["notes"])
-    other, elsewhere = lead_time.search(_config(run, indicators=("canonical",)))
+    other, elsewhere = lead_time.search(
+        _config(run, indicators=("canonical", "association"))
+    )
     assert elsewhere.name.startswith("lead_time-")
     assert len(other["lead_s"]) == 41
 
@@ -129,7 +131,7 @@ def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
     copy.mkdir()
     (copy / "checkpoints").symlink_to(run / "checkpoints")
     (copy / "config.json").write_text(json.dumps(text))
-    report, _ = lead_time.search(_config(copy, indicators=("canonical",)))
+    report, _ = lead_time.search(_config(copy, indicators=("canonical", "association")))
     assert report["trained_on"]
     assert any("by heart" in note for note in report["notes"])
 
@@ -140,7 +142,11 @@ def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
         ({"checkpoint": ""}, "needs a run"),
         ({"least_lead_s": 30.0}, "must be below"),
         ({"indicators": ("canonical", "charm")}, "must be among"),
-        ({"indicator": "plain", "indicators": ("canonical",)}, "one of them"),
+        ({"evidence": "plain", "indicators": ("canonical",)}, "among them"),
+        (
+            {"indicator": "plain", "indicators": ("canonical", "association")},
+            "among them",
+        ),
         ({"null_draws": 0}, "null_draws must be at least 1"),
         ({"least_lead_s": 900.0, "most_lead_s": 950.0}, "longer than itself"),
     ],
@@ -165,7 +171,7 @@ def test_without_room_chance_is_unknown(run, shifted, folder):
     config = _config(
         run,
         recordings=shifted.replace("*", "furnace_0"),
-        indicators=("canonical",),
+        indicators=("canonical", "association"),
         least_lead_s=-150.0,
         most_lead_s=150.0,
     )
