@@ -26,10 +26,11 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from fmalign_jax import sharding, sweep, sweep_data, train, train_step
+from fmalign_jax import sharding, sweep, train, train_step
 from fmalign_jax.evaluation_files import write_text
-from fmalign_jax.members import Member, member_configs
-from fmalign_jax.together import Together
+from fmalign_jax.sweeps import sweep_data
+from fmalign_jax.sweeps.members import Member, member_configs
+from fmalign_jax.sweeps.together import Together
 from fmalign_jax.train_state import make_learner
 
 LONGEST_LEAD_S = 420.0

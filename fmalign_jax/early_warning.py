@@ -27,25 +27,22 @@ from fmalign_jax import (
     command,
     evaluate,
     evaluation_files,
-    events,
-    exported,
     labelled,
     oracle,
     prepare,
     restored,
     sharding,
-    warning_report,
-    warning_study,
 )
-from fmalign_jax.alarm_model import AlarmModel
 from fmalign_jax.data.ticks import WindowSpec
-from fmalign_jax.exported import AlarmSettings
 from fmalign_jax.frozen import Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
 from fmalign_jax.restored import Run
-from fmalign_jax.thresholds import Definition
-from fmalign_jax.warning_study import Candidate, Method, Scored
+from fmalign_jax.warning import events, exported, warning_report, warning_study
+from fmalign_jax.warning.alarm_model import AlarmModel
+from fmalign_jax.warning.exported import AlarmSettings
+from fmalign_jax.warning.thresholds import Definition
+from fmalign_jax.warning.warning_study import Candidate, Method, Scored
 
 NAME = "early_warning"
 ALARM = f"alarm{exported.SUFFIX}"

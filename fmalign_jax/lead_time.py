@@ -24,26 +24,21 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 from tqdm import tqdm
 
-from fmalign_jax import (
-    command,
-    evaluation_files,
-    labelled,
+from fmalign_jax import command, evaluation_files, labelled, prepare, restored, sharding
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.frozen import Encoder
+from fmalign_jax.lead import (
     lead_curves,
     lead_files,
     lead_rows,
     lead_statistics,
-    prepare,
-    restored,
-    sharding,
     tick_features,
 )
-from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.frozen import Encoder
-from fmalign_jax.lead_curves import LeadSums, Rows
-from fmalign_jax.lead_rows import INDICATORS, Layout
+from fmalign_jax.lead.lead_curves import LeadSums, Rows
+from fmalign_jax.lead.lead_rows import INDICATORS, Layout
+from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run
 from fmalign_jax.run_directory import to_json
-from fmalign_jax.tick_features import Clip
 
 FOUND, NOT_FOUND, TOO_SHORT = "lead found", "no lead found", "too short to tell"
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from fmalign_jax import exported
-from fmalign_jax.live import Monitor, Reading
+from fmalign_jax.warning import exported
+from fmalign_jax.warning.live import Monitor, Reading
 
 _POLL_S = 0.2  # between two looks at a followed file
 _LONGEST_LINE = 10_000  # characters; what is longer is no row

@@ -22,9 +22,9 @@ from plotly.offline import get_plotlyjs
 
 from fmalign_jax import command
 from fmalign_jax.evaluation_files import write_text
-from fmalign_jax.report_data import collect
+from fmalign_jax.run_report.report_data import collect
 
-_PAGE = importlib.resources.files("fmalign_jax") / "report_page"
+_PAGE = importlib.resources.files("fmalign_jax.run_report") / "report_page"
 _SCRIPTS = ("page.js", "timeline.js", "charts.js", "main.js")
 _MARK = '<meta name="generator" content="fmalign_jax.report">'
 _READ = 1000  # characters of a file in which the mark of a report stands

@@ -21,13 +21,14 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import command, run_directory, sharding, sweep_data, train
+from fmalign_jax import command, run_directory, sharding, train
 from fmalign_jax.checkpoint import Checkpoints, abstract
-from fmalign_jax.members import Member, combinations, member_configs
-from fmalign_jax.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweep_files import MemberFolder, print_table, write_json
-from fmalign_jax.sweep_run import Sweep
-from fmalign_jax.together import Together
+from fmalign_jax.sweeps import sweep_data
+from fmalign_jax.sweeps.members import Member, combinations, member_configs
+from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
+from fmalign_jax.sweeps.sweep_files import MemberFolder, print_table, write_json
+from fmalign_jax.sweeps.sweep_run import Sweep
+from fmalign_jax.sweeps.together import Together
 from fmalign_jax.train_state import TrainState
 
 

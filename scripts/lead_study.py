@@ -43,8 +43,8 @@ from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.default_config import lead_config
 from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run
-from fmalign_jax.tick_features import Clip
 
 LEVELS = ("default", "easy", "hard")
 NOTHING = "no_precursor"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import alarms
-from fmalign_jax.alarms import AlarmRule
+from fmalign_jax.warning import alarms
+from fmalign_jax.warning.alarms import AlarmRule
 
 
 def _active(rule, scores, ticks=None):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import baselines
+from fmalign_jax.warning import baselines
 
 
 def _samples(n=20, r=3, c=2, seed=0):

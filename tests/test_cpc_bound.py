@@ -5,8 +5,8 @@ import numpy as np
 import tiny
 
 from fmalign_jax import inputs, sharding, train_state
-from fmalign_jax.cpc_bound import cross_cpc_bound
 from fmalign_jax.objectives.cross_cpc import CrossCpc
+from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
 
 
 def test_it_is_log_n_less_the_loss_of_the_cross_modal_pairs():

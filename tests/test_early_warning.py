@@ -8,11 +8,12 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command
-from fmalign_jax import evaluate, exported, monitor, restored, train
+from fmalign_jax import evaluate, monitor, restored, train
 from fmalign_jax.data import pipeline
 from fmalign_jax.default_config import early_warning_config, evaluation_config
 from fmalign_jax.labelled import load_splits
-from fmalign_jax.live import Monitor
+from fmalign_jax.warning import exported
+from fmalign_jax.warning.live import Monitor
 
 LEAD_S = 4.0
 METHODS = {"model", "chance", "rolling_sd", "rolling_change", "cusum"}

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import events
-from fmalign_jax.events import DETECTS, FALSE, LATE, REPEATS, UNJUDGED
+from fmalign_jax.warning import events
+from fmalign_jax.warning.events import DETECTS, FALSE, LATE, REPEATS, UNJUDGED
 
 EVERYWHERE = np.array([[-1e6, 1e6]])
 LEAD_S, SPREAD_S = 240.0, 45.0

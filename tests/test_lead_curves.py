@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.lead_curves import (
+from fmalign_jax.lead.lead_curves import (
     ASSOCIATION,
     CANONICAL,
     EQUAL,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from fmalign_jax import lead_rows
-from fmalign_jax.lead_rows import INDICATORS
-from fmalign_jax.tick_features import Clip, TickFeatures
+from fmalign_jax.lead import lead_rows
+from fmalign_jax.lead.lead_rows import INDICATORS
+from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
 
 def _features(n, seed, start_s=0.0, code=None):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import lead_curves, lead_rows, lead_statistics
-from fmalign_jax.lead_rows import INDICATORS
-from fmalign_jax.tick_features import Clip, TickFeatures
+from fmalign_jax.lead import lead_curves, lead_rows, lead_statistics
+from fmalign_jax.lead.lead_rows import INDICATORS
+from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
 LEAD_S = np.arange(0.0, 40.0, 2.0)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import lead_files, lead_time, tick_features, train
+from fmalign_jax import lead_time, train
 from fmalign_jax.default_config import lead_config
+from fmalign_jax.lead import lead_files, tick_features
 
 SHIFT_S = 7.0
 

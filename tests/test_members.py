@@ -9,9 +9,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmalign_jax import members, sweep, train_state
+from fmalign_jax import sweep, train_state
 from fmalign_jax.default_config import sweep_config
-from fmalign_jax.members import Member
+from fmalign_jax.sweeps import members
+from fmalign_jax.sweeps.members import Member
 
 LEAD = "data.lead_s"
 

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
 
-from fmalign_jax import exported, monitor, stream
-from fmalign_jax.exported import AlarmSettings
-from fmalign_jax.live import Monitor
+from fmalign_jax import monitor
+from fmalign_jax.warning import exported, stream
+from fmalign_jax.warning.exported import AlarmSettings
+from fmalign_jax.warning.live import Monitor
 
 T, R, C, ROWS = 4, 2, 3, 8
 SETTINGS = AlarmSettings(

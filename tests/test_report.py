@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from fmalign_jax import command, report, report_codes, report_files, report_timeline
+from fmalign_jax import command, report
+from fmalign_jax.run_report import report_codes, report_files, report_timeline
 
-PAGE = pathlib.Path(report.__file__).with_name("report_page")
+PAGE = pathlib.Path(report.__file__).parent / "run_report" / "report_page"
 WORDS = json.loads((PAGE / "words.json").read_text(encoding="utf-8"))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import evaluate, report, report_data, restored, sharding, train
+from fmalign_jax import evaluate, report, restored, sharding, train
 from fmalign_jax.default_config import evaluation_config
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.labelled import load_splits
+from fmalign_jax.run_report import report_data
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import stream
 from fmalign_jax.data import clocks
 from fmalign_jax.data.ticks import WindowSpec, align
 from fmalign_jax.data.timelines import StreamTimeline, Timeline
-from fmalign_jax.stream import RowReader, TickAssembler, Warnings, Windows
+from fmalign_jax.warning import stream
+from fmalign_jax.warning.stream import RowReader, TickAssembler, Warnings, Windows
 
 
 def _reader(rows_a_second=2, channels=("a", "b")):

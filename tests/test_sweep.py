@@ -11,21 +11,13 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import (
-    prepare,
-    resident,
-    restored,
-    sharding,
-    sweep,
-    sweep_data,
-    sweep_run,
-    train,
-)
+from fmalign_jax import prepare, resident, restored, sharding, sweep, train
 from fmalign_jax.data import pipeline
-from fmalign_jax.members import Member, member_configs
 from fmalign_jax.models import critics
-from fmalign_jax.sweep_files import print_table
-from fmalign_jax.together import Together
+from fmalign_jax.sweeps import sweep_data, sweep_run
+from fmalign_jax.sweeps.members import Member, member_configs
+from fmalign_jax.sweeps.sweep_files import print_table
+from fmalign_jax.sweeps.together import Together
 
 CHANGED = {
     "seed": 3,

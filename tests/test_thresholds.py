@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fmalign_jax import events, thresholds
-from fmalign_jax.events import FALSE, Tally
-from fmalign_jax.thresholds import Definition, Series
+from fmalign_jax.warning import events, thresholds
+from fmalign_jax.warning.events import FALSE, Tally
+from fmalign_jax.warning.thresholds import Definition, Series
 
 DEFINITION = Definition(lead_s=20.0, spread_s=5.0, min_spell_s=0.0)
 SPELLS = np.array([[100.0, 130.0], [200.0, 240.0]])

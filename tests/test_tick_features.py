@@ -8,8 +8,9 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import prepare, tick_features
-from fmalign_jax.tick_features import Clip, TickFeatures
+from fmalign_jax import prepare
+from fmalign_jax.lead import tick_features
+from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 6))

@@ -18,8 +18,8 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from fmalign_jax import resident, train_step
-from fmalign_jax.cpc_bound import cross_cpc_bound
-from fmalign_jax.members import differing, own_learner
+from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
+from fmalign_jax.sweeps.members import differing, own_learner
 from fmalign_jax.train_state import RUNS_ONCE, Learner, TrainState, fresh_state
 from fmalign_jax.train_step import Batch, Metrics
 

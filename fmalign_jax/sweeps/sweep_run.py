@@ -18,9 +18,9 @@ from fmalign_jax import reporting, resident, sharding, train
 from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.data import pipeline
 from fmalign_jax.interruption import Interruption
-from fmalign_jax.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweep_files import MemberFolder
-from fmalign_jax.together import Together
+from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
+from fmalign_jax.sweeps.sweep_files import MemberFolder
+from fmalign_jax.sweeps.together import Together
 from fmalign_jax.train_state import TrainState
 from fmalign_jax.validation import score_of
 

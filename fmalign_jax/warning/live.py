@@ -12,9 +12,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from fmalign_jax import alarms
-from fmalign_jax.exported import ExportedAlarm
-from fmalign_jax.stream import Row, RowReader, Tick, TickAssembler, Warnings, Windows
+from fmalign_jax.warning import alarms
+from fmalign_jax.warning.exported import ExportedAlarm
+from fmalign_jax.warning.stream import (
+    Row,
+    RowReader,
+    Tick,
+    TickAssembler,
+    Warnings,
+    Windows,
+)
 
 _LATENCIES = 10_000  # of the latest ticks, for a summary
 _ROWS_TO_JUDGE = 60  # the rate at which rows come

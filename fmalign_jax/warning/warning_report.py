@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import alarms, events
-from fmalign_jax.alarms import AlarmRule
 from fmalign_jax.evaluation_report import describe as describe_splits
-from fmalign_jax.events import FALSE, LATE, REPEATS, UNJUDGED, Tally
 from fmalign_jax.labelled import TEST, VALIDATION, Splits
 from fmalign_jax.restored import Run
-from fmalign_jax.thresholds import Scores, Series
-from fmalign_jax.warning_study import Method
+from fmalign_jax.warning import alarms, events
+from fmalign_jax.warning.alarms import AlarmRule
+from fmalign_jax.warning.events import FALSE, LATE, REPEATS, UNJUDGED, Tally
+from fmalign_jax.warning.thresholds import Scores, Series
+from fmalign_jax.warning.warning_study import Method
 
 _DPI = 110
 _TIMELINES = 4

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from fmalign_jax import alarms, events
-from fmalign_jax.alarms import AlarmRule
-from fmalign_jax.events import FALSE, Spans, Tally
+from fmalign_jax.warning import alarms, events
+from fmalign_jax.warning.alarms import AlarmRule
+from fmalign_jax.warning.events import FALSE, Spans, Tally
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import baselines, events, thresholds
-from fmalign_jax.alarms import AlarmRule
-from fmalign_jax.baselines import Samples
 from fmalign_jax.data.ticks import WindowSpec
-from fmalign_jax.events import Tally
 from fmalign_jax.labelled import (
     HEAD,
     VALIDATION,
@@ -24,7 +20,11 @@ from fmalign_jax.labelled import (
     tick_labels,
 )
 from fmalign_jax.structs import UNLABELLED
-from fmalign_jax.thresholds import Definition, Scores, Series
+from fmalign_jax.warning import baselines, events, thresholds
+from fmalign_jax.warning.alarms import AlarmRule
+from fmalign_jax.warning.baselines import Samples
+from fmalign_jax.warning.events import Tally
+from fmalign_jax.warning.thresholds import Definition, Scores, Series
 
 Candidate = tuple[Mapping[str, Any], Mapping[str, Scores]]
 """Settings of a score, and the score by split: an array a series."""

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.evaluation_files import write_text
-from fmalign_jax.members import Member
 from fmalign_jax.run_directory import RunDirectory, to_json
+from fmalign_jax.sweeps.members import Member
 from fmalign_jax.train_state import TrainState
 
 SHOWN = (

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import logsumexp
 
-from fmalign_jax.lead_curves import (
+from fmalign_jax.lead.lead_curves import (
     ASSOCIATION,
     CANONICAL,
     EQUAL,
@@ -20,7 +20,7 @@ from fmalign_jax.lead_curves import (
     PRODUCT,
     Rows,
 )
-from fmalign_jax.tick_features import Clip, TickFeatures, centred_mean
+from fmalign_jax.lead.tick_features import Clip, TickFeatures, centred_mean
 
 INDICATORS = {
     "canonical": CANONICAL,

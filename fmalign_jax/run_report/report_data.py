@@ -19,22 +19,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import (
-    checkpoint,
-    labelled,
-    prepare,
-    report_codes,
-    report_files,
-    report_timeline,
-    restored,
-    sharding,
-    train,
-)
+from fmalign_jax import checkpoint, labelled, prepare, restored, sharding, train
 from fmalign_jax.default_config import evaluation_config
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.models import quantizer
 from fmalign_jax.restored import Run
+from fmalign_jax.run_report import report_codes, report_files, report_timeline
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.train_state import make_learner
 

@@ -1,0 +1,1 @@
+"""From frozen encoders to a curve over leads, its estimate and its interval."""

@@ -1,0 +1,1 @@
+"""Alarms on the current alone: rules, events, comparison, export, live stream."""
