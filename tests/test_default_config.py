@@ -15,6 +15,7 @@ from fmalign_jax.default_config import (
     default_config,
     early_warning_config,
     evaluation_config,
+    lead_config,
 )
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
