@@ -1,5 +1,7 @@
 """The bound of Cross-CPC, against the loss it is a part of."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import tiny
@@ -48,7 +50,9 @@ def test_without_cross_modal_pairs_there_is_none():
     config = tiny.tiny_config()
     config.objectives.cross_cpc.weights = {"video": {"video": 1.0}}
     learner = train_state.make_learner(config, steps_per_epoch=1, steps=1)
-    assert cross_cpc_bound(learner, None, {}) == {}
+    fields = [field.name for field in dataclasses.fields(train_state.TrainState)]
+    state = train_state.TrainState(**dict.fromkeys(fields))  # not to be looked at
+    assert cross_cpc_bound(learner, state, {}) == {}
     config.objectives.cross_cpc.weight = 0.0
     learner = train_state.make_learner(config, steps_per_epoch=1, steps=1)
-    assert cross_cpc_bound(learner, None, {}) == {}
+    assert cross_cpc_bound(learner, state, {}) == {}
