@@ -29,3 +29,18 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"real recordings not found at {folder}; set FMALIGN_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Whole runs on one device: eight starve one another on a small machine."""
+    import tiny  # after the hook that checks shapes
+
+    with tiny.visible_devices(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder that the tests of one file share."""
+    return tmp_path_factory.mktemp("shared")

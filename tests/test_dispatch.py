@@ -13,21 +13,14 @@ import tiny
 from fmalign_jax import train
 from fmalign_jax.checkpoint import Checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # fixtures compile
+pytestmark = [
+    pytest.mark.usefixtures("one_device"),
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # fixtures compile
+]
 
 STEPS = 14  # two epochs of seven
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("tiny")
 
 
 @pytest.fixture(scope="module", autouse=True)

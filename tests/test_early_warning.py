@@ -15,19 +15,10 @@ from fmalign_jax.labelled import load_splits
 from fmalign_jax.warning import exported
 from fmalign_jax.warning.live import Monitor
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 LEAD_S = 4.0
 METHODS = {"model", "chance", "rolling_sd", "rolling_change", "cusum"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("early_warning")
 
 
 @pytest.fixture(scope="module")

@@ -25,18 +25,9 @@ from fmalign_jax.labelled import load_splits
 from fmalign_jax.scores import METRICS
 from fmalign_jax.train_state import make_learner
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 DIRECTIONS = ["video->current", "video->video", "current->current", "current->video"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("evaluate")
 
 
 @pytest.fixture(scope="module")

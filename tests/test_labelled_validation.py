@@ -14,6 +14,8 @@ from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.structs import UNLABELLED
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 PAIRS = {f"zero_shot/{a}->{b}" for a in tiny.STATISTICS for b in tiny.STATISTICS}
 
 
@@ -25,12 +27,6 @@ def _config(folder, **changes):
     with config.unlocked():
         config.update(changes)
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
 
 
 @pytest.fixture(scope="module")

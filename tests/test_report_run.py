@@ -16,13 +16,9 @@ from fmalign_jax.frozen import Encoder
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.run_report import report_data
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
 
 
 @pytest.fixture(scope="module")

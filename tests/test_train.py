@@ -19,6 +19,8 @@ import tiny
 from fmalign_jax import train, validation
 from fmalign_jax.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 EVERY_RUN = {
@@ -72,18 +74,6 @@ def compiled_once(tmp_path_factory):
     yield
     for name, value in previous.items():
         jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Whole runs on one device: eight starve one another on a small machine."""
-    with tiny.visible_devices(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("tiny")
 
 
 @pytest.fixture(scope="module")
