@@ -16,19 +16,14 @@ from fmalign_jax.metrics import CodeStatistics
 Metrics = Mapping[str, Any]
 
 
-class Meter:
-    """Collects the metrics of train steps on the device and reports them together.
+class Clock:
+    """The speed of training, and the share of time spent waiting for batches."""
 
-    Nothing is fetched between two reports, so the host never waits for a single step.
-    """
+    def __init__(self) -> None:
+        self.restart()
 
-    def __init__(self, *, first_step: int, batch_size: int) -> None:
-        self._next_step = first_step
-        self._batch_size = batch_size
-        self._start_over()
-
-    def _start_over(self) -> None:
-        self._pending: list[Metrics] = []
+    def restart(self) -> None:
+        """Leaves the time until now out, such as that of an evaluation."""
         self._waited_s = 0.0
         self._started_s = time.perf_counter()
 
@@ -38,6 +33,31 @@ class Meter:
         batch = next(batches)
         self._waited_s += time.perf_counter() - started_s
         return batch
+
+    def speed(self, windows: int) -> dict[str, float]:
+        """Returns the speed at which so many windows were trained since the start."""
+        elapsed_s = time.perf_counter() - self._started_s
+        return {
+            "windows_per_s": windows / elapsed_s,
+            "waiting_share": self._waited_s / elapsed_s,
+        }
+
+
+class Meter:
+    """Collects the metrics of train steps on the device and reports them together.
+
+    Nothing is fetched between two reports, so the host never waits for a single step.
+    """
+
+    def __init__(self, *, first_step: int, batch_size: int) -> None:
+        self._next_step = first_step
+        self._batch_size = batch_size
+        self._pending: list[Metrics] = []
+        self._clock = Clock()
+
+    def next_batch(self, batches: Iterator[Any]) -> Any:
+        """Draws the next batch and notes how long that took."""
+        return self._clock.next_batch(batches)
 
     def add(self, metrics: Metrics) -> None:
         """Adds the metrics of steps in a row; the first axis counts the steps."""
@@ -51,21 +71,20 @@ class Meter:
         """
         fetched = jax.device_get(self._pending)
         steps = [metrics for several in fetched for metrics in _unstacked(several)]
-        elapsed_s = time.perf_counter() - self._started_s
+        speed = self._clock.speed(self._batch_size * len(steps))
         values = summarise_steps(
             [metrics["scalars"] for metrics in steps],
             merged([metrics["codes"] for metrics in steps]),
             first_step=self._next_step,
         )
-        values["windows_per_s"] = self._batch_size * len(steps) / elapsed_s
-        values["waiting_share"] = self._waited_s / elapsed_s
         self._next_step += len(steps)
-        self._start_over()
-        return values
+        self._pending = []
+        self._clock.restart()
+        return values | speed
 
     def restart_clock(self) -> None:
         """Leaves time spent on evaluation and saving out of the speed."""
-        self._started_s = time.perf_counter()
+        self._clock.restart()
 
 
 def summarise_steps(

@@ -121,6 +121,9 @@ class SweepBatches:
             for seed in seeds
         ]
 
+    def __iter__(self) -> SweepBatches:
+        return self
+
     def __next__(self) -> dict[str, Any]:
         """Returns the next batch, every array [S, ...]."""
         batches = [dict(next(order)) for order in self._orders]

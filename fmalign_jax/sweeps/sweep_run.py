@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +49,7 @@ class Sweep:
         windows = self._place_windows("train")
         start = int(states.step)
         pending: list[Any] = []
-        clock = _Clock()
+        clock = reporting.Clock()
         bar = tqdm(total=last_step, initial=start, unit="step")
         with Interruption() as interruption, bar:
             for step in range(start + 1, last_step + 1):
@@ -104,10 +103,11 @@ class Sweep:
             "versions": {"jax": jax.__version__},
         }
 
-    def _report(self, step: int, pending: list[Any], clock: _Clock) -> None:
+    def _report(self, step: int, pending: list[Any], clock: reporting.Clock) -> None:
         """Logs the training values of each member since the last report."""
         steps = jax.device_get(pending)
-        speed = clock.report(len(steps) * self.configs[0].batch_size)
+        speed = clock.speed(len(steps) * self.configs[0].batch_size)
+        clock.restart()
         codes = reporting.merged([metrics["codes"] for metrics in steps])
         for number, folder in self._going():
             try:
@@ -205,32 +205,6 @@ class Sweep:
         logging.warning("%s is given up: %s", folder.member.name, error)
         if not self._going():
             raise FloatingPointError(f"no member is left: {error}") from error
-
-
-class _Clock:
-    """The speed of all members, and the share of time spent waiting for batches."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._waited_s = 0.0
-        self._started_s = time.perf_counter()
-
-    def next_batch(self, batches: SweepBatches) -> dict[str, Any]:
-        started_s = time.perf_counter()
-        batch = next(batches)
-        self._waited_s += time.perf_counter() - started_s
-        return batch
-
-    def report(self, windows: int) -> dict[str, float]:
-        elapsed_s = time.perf_counter() - self._started_s
-        speed = {
-            "windows_per_s": windows / elapsed_s,
-            "waiting_share": self._waited_s / elapsed_s,
-        }
-        self.restart()
-        return speed
 
 
 def _row(tree: Any, number: int) -> Any:
