@@ -98,7 +98,7 @@ class RunDirectory:
         if not self._write:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_json(self.path / "config.json", self._settings)
+        write_json(self.path / "config.json", self._settings)
         if step < last_step:
             self._summary.unlink(missing_ok=True)
         if self.metrics.exists():
@@ -145,7 +145,7 @@ class RunDirectory:
     def finish(self, summary: Mapping[str, Any]) -> pathlib.Path:
         """Writes summary.json and returns its path."""
         if self._write:
-            _write_json(self._summary, summary)
+            write_json(self._summary, summary)
         return self._summary
 
     @property
@@ -229,7 +229,8 @@ def _step_of(line: str) -> float:
     return step
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
     _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 

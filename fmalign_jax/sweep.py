@@ -26,7 +26,7 @@ from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweeps.sweep_files import MemberFolder, print_table, write_json
+from fmalign_jax.sweeps.sweep_files import MemberFolder, print_members
 from fmalign_jax.sweeps.sweep_run import Sweep
 from fmalign_jax.sweeps.together import Together
 from fmalign_jax.train_state import TrainState
@@ -79,7 +79,7 @@ def train_together(
         restored = checkpoints.restore_latest(
             abstract(states, sharding.replicated(mesh))
         )
-        write_json(workdir / "config.json", settings)
+        run_directory.write_json(workdir / "config.json", settings)
         folders = [
             stack.enter_context(
                 MemberFolder(
@@ -115,7 +115,7 @@ def train_together(
         table = sweep.table(states)
         seconds = round(time.perf_counter() - started_s, 1)
         table["seconds"] = seconds if earlier_s is None else earlier_s
-        write_json(workdir / "sweep.json", table)
+        run_directory.write_json(workdir / "sweep.json", table)
     return [programs.member(states, i) for i in range(len(members))], table
 
 
@@ -160,7 +160,7 @@ def main(config: ConfigDict) -> None:
         command.config_name(), named
     )
     _, table = train_together(config.run, combinations(config.vary.to_dict()), workdir)
-    print_table(table)
+    print_members(table)
     print(f"written to {workdir}; each member is a run in {workdir / 'members'}")
 
 

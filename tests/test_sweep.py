@@ -16,7 +16,7 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.models import critics
 from fmalign_jax.sweeps import sweep_data, sweep_run
 from fmalign_jax.sweeps.members import Member, member_configs
-from fmalign_jax.sweeps.sweep_files import print_table
+from fmalign_jax.sweeps.sweep_files import print_members
 from fmalign_jax.sweeps.together import Together
 
 CHANGED = {
@@ -51,11 +51,6 @@ def quick_and_smooth(tmp_path_factory):
         patch.setattr(critics, "nn", smooth)
         yield
     jax.config.update(name, previous)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("sweeps")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +154,7 @@ def test_a_member_that_diverges_is_given_up_and_the_others_go_on(straight, capsy
     assert "every train value must be finite; at step" in lost["diverged"]
     assert lost["best_step"] is None
     assert not list((workdir / "members/diverging/checkpoints").glob("[0-9]*"))
-    print_table(table)
+    print_members(table)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["member", *(m.name for m in MEMBERS)]
     assert lines[3].endswith("diverged")

@@ -10,7 +10,6 @@ SWEEP/members/NAME/        config.json, metrics.jsonl, tensorboard/, checkpoints
 from __future__ import annotations
 
 import fnmatch
-import json
 import pathlib
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,8 +17,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fmalign_jax import evaluation_files
 from fmalign_jax.checkpoint import Checkpoints
-from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.run_directory import RunDirectory, to_json
 from fmalign_jax.sweeps.members import Member
 from fmalign_jax.train_state import TrainState
@@ -122,12 +121,7 @@ class MemberFolder:
         return {**own, "run": str(self.path), **row}
 
 
-def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a file of a sweep whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def print_table(table: Mapping[str, Any]) -> None:
+def print_members(table: Mapping[str, Any]) -> None:
     """Prints the last validation of every member, one a line."""
     measured = [row["validation"] or {} for row in table["members"]]
     names = {name: None for values in measured for name in values}
@@ -137,12 +131,9 @@ def print_table(table: Mapping[str, Any]) -> None:
         for name in names
         if fnmatch.fnmatchcase(name, pattern)
     ]
-    rows = [["member", "step", *shown]]
+    rows = [["member", "step", *shown, ""]]
     for row, values in zip(table["members"], measured, strict=True):
         cells = [f"{values[name]:.4g}" if name in values else "-" for name in shown]
-        note = [] if row["diverged"] is None else ["diverged"]
-        rows.append([row["name"], str(row["step"]), *cells, *note])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        padded = [cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=False)]
-        print("  " + "  ".join(padded).rstrip())
+        note = "" if row["diverged"] is None else "diverged"
+        rows.append([row["name"], str(row["step"]), *cells, note])
+    evaluation_files.print_table(rows)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy import ndarray
 
+from fmalign_jax.evaluation_files import print_table
 from fmalign_jax.evaluation_report import describe as describe_splits
 from fmalign_jax.labelled import TEST, VALIDATION, Splits
 from fmalign_jax.restored import Run
@@ -163,10 +164,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
                 f"{own['hours']:.1f}",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  " + "  ".join(padded).rstrip())
+    print_table(rows)
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
