@@ -86,9 +86,7 @@ def matrix_ceiling(dtype: Any = jnp.float32, *, side: int = 0) -> float:
     x = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(x))
-    calls = calls_in_a_row(lambda: product(x))
-    times_s = [seconds(lambda: product(x), calls=calls) for _ in range(7)]
-    return 2 * side**3 / min(times_s)
+    return 2 * side**3 / _best_s(lambda: product(x))
 
 
 def memory_bandwidth(*, megabytes: int = 0) -> float:
@@ -97,9 +95,12 @@ def memory_bandwidth(*, megabytes: int = 0) -> float:
     x = jnp.ones(megabytes * 2**20 // 4, jnp.float32)
     scale = jax.jit(lambda a: a * 1.5)
     jax.block_until_ready(scale(x))
-    calls = calls_in_a_row(lambda: scale(x))
-    times_s = [seconds(lambda: scale(x), calls=calls) for _ in range(7)]
-    return 2 * x.nbytes / min(times_s)
+    return 2 * x.nbytes / _best_s(lambda: scale(x))
+
+
+def _best_s(call: Callable[[], Any]) -> float:
+    calls = calls_in_a_row(call)
+    return min(seconds(call, calls=calls) for _ in range(7))
 
 
 def matrix_flops(jaxpr: Any) -> int:
