@@ -315,6 +315,20 @@ def sweep_config(run: ConfigDict) -> ConfigDict:
     )
 
 
+_LEAD_INDICATORS = (
+    "canonical",
+    "association",
+    "centred_cosine",
+    "cosine",
+    "code_association",
+    "code_information",
+    "code_agreement",
+    "equal_share",
+    "info_nce",
+    "plain",
+)
+
+
 def lead_config() -> ConfigDict:
     """Returns how the lead of a run's recordings is searched for."""
     return ConfigDict(
@@ -329,31 +343,9 @@ def lead_config() -> ConfigDict:
             "stride_ticks": 5,  # between the windows that are encoded
             "indicator": "canonical",  # whose highest point is the estimate
             "evidence": "association",  # whose chance is the verdict
-            "indicators": (
-                "canonical",
-                "association",
-                "centred_cosine",
-                "cosine",
-                "code_association",
-                "code_information",
-                "code_agreement",
-                "equal_share",
-                "info_nce",
-                "plain",
-            ),
+            "indicators": _LEAD_INDICATORS,
             # Those whose chance is worked out; without, a search is faster.
-            "chance_of": (
-                "canonical",
-                "association",
-                "centred_cosine",
-                "cosine",
-                "code_association",
-                "code_information",
-                "code_agreement",
-                "equal_share",
-                "info_nce",
-                "plain",
-            ),
+            "chance_of": _LEAD_INDICATORS,
             "dimensions": 3,  # principal directions that the first two keep
             # Of the stretches of time that are drawn for the intervals; 0: 5 windows.
             "unit_s": 0.0,

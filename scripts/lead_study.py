@@ -43,6 +43,7 @@ from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.default_config import lead_config
 from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.lead import lead_search
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run
 
@@ -162,7 +163,7 @@ def answer(
     about: Case, clips: Sequence[Clip], config: ConfigDict, data: ConfigDict
 ) -> Case:
     """Searches in a case and keeps what tables show."""
-    found = lead_time.find_lead(clips, config, data)
+    found = lead_search.find_lead(clips, config, data)
     kept = ("estimate_s", "interval_s", "statistical_interval_s", "chance")
     indicators = {
         name: {key: own[key] for key in kept}

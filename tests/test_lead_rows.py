@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from fmalign_jax.lead import lead_rows
+from fmalign_jax.lead import lead_layout, lead_rows
 from fmalign_jax.lead.lead_rows import INDICATORS
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
@@ -34,7 +34,7 @@ def _clips():
 
 
 def _lay(clips, least_s=-6.0, most_s=10.0, unit_ticks=8):
-    return lead_rows.lay(
+    return lead_layout.lay(
         clips, tick_s=1.0, least_s=least_s, most_s=most_s, unit_ticks=unit_ticks
     )
 

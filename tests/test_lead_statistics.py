@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.lead import lead_curves, lead_rows, lead_statistics
+from fmalign_jax.lead import lead_curves, lead_layout, lead_rows, lead_statistics
 from fmalign_jax.lead.lead_rows import INDICATORS
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
@@ -79,7 +79,7 @@ def planted_clip(lead_ticks, seed, *, n=400, offset_s=0.0, related=True):
 
 
 def _search(clips, least_s=-60.0, most_s=60.0):
-    layout = lead_rows.lay(
+    layout = lead_layout.lay(
         clips, tick_s=2.0, least_s=least_s, most_s=most_s, unit_ticks=50
     )
     rows = lead_rows.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=3)

@@ -8,20 +8,11 @@ import tiny
 
 from fmalign_jax import lead_time, train
 from fmalign_jax.default_config import lead_config
-from fmalign_jax.lead import lead_files, tick_features
+from fmalign_jax.lead import lead_files, lead_search, tick_features
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 SHIFT_S = 7.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    with tiny.visible_devices(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("lead_time")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +60,7 @@ def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
     config = _config(run, recordings=shifted, indicator="plain", evidence="plain")
     report, where = lead_time.search(config, folder / "search")
     assert report == json.loads((where / lead_files.REPORT).read_text())
-    assert report["verdict"] == lead_time.FOUND
+    assert report["verdict"] == lead_search.FOUND
     assert report["estimate_s"] == pytest.approx(SHIFT_S, abs=1.0)
     low, high = report["interval_s"]
     assert low <= SHIFT_S <= high
@@ -177,7 +168,7 @@ def test_without_room_chance_is_unknown(run, shifted, folder):
         most_lead_s=150.0,
     )
     report, _ = lead_time.search(config, folder / "short")
-    assert report["verdict"] == lead_time.TOO_SHORT
+    assert report["verdict"] == lead_search.TOO_SHORT
     assert report["estimate_s"] is None
     assert np.isfinite(report["indicators"]["canonical"]["estimate_s"])
     assert any("too short" in note for note in report["notes"])
