@@ -50,6 +50,46 @@ class Data:
     steps: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """At which steps a run is validated and saved.
+
+    Attributes:
+      evaluate_every: steps between two validations, None without validation windows.
+      save_every: steps between two checkpoints.
+      middle: the step whose checkpoint is kept, see `middle_step`.
+      last: the last step.
+    """
+
+    evaluate_every: int | None
+    save_every: int
+    middle: int
+    last: int
+
+    @classmethod
+    def of(cls, data: Data, config: ConfigDict) -> Cadence:
+        """Returns what a config asks for."""
+        together = config.steps_per_dispatch
+        epochs = config.eval_every_epochs
+        every = together * max(1, round(epochs * data.steps_per_epoch / together))
+        return cls(
+            evaluate_every=every if len(data.windows["validation"]) > 0 else None,
+            save_every=config.checkpoint_every_steps,
+            middle=middle_step(data, config),
+            last=data.steps,
+        )
+
+    def evaluates(self, step: int) -> bool:
+        """Says whether a step is followed by a validation."""
+        every = self.evaluate_every
+        return every is not None and (step % every == 0 or step == self.last)
+
+    def saves(self, step: int) -> bool:
+        """Says whether a step is saved, even if the run goes on."""
+        due = step % self.save_every == 0 or step in (self.middle, self.last)
+        return due or self.evaluates(step)
+
+
 def train(
     config: ConfigDict, workdir: pathlib.Path
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -191,14 +231,10 @@ def run_steps(
     if config.data.resident:
         windows = resident.place(data.store, data.windows["train"], mesh)
     validation = Validation(learner, data.store, data.windows, mesh)
-    has_validation = len(data.windows["validation"]) > 0
-    if has_validation:
+    cadence = Cadence.of(data, config)
+    if cadence.evaluate_every is not None:
         validation.check_score(state)
     together = config.steps_per_dispatch
-    eval_every = together * max(
-        1, round(config.eval_every_epochs * data.steps_per_epoch / together)
-    )
-    middle = middle_step(data, config)
     step = start = int(state.step)
     meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
     bar = tqdm(
@@ -222,10 +258,7 @@ def run_steps(
 
             log = step % config.log_every_steps == 0
             stop = interruption.requested(agree_after=metrics if log else None)
-            last = stop or step == data.steps
-            evaluate = has_validation and (step % eval_every == 0 or step == data.steps)
-            due = step % config.checkpoint_every_steps == 0 or step == middle
-            save = last or evaluate or due
+            evaluate, save = cadence.evaluates(step), stop or cadence.saves(step)
             if log or save:
                 values = meter.report()
                 run.log(step, "train", values)

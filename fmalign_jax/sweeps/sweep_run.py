@@ -40,12 +40,9 @@ class Sweep:
     def run_steps(self, states: TrainState) -> TrainState:
         """Trains to the last step, or until asked to stop; saves on the way."""
         config, last_step = self.configs[0], self.data.run.steps
-        has_validation = len(self.data.windows["validation"]) > 0
-        if has_validation:
+        cadence = train.Cadence.of(self.data.run, config)
+        if cadence.evaluate_every is not None:
             self._check_score(states)
-        per_epoch = self.data.run.steps_per_epoch
-        eval_every = max(1, round(config.eval_every_epochs * per_epoch))
-        middle = train.middle_step(self.data.run, config)
         windows = self._place_windows("train")
         start = int(states.step)
         pending: list[Any] = []
@@ -60,12 +57,7 @@ class Sweep:
 
                 log = step % config.log_every_steps == 0
                 stop = interruption.requested(agree_after=None)
-                last = stop or step == last_step
-                evaluate = has_validation and (
-                    step % eval_every == 0 or step == last_step
-                )
-                due = step % config.checkpoint_every_steps == 0 or step == middle
-                save = last or evaluate or due
+                evaluate, save = cadence.evaluates(step), stop or cadence.saves(step)
                 if log or save:
                     self._report(step, pending, clock)
                     pending = []
@@ -73,7 +65,7 @@ class Sweep:
                 if evaluate:
                     scores = self._validate(step, states)
                     bar.write(f"step {step}: {config.score} {_range(scores)}")
-                if evaluate or step in (middle, last_step):
+                if evaluate or step in (cadence.middle, last_step):
                     self._save_members(states, scores)
                 if save:
                     # Before the next batch is drawn, so that data and states agree.
