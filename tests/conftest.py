@@ -17,6 +17,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook("fmalign_jax", "beartype.beartype")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs of one config compile once, as they do for a user."""
+    folder = tmp_path_factory.mktemp("compiled")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def _shared_data_dir() -> pathlib.Path:
     default = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
     return pathlib.Path(os.environ.get("FMALIGN_SHARED_DATA", default))

@@ -70,6 +70,7 @@ def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
             "made_with": measure.provenance(),
             "limits": limits,
             "runs": [found],
+            "torch": [],
         }
     )
     assert "| 2 | 8 | 10 | 16 |" in capsys.readouterr().out

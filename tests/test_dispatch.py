@@ -23,15 +23,6 @@ STEPS = 14  # two epochs of seven
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(folder):
-    """What both runs need is compiled once; to lower it again would still show."""
-    previous = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", previous)
-
-
 def _config(folder, **changes):
     config = tiny.tiny_config(folder)
     config.max_steps = 0

@@ -57,25 +57,6 @@ TRAIN_ONLY = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs of one config compile once, as they do for a user."""
-    previous = {
-        name: getattr(jax.config, name)
-        for name in (
-            "jax_compilation_cache_dir",
-            "jax_persistent_cache_min_compile_time_secs",
-        )
-    }
-    if previous["jax_compilation_cache_dir"] is None:
-        folder = tmp_path_factory.mktemp("compiled")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    yield
-    for name, value in previous.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="module")
 def finished(folder):
     """An undisturbed run of eight steps."""
