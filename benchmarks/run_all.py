@@ -70,6 +70,8 @@ def jobs(platform: str, devices: int) -> dict[str, list[str]]:
         large = ["--config", PAPER, "--batch", "160,320", "--budget-s", "5"]
         planned["paper bf16, larger batches"] = [STEP, *large, *bf16]
         planned["paper bf16 beside fp64"] = [STEP, *paper, *bf16, *torch, "eager fp64"]
+        beside = [*torch, "eager fp32"]
+        planned["furnace bf16 beside fp32"] = [STEP, *furnace, *bf16, *beside]
         planned["furnace bf16"] = [STEP, *furnace, *bf16, *torch, "compiled bf16"]
         planned["input full"] = [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"]
     return planned

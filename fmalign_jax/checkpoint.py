@@ -307,11 +307,16 @@ def saved_data_state(directory: pathlib.Path, step: int) -> dict[str, Any]:
     return state
 
 
-def abstract(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-    """Returns the shapes and dtypes of a tree, to be restored onto a sharding."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-    )
+def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:
+    """Returns shapes and dtypes of a tree, to be restored onto a sharding.
+
+    By default onto that which each array has.
+    """
+
+    def shape(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
+
+    return jax.tree.map(shape, tree)
 
 
 def _items(state: TrainState) -> dict[str, dict[str, PyTree]]:

@@ -62,6 +62,7 @@ def default_config() -> ConfigDict:
             "epsilon": 1e-8,  # of both Adams
             "critic_learning_rate": 1e-3,
             "critic_steps": 5,  # likelihood steps of the critics in every step
+            "shard_state": False,  # each device keeps its part of Adam's memory
         }
     )
     return config

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import tensorstore
+from jax.experimental import multihost_utils
 
 PyTree = Any
 
@@ -148,7 +149,11 @@ def _form(array: Any) -> str:
 
 
 def _array_digest(array: jax.Array) -> str:
-    host = np.ascontiguousarray(np.asarray(array.addressable_data(0)))
+    if array.is_fully_replicated:
+        whole = array.addressable_data(0)
+    else:
+        whole = multihost_utils.process_allgather(array, tiled=True)
+    host = np.ascontiguousarray(np.asarray(whole))
     content = hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest()
     return f"{_form(array)} {content}"
 

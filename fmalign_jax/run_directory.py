@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "data.read_threads",
     "data.prefetch_batches",
     "data.prepared_dir",
+    "optimizer.shard_state",
 )
 """Config keys under which a run may be continued with another value."""
 

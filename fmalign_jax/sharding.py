@@ -18,6 +18,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
 
+SMALL = 2**16
+"""Arrays of fewer numbers are small."""
+
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis, "data", over the devices (all by default)."""
@@ -43,6 +46,23 @@ def on_one_device(tree: Any) -> Any:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of the train state: the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def divided(tree: Any, mesh: Mesh) -> Any:
+    """Returns a sharding for every array: each device holds a part of the large ones.
+
+    An array is cut along the longest axis that the devices share evenly; small ones,
+    and those without such an axis, lie whole on every device.
+    """
+
+    def lay(array: Any) -> NamedSharding:
+        even = [n for n in array.shape if n % mesh.size == 0]
+        if array.size < SMALL or not even:
+            return replicated(mesh)
+        axis = array.shape.index(max(even))
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+    return jax.tree.map(lay, tree)
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:

@@ -129,9 +129,7 @@ def train(
             ) as checkpoints,
         ):
             state = first_state(learner, data, mesh)
-            restored = checkpoints.restore_latest(
-                abstract(state, sharding.replicated(mesh))
-            )
+            restored = checkpoints.restore_latest(abstract(state))
             if restored is not None:
                 state, position = restored
                 batches.set_state(position)

@@ -149,17 +149,32 @@ def init_state(
     statistics: Mapping[str, Any],
     mesh: Mesh,
 ) -> TrainState:
-    """Returns the state before the first step, the same on every device.
+    """Returns the state before the first step, laid out as the train step keeps it.
 
     The codes are drawn from the semantic features that the untrained encoders give
     for `batch` (METHOD 2: counts at one, codes from data).
     """
-    init = jax.jit(
-        functools.partial(fresh_state, learner),
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=RUNS_ONCE,
-    )
+
+    @functools.partial(jax.jit, compiler_options=RUNS_ONCE)
+    def init(batch: Any, statistics: Any) -> TrainState:
+        return lay_out(learner, fresh_state(learner, batch, statistics), mesh)
+
     return init(batch, statistics)
+
+
+def lay_out(learner: Learner, state: TrainState, mesh: Mesh) -> TrainState:
+    """Says, inside a compiled function, where the arrays of a state lie.
+
+    Whole on every device; but if the config asks for it, each device keeps only its
+    part of what Adam remembers, and the compiler lets it compute only that part of the
+    update (ZeRO stage 1, Rajbhandari et al. 2020).
+    """
+    layout = jax.tree.map(lambda _: sharding.replicated(mesh), state)
+    if learner.config.optimizer.shard_state:
+        parts = sharding.divided(state.opt_state, mesh)
+        layout = dataclasses.replace(layout, opt_state=parts)
+    laid_out: TrainState = jax.lax.with_sharding_constraint(state, layout)
+    return laid_out
 
 
 def fresh_state(

@@ -28,14 +28,11 @@ from fmalign_jax import resident, sharding
 from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.train_state import Learner, TrainState, encode
+from fmalign_jax.train_state import Learner, TrainState, encode, lay_out
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
 """{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
-
-_SMALL = 2**16
-"""Arrays of fewer numbers are small."""
 
 RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
 
@@ -63,9 +60,9 @@ def make_train_step(
     windows on the device (`resident.place`).
     """
     return jax.jit(
-        functools.partial(_train_step, learner),
+        functools.partial(_train_step, learner, mesh),
         donate_argnums=0,
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=(None, sharding.replicated(mesh)),  # the state says its own
     )
 
 
@@ -78,9 +75,9 @@ def make_train_steps(
     one leading axis, the steps. Compiled once for each number of batches.
     """
     return jax.jit(
-        functools.partial(_train_steps, learner),
+        functools.partial(_train_steps, learner, mesh),
         donate_argnums=0,
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=(None, sharding.replicated(mesh)),
     )
 
 
@@ -97,22 +94,23 @@ def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[..., Metrics]:
 
 def _train_steps(
     learner: Learner,
+    mesh: Mesh,
     state: TrainState,
     batches: Sequence[Batch],
     windows: Any = None,
 ) -> tuple[TrainState, Metrics]:
     if len(batches) == 1:  # no loop, which a compiler might treat otherwise
-        state, metrics = _train_step(learner, state, batches[0], windows)
+        state, metrics = _train_step(learner, mesh, state, batches[0], windows)
         return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(
-        lambda state, batch: _train_step(learner, state, batch, windows),
+        lambda state, batch: _train_step(learner, mesh, state, batch, windows),
         state,
         jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
     )
 
 
 def _train_step(
-    learner: Learner, state: TrainState, batch: Batch, windows: Any = None
+    learner: Learner, mesh: Mesh, state: TrainState, batch: Batch, windows: Any = None
 ) -> tuple[TrainState, Metrics]:
     config = learner.config
     batch = _read(config, batch, windows)
@@ -174,7 +172,7 @@ def _train_step(
         critic_params=critic_params,
         critic_opt_state=critic_opt_state,
     )
-    return new_state, {
+    return lay_out(learner, new_state, mesh), {
         "scalars": scalars,
         "codes": CodeStatistics.from_features(features),
     }
@@ -190,8 +188,8 @@ def _read(config: ConfigDict, batch: Batch, windows: Any) -> Batch:
 def _norm(tree: Any) -> Float[Array, ""]:
     """The norm of all arrays; small ones are joined, each alone costs a GPU a start."""
     leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)]
-    small = [x for x in leaves if x.size < _SMALL]
-    large = [x for x in leaves if x.size >= _SMALL]
+    small = [x for x in leaves if x.size < sharding.SMALL]
+    large = [x for x in leaves if x.size >= sharding.SMALL]
     joined = [jnp.concatenate(small)] if small else []
     return jnp.asarray(optax.tree.norm([*joined, *large]))
 

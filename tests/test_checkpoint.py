@@ -58,6 +58,27 @@ def test_it_restores_on_another_number_of_devices(tmp_path, setup):
     assert len(restored.codebook.counts.sharding.device_set) == 8
 
 
+def test_a_state_that_devices_share_restores_on_one(tmp_path, setup, monkeypatch):
+    _, _, state = setup
+    monkeypatch.setattr(sharding, "SMALL", 2**7)
+    mesh = sharding.make_mesh()
+    layout = jax.tree.map(lambda _: sharding.replicated(mesh), state)
+    parts = sharding.divided(state.opt_state, mesh)
+    layout = dataclasses.replace(layout, opt_state=parts)
+    shared = jax.device_put(state, layout)
+    _save(tmp_path / "c", shared, [1])
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        again, _ = checkpoints.restore_latest(abstract(shared))
+        alone, _ = checkpoints.restore_latest(abstract(state))
+    for restored in (again, alone):
+        _assert_equal(restored, _at(state, 1))
+    for found, layout in zip(
+        jax.tree.leaves(again.opt_state), jax.tree.leaves(parts), strict=True
+    ):
+        assert found.sharding.is_equivalent_to(layout, found.ndim)
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(again))
+
+
 def test_the_latest_two_and_the_best_are_kept(tmp_path, setup):
     _, _, state = setup
     _save(tmp_path / "c", state, [1, 2, 3, 4, 5], scores=[0.1, 0.9, 0.3, 0.2, 0.4])

@@ -25,6 +25,18 @@ def test_global_products_of_sharded_rows_are_allowed():
     assert jax.jit(lambda z: z @ z.T)(z).shape == (8, 8)
 
 
+def test_large_arrays_are_cut_along_their_longest_even_axis(monkeypatch):
+    monkeypatch.setattr(sharding, "SMALL", 100)
+    mesh = sharding.make_mesh()
+    shapes = [(16, 24), (24, 16, 9), (7, 15), (3, 8), ()]
+    arrays = [np.zeros(shape) for shape in shapes]
+    found = sharding.divided(arrays, mesh)
+    held = [
+        layout.shard_shape(x.shape) for layout, x in zip(found, arrays, strict=True)
+    ]
+    assert held == [(16, 3), (3, 16, 9), (7, 15), (3, 8), ()]
+
+
 def test_a_batch_the_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match=r"multiple .* got 12 on 8 .*batch_size=8"):
         sharding.check_batch_size(12, sharding.make_mesh())

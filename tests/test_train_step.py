@@ -133,6 +133,35 @@ def test_eight_devices_equal_one(one, eight):
         )
 
 
+@pytest.fixture(scope="module")
+def sharded(config):
+    config = config.copy_and_resolve_references()
+    config.optimizer.shard_state = True
+    with pytest.MonkeyPatch.context() as patch, _smooth_critics():
+        patch.setattr(sharding, "SMALL", 2**7)
+        return _train(config, devices=8)
+
+
+def test_devices_that_share_the_optimisers_state_equal_one(one, sharded):
+    for step, (alone, shared) in enumerate(
+        zip(one.states, sharded.states, strict=True)
+    ):
+        for part in ("codebook", "critic_params", "params"):
+            _assert_close(
+                getattr(shared, part), getattr(alone, part), what=f"step {step} {part} "
+            )
+    shares = []
+    for x in jax.tree.leaves(_adam(sharded.state.opt_state)):
+        even = x.size >= 2**7 and any(n % 8 == 0 for n in x.shape)
+        shares.append(8 if even else 1)
+        held = {part.data.size for part in x.addressable_shards}
+        assert held == {x.size // shares[-1]}
+    assert set(shares) == {1, 8}
+    for x in jax.tree.leaves((sharded.state.params, sharded.state.codebook)):
+        assert x.sharding.is_fully_replicated
+    assert sharded.step._cache_size() == 1  # the state comes back as it went in
+
+
 def test_training_moved_everything_that_the_comparison_covers(one):
     first, last = one.states[0], one.states[-1]
     for part in ("codebook", "critic_params", "params"):
