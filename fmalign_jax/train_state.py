@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, no_type_check
 
@@ -155,26 +154,39 @@ def init_state(
     for `batch` (METHOD 2: counts at one, codes from data).
     """
 
-    @functools.partial(jax.jit, compiler_options=RUNS_ONCE)
     def init(batch: Any, statistics: Any) -> TrainState:
-        return lay_out(learner, fresh_state(learner, batch, statistics), mesh)
+        return shard_optimizer(learner, fresh_state(learner, batch, statistics), mesh)
 
-    return init(batch, statistics)
+    compiled = jax.jit(
+        init, out_shardings=state_sharding(learner, mesh), compiler_options=RUNS_ONCE
+    )
+    return compiled(batch, statistics)
 
 
-def lay_out(learner: Learner, state: TrainState, mesh: Mesh) -> TrainState:
-    """Says, inside a compiled function, where the arrays of a state lie.
+def state_sharding(learner: Learner, mesh: Mesh) -> TrainState:
+    """Returns where a compiled function leaves the state, field by field.
 
-    Whole on every device; but if the config asks for it, each device keeps only its
-    part of what Adam remembers, and the compiler lets it compute only that part of the
-    update (ZeRO stage 1, Rajbhandari et al. 2020).
+    Whole on every device; None where `shard_optimizer` has said it array by array.
     """
-    layout = jax.tree.map(lambda _: sharding.replicated(mesh), state)
+    everywhere = sharding.replicated(mesh)
+    names = [field.name for field in dataclasses.fields(TrainState)]
+    fields: dict[str, Any] = dict.fromkeys(names, everywhere)
     if learner.config.optimizer.shard_state:
-        parts = sharding.divided(state.opt_state, mesh)
-        layout = dataclasses.replace(layout, opt_state=parts)
-    laid_out: TrainState = jax.lax.with_sharding_constraint(state, layout)
-    return laid_out
+        fields["opt_state"] = None
+    return TrainState(**fields)
+
+
+def shard_optimizer(learner: Learner, state: TrainState, mesh: Mesh) -> TrainState:
+    """Leaves each device, if the config asks for it, its part of what Adam remembers.
+
+    For use inside a compiled function; the compiler then lets each device compute only
+    its part of the update (ZeRO stage 1, Rajbhandari et al. 2020).
+    """
+    if not learner.config.optimizer.shard_state:
+        return state
+    layout = sharding.divided(state.opt_state, mesh)
+    parts = jax.lax.with_sharding_constraint(state.opt_state, layout)
+    return dataclasses.replace(state, opt_state=parts)
 
 
 def fresh_state(

@@ -28,7 +28,13 @@ from fmalign_jax import resident, sharding
 from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.train_state import Learner, TrainState, encode, lay_out
+from fmalign_jax.train_state import (
+    Learner,
+    TrainState,
+    encode,
+    shard_optimizer,
+    state_sharding,
+)
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
@@ -62,7 +68,7 @@ def make_train_step(
     return jax.jit(
         functools.partial(_train_step, learner, mesh),
         donate_argnums=0,
-        out_shardings=(None, sharding.replicated(mesh)),  # the state says its own
+        out_shardings=(state_sharding(learner, mesh), sharding.replicated(mesh)),
     )
 
 
@@ -77,7 +83,7 @@ def make_train_steps(
     return jax.jit(
         functools.partial(_train_steps, learner, mesh),
         donate_argnums=0,
-        out_shardings=(None, sharding.replicated(mesh)),
+        out_shardings=(state_sharding(learner, mesh), sharding.replicated(mesh)),
     )
 
 
@@ -172,7 +178,7 @@ def _train_step(
         critic_params=critic_params,
         critic_opt_state=critic_opt_state,
     )
-    return lay_out(learner, new_state, mesh), {
+    return shard_optimizer(learner, new_state, mesh), {
         "scalars": scalars,
         "codes": CodeStatistics.from_features(features),
     }
