@@ -14,6 +14,7 @@ import tiny
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import devices  # noqa: E402
 import input_pipeline  # noqa: E402
 import measure  # noqa: E402
 import run_all  # noqa: E402
@@ -96,6 +97,7 @@ def test_members_of_a_benchmark_differ_in_one_thing():
 @pytest.mark.slow
 def test_runs_together_are_measured_beside_runs_alone(tmp_path, capsys):
     config = tiny.tiny_config(tmp_path)
+    config.update_from_flattened_dict(tiny.LIGHT)
     config.max_steps = 2
     members = sweep_throughput.make_members(2, "seed")
     names = ("jax_compilation_cache_dir", *sweep_throughput.CACHE_LIMITS)
@@ -116,9 +118,25 @@ def test_runs_together_are_measured_beside_runs_alone(tmp_path, capsys):
     assert f"| {found['ratio']:.2f} |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("platform", "devices"), [("cpu", 1), ("gpu", 2)])
-def test_all_benchmarks_are_planned_for_the_machine(platform, devices):
-    planned = run_all.jobs(platform, devices)
+def test_what_devices_report_is_compared_value_by_value(tmp_path, capsys):
+    one = [{"step": k, "split": "train", "loss": 10.0, "part": 0.5} for k in (1, 2, 3)]
+    two = [row | {"windows_per_s": 7.0} for row in one]
+    two[1] = two[1] | {"loss": 10.5, "part": 0.9}
+    rows = devices.differences(one, two)
+    assert [row["largest"] for row in rows] == pytest.approx([0.0, 0.4, 0.0])
+    assert [row["loss"] for row in rows] == pytest.approx([0.0, 0.05, 0.0])
+    assert rows[1]["of"] == "part"
+    found = {"config": "tiny", "flags": [], "differences": {2: rows}}
+    devices.print_table(found)
+    assert "| 2 | 1 to 3 | 5.0e-02 | 4.0e-01 | `part` |" in capsys.readouterr().out
+    losses = {1: [10.0] * 3, 2: [10.0, 10.5, 10.0]}
+    devices.draw(found | {"loss": losses}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("platform", "count"), [("cpu", 1), ("gpu", 2)])
+def test_all_benchmarks_are_planned_for_the_machine(platform, count):
+    planned = run_all.jobs(platform, count)
     assert {"paper", "furnace", "default", "input"} <= set(planned)
     for command in planned.values():
         assert (BENCHMARKS / command[0]).exists()

@@ -412,6 +412,7 @@ def test_a_benchmark_directory_written_by_hand_trains(tmp_path):
 @pytest.mark.slow
 def test_bfloat16_goes_on_bit_for_bit_too(folder, tmp_path, monkeypatch):
     config = tiny.tiny_config(folder)
+    config.update_from_flattened_dict(tiny.LIGHT)
     config.compute_dtype = "bfloat16"
     config.max_steps = 4
     straight, _ = train.train(config, tmp_path / "straight")
@@ -440,7 +441,7 @@ def test_three_modalities_train_from_raw_files(tmp_path):
 
 # Signals
 
-ENDLESS = ("--config.max_steps=100000", "--config.epochs=100000")
+ENDLESS = ("--config.max_steps=100000", "--config.epochs=100000", *tiny.LIGHT_FLAGS)
 
 
 def _start(folder, workdir, *flags):

@@ -12,6 +12,15 @@ from ml_collections import ConfigDict
 from fmalign_jax import sharding, train_state
 from fmalign_jax.default_config import component, default_config
 
+LIGHT = {
+    "model.transformer.layers": 0,
+    "objectives.reconstruction.weight": 0.0,
+    "objectives.window_contrast.weight": 0.0,
+}
+"""Changes that leave out what takes longest to compile, where it does not matter."""
+
+LIGHT_FLAGS = tuple(f"--config.{key}={value}" for key, value in LIGHT.items())
+
 
 def get_config(folder: str) -> ConfigDict:
     """Returns the config for commands: --config tests/tiny.py:FOLDER."""
