@@ -87,6 +87,8 @@ def _with_processes(main: Main) -> None:
 
 def _guarded(call: Callable[[], Any]) -> None:
     keep_compiled_programs()
+    if jax.config.jax_num_cpu_devices > 1:
+        order_collectives()
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -97,12 +99,19 @@ def _guarded(call: Callable[[], Any]) -> None:
         _fail(" ".join(str(error).split("\n")))
 
 
-def _join_processes() -> None:
-    # Gloo, which carries messages between CPUs, pairs them by their order. A scheduler
-    # that runs independent operations at once lets two processes send in different
-    # orders, and both abort.
+def order_collectives() -> None:
+    """Lets CPU devices meet in one order; to be called before JAX finds its devices.
+
+    A scheduler that runs independent operations at once lets two devices wait for each
+    other in different ones: eight virtual devices stood still that way, and processes
+    aborted, whose messages Gloo pairs by their order.
+    """
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+
+
+def _join_processes() -> None:
+    order_collectives()
     jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 

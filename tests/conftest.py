@@ -3,8 +3,13 @@
 import os
 import pathlib
 
-# Compiling takes most of a test's time, and optimising most of compiling.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Compiling takes most of a test's time, and optimising most of compiling. The other
+# is `command.order_collectives`, which is not to be imported before the hook below.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 "
+    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+)
 
 import jax
 import pytest

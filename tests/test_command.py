@@ -31,7 +31,8 @@ class Outcome:
 def call(monkeypatch, capsys):
     """Runs a command in this process, but ends as a process would."""
     # What a command sets for its own process must not reach the other tests.
-    monkeypatch.setattr(command, "keep_compiled_programs", lambda: None)
+    for name in ("keep_compiled_programs", "order_collectives"):
+        monkeypatch.setattr(command, name, lambda: None)
     loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "orbax")]
     levels = [logger.level for logger in loggers]
     monkeypatch.setattr(app, "usage", lambda *_, **__: None)
@@ -55,6 +56,20 @@ def call(monkeypatch, capsys):
     flags.FLAGS.unparse_flags()
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+def test_virtual_devices_meet_in_one_order(call, tmp_path, monkeypatch):
+    real = command.order_collectives
+    seen = []
+    monkeypatch.setattr(command, "order_collectives", lambda: seen.append(True))
+    assert call("--config", f"{TINY}:{tmp_path}").code == 0
+    assert seen == [True]  # the tests have eight of them
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    real()
+    assert os.environ["XLA_FLAGS"].split() == [
+        "--one",
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+    ]
 
 
 def _one_clean_line(outcome, *parts):
