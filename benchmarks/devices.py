@@ -5,6 +5,8 @@
 
 Each run is the train command in a process of its own, with the same global batch, so
 that the differences are those that a user would see. On a CPU the devices are virtual.
+Training amplifies rounding: `--control` adds the reference once more, compiled with
+less optimisation, which rounds otherwise. What the devices do beyond that is wrong.
 Flags after `--` go to every run, such as `-- --config.optimizer.epsilon=1e-3`.
 """
 
@@ -29,6 +31,9 @@ from fmalign_jax.evaluation_files import write_text
 NOT_NUMBERS = ("step", "split", "windows_per_s", "waiting_share")
 """What a line of metrics.jsonl holds beside the values that should be the same."""
 
+CONTROL = "the first, compiled otherwise"
+"""Name of the run that differs from the reference by rounding alone."""
+
 SHOWN_STEPS = (1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -38,28 +43,33 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="FILE or FILE:VARIANT")
     parser.add_argument("--devices", default="1,2,8", help="the first is the reference")
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--control", action="store_true", help="once more, see above")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     parser.add_argument("--picture", type=pathlib.Path, help="a .png file of the loss")
     parser.add_argument("flags", nargs="*", help="of every run, after --")
     arguments = parser.parse_args()
-    counts = [int(part) for part in arguments.devices.split(",")]
+    counts = {name: int(name) for name in arguments.devices.split(",")}
+    reference, *others = counts
+    if arguments.control:
+        others.append(CONTROL)
     with tempfile.TemporaryDirectory() as folder:
         curves = {
-            count: train(
+            name: train(
                 arguments.config,
-                count,
+                counts.get(name, counts[reference]),
                 [f"--config.max_steps={arguments.steps}", *arguments.flags],
-                pathlib.Path(folder) / str(count),
+                pathlib.Path(folder) / str(number),
+                optimised=name != CONTROL,
             )
-            for count in counts
+            for number, name in enumerate([reference, *others])
         }
     found = {
         "config": arguments.config,
         "flags": arguments.flags,
         "made_with": measure.provenance(),
-        "loss": {count: [row["loss"] for row in curves[count]] for count in counts},
+        "loss": {name: [row["loss"] for row in rows] for name, rows in curves.items()},
         "differences": {
-            count: differences(curves[counts[0]], curves[count]) for count in counts[1:]
+            name: differences(curves[reference], curves[name]) for name in others
         },
     }
     print_table(found)
@@ -70,7 +80,12 @@ def main() -> None:
 
 
 def train(
-    config: str, devices: int, flags: Sequence[str], workdir: pathlib.Path
+    config: str,
+    devices: int,
+    flags: Sequence[str],
+    workdir: pathlib.Path,
+    *,
+    optimised: bool = True,
 ) -> list[dict[str, Any]]:
     """Returns what a run on so many devices reports, one entry a step."""
     command = [sys.executable, "-m", "fmalign_jax.train", "--config", config]
@@ -79,6 +94,9 @@ def train(
         "JAX_NUM_CPU_DEVICES": str(devices),
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(devices))),
     }
+    if not optimised:
+        xla = os.environ.get("XLA_FLAGS", "")
+        environment["XLA_FLAGS"] = f"{xla} --xla_backend_optimization_level=0"
     subprocess.run(command, check=True, env=environment)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["split"] == "train"]
@@ -109,12 +127,12 @@ def print_table(found: Mapping[str, Any]) -> None:
     print(f"\n{found['config']} {' '.join(found['flags'])}\n")
     print("| devices | steps | largest difference of the loss | of any value | which |")
     print("|" + "---|" * 5)
-    for count, rows in found["differences"].items():
+    for name, rows in found["differences"].items():
         for last in (step for step in SHOWN_STEPS if step <= len(rows)):
             worst = max(rows[:last], key=lambda row: row["largest"])
             loss = max(row["loss"] for row in rows[:last])
             print(
-                f"| {count} | 1 to {last} | {loss:.1e} | {worst['largest']:.1e} | "
+                f"| {name} | 1 to {last} | {loss:.1e} | {worst['largest']:.1e} | "
                 f"`{worst['of']}` |"
             )
 
@@ -122,17 +140,17 @@ def print_table(found: Mapping[str, Any]) -> None:
 def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
     """Draws the loss, and how far the runs are from the first."""
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 6))
-    for count, values in found["loss"].items():
+    for name, values in found["loss"].items():
         steps = np.arange(1, len(values) + 1)
-        above.plot(steps, values, label=f"{count} devices", alpha=0.7)
-    for count, rows in found["differences"].items():
+        above.plot(steps, values, label=name, alpha=0.7)
+    for name, rows in found["differences"].items():
         # A difference of zero has no place on a logarithmic axis.
         apart = [row["loss"] or np.nan for row in rows]
-        below.semilogy([row["step"] for row in rows], apart, label=f"{count} devices")
+        below.semilogy([row["step"] for row in rows], apart, label=name)
     above.set_ylabel("loss")
     below.set(ylabel="relative difference of the loss", xlabel="step")
-    above.legend()
-    below.legend()
+    above.legend(title="devices")
+    below.legend(title="devices")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -126,10 +126,10 @@ def test_what_devices_report_is_compared_value_by_value(tmp_path, capsys):
     assert [row["largest"] for row in rows] == pytest.approx([0.0, 0.4, 0.0])
     assert [row["loss"] for row in rows] == pytest.approx([0.0, 0.05, 0.0])
     assert rows[1]["of"] == "part"
-    found = {"config": "tiny", "flags": [], "differences": {2: rows}}
+    found = {"config": "tiny", "flags": [], "differences": {"2": rows}}
     devices.print_table(found)
     assert "| 2 | 1 to 3 | 5.0e-02 | 4.0e-01 | `part` |" in capsys.readouterr().out
-    losses = {1: [10.0] * 3, 2: [10.0, 10.5, 10.0]}
+    losses = {"1": [10.0] * 3, "2": [10.0, 10.5, 10.0]}
     devices.draw(found | {"loss": losses}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
