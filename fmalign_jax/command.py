@@ -87,7 +87,7 @@ def _with_processes(main: Main) -> None:
 
 def _guarded(call: Callable[[], Any]) -> None:
     keep_compiled_programs()
-    if jax.config.jax_num_cpu_devices > 1:
+    if jax.config.jax_num_cpu_devices > 1:  # type: ignore[attr-defined]
         order_collectives()
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):

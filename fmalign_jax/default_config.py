@@ -277,8 +277,10 @@ def early_warning_config() -> ConfigDict:
             "spread_s": 45.0,
             "merge_gap_s": 20.0,  # visible spells no further apart are one
             "min_spell_s": 20.0,  # shorter ones are not counted
-            # Of these and of all levels the best on validation: how long the score
-            # must stay above the level that raises the alarm.
+            # Of these and of all levels the best on validation: how much of the end of
+            # the window the head is shown, and how long the score must stay above the
+            # level that raises the alarm.
+            "recent_s": (16.0, 30.0, 60.0),
             "raise_after_s": (0.0, 10.0, 20.0, 40.0),
             "clear_after_s": 20.0,  # and below the level that clears it
             "hysteresis": 0.1,  # share of the validation scores between the two levels

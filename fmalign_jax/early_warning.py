@@ -87,11 +87,9 @@ def early_warning(
         name: warning_study.scored(split, config, spec, splits.classes, abnormal)
         for name, split in splits.reported.items()
     }
-    scores = {
-        name: scored[name].cut(model.probability(split)[:, abnormal])
-        for name, split in splits.reported.items()
+    candidates: dict[str, list[Candidate]] = {
+        "model": _model_scores(config, model, splits, scored, spec, abnormal)
     }
-    candidates: dict[str, list[Candidate]] = {"model": [({}, scores)]}
     if config.baselines:
         candidates |= warning_study.baseline_scores(config, splits, scored, spec)
     if config.oracle_epochs:
@@ -102,12 +100,17 @@ def early_warning(
         name: warning_study.choose(config, scored, own, definition, spec.tick_s)
         for name, own in candidates.items()
     }
+    recent_s = methods["model"].settings["recent_s"]
+    scores = dict(
+        next(own for how, own in candidates["model"] if how["recent_s"] == recent_s)
+    )
     methods["chance"] = warning_study.moved(
         methods["model"], scored, scores, definition
     )
 
     alarm = _alarm(config, run, splits, spec, definition, methods["model"], abnormal)
-    exported.save(folder / ALARM, alarm, model.program(alarm, abnormal))
+    recent_ticks = round(recent_s / spec.tick_s)
+    exported.save(folder / ALARM, alarm, model.program(alarm, abnormal, recent_ticks))
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
@@ -178,6 +181,11 @@ def _check(config: ConfigDict, run: Run) -> None:
             f"none negative; got {config.hysteresis} and {config.raise_after_s}; "
             "correct them"
         )
+    if min(config.recent_s, default=0) <= 0:
+        raise ValueError(
+            "recent_s must hold one time or more, each above 0; got "
+            f"{config.recent_s}; correct it"
+        )
 
 
 def _with_a_window_a_tick(run_config: ConfigDict) -> ConfigDict:
@@ -201,6 +209,33 @@ def _abnormal(config: ConfigDict, splits: Splits) -> int:
             f"{config.abnormal!r}; name the one to be warned of with --config.abnormal"
         )
     return 1
+
+
+def _model_scores(
+    config: ConfigDict,
+    model: AlarmModel,
+    splits: Splits,
+    scored: Mapping[str, Scored],
+    spec: WindowSpec,
+    abnormal: int,
+) -> list[Candidate]:
+    """Returns, for each `recent_s` to choose from, the scores of the last ticks."""
+    wanted = (round(seconds / spec.tick_s) for seconds in config.recent_s)
+    ticks = sorted({min(max(n, 1), spec.window_ticks) for n in wanted})
+    found = {
+        name: model.probabilities(split, ticks)
+        for name, split in splits.reported.items()
+    }
+    return [
+        (
+            {"recent_s": n * spec.tick_s},
+            {
+                name: scored[name].cut(probabilities[number][:, abnormal])
+                for name, probabilities in found.items()
+            },
+        )
+        for number, n in enumerate(ticks)
+    ]
 
 
 def _oracle_scores(
@@ -281,8 +316,8 @@ def _until_visible(
     if len(warning_s) >= _FEW_SPELLS:
         low, middle, high = np.quantile(warning_s, [0.05, 0.5, 0.95]).tolist()
         return (low, middle, high), f"{len(warning_s)} spells of validation (5 - 95 %)"
-    # The window must be half in the spell before it tells it.
-    behind_s = spec.window_ticks * spec.tick_s / 2
+    # What the head is shown must be half in the spell before it tells it.
+    behind_s = method.settings["recent_s"] / 2
     behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
     middle = definition.lead_s - behind_s
     spread_s = definition.spread_s

@@ -8,11 +8,12 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command
-from fmalign_jax import evaluate, monitor, restored, train
+from fmalign_jax import evaluate, monitor, restored, sharding, train
 from fmalign_jax.data import pipeline
 from fmalign_jax.default_config import early_warning_config, evaluation_config
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.warning import exported
+from fmalign_jax.warning.alarm_model import AlarmModel
 from fmalign_jax.warning.live import Monitor
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -44,6 +45,7 @@ def _config(run, **changes):
     config.clear_after_s = 1.0
     config.raise_after_s = (0.0, 1.0)
     config.baseline_lengths_s = (8.0,)
+    config.recent_s = (60.0,)  # cut to the window
     config.rows = 8
     config.update(changes)
     return config
@@ -105,6 +107,30 @@ def test_the_program_scores_as_evaluate_does(run, whole):
     np.testing.assert_array_equal(code, codes)
 
 
+def test_the_head_may_be_shown_the_end_of_the_window_alone(run, folder):
+    config = _config(run, recent_s=(2.0, 60.0), baselines=False)
+    config.head.pooling = "last"  # then it makes no difference, and the first is taken
+    whole, _ = command.early_warning(config, folder / "last_whole")
+    config.head.pooling = "mean"
+    config.recent_s = (2.0,)
+    report, target = command.early_warning(config, folder / "recent")
+    assert whole["methods"]["model"]["settings"] == {"recent_s": 2.0}
+    assert report["methods"]["model"]["settings"] == {"recent_s": 2.0}
+    opened = restored.open_run(run, "best")
+    model = AlarmModel.fit(
+        config,
+        opened,
+        restored.restore(opened, sharding.make_mesh()),
+        load_splits(config, opened.config),
+    )
+    test = _test_rows(run)
+    short, long = model.probabilities(test, [2, 8])
+    assert np.abs(short - long).max() > 1e-3
+    values = pipeline.assemble(test.store, test.windows, np.arange(8))
+    score, _ = exported.load(target / command.ALARM)(values["streams"]["current"])
+    np.testing.assert_allclose(score, short[:8, 1], atol=1e-5)
+
+
 def test_the_monitor_says_what_the_windows_say(run, whole, folder):
     _, _, alarm = whole
     with np.load(folder / "raw" / "furnace_2.npz") as raw:
@@ -163,6 +189,7 @@ def test_other_features_are_exported_too(run, folder, features):
         ({"abnormal": "purple"}, "must be one of the classes, normal, abnormal"),
         ({"hysteresis": 1.0}, "hysteresis must lie in"),
         ({"levels": 1}, "levels must be at least 2"),
+        ({"recent_s": (0.0, 30.0)}, "recent_s must hold one time or more"),
         ({"checkpoint": ""}, "needs a run"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -66,8 +67,18 @@ class AlarmModel:
         encoder = Encoder(run.config, (config.target,), mesh)
         return cls(config, encoder, frozen, head, *scales[config.target])
 
-    def probability(self, split: LabelledWindows) -> Float[ndarray, "N K"]:
-        """Returns what the head says of the target's windows."""
+    def probabilities(
+        self, split: LabelledWindows, recent_ticks: Sequence[int]
+    ) -> list[Float[ndarray, "N K"]]:
+        """Returns what the head says of the last ticks of each of the target's windows.
+
+        The encoder sees the whole window; the fewer ticks the head is shown, the sooner
+        it answers, and the less surely.
+
+        Args:
+          split: the windows.
+          recent_ticks: how many ticks, for each answer.
+        """
         ticks = split.windows.ticks
         samples = {self.config.target: ticks.samples[self.config.target]}
         alone = dataclasses.replace(ticks, samples=samples)
@@ -75,9 +86,14 @@ class AlarmModel:
         split = dataclasses.replace(split, windows=windows)
         encoded = _encoded(self.encoder, self.frozen, split, self.config)
         features = encoded.features(self.config.target)
-        return self.head.predict((features - self.mean) / self.deviation)
+        return [
+            self.head.predict((features[:, -n:] - self.mean) / self.deviation)
+            for n in recent_ticks
+        ]
 
-    def program(self, alarm: AlarmSettings, abnormal: int) -> bytearray:
+    def program(
+        self, alarm: AlarmSettings, abnormal: int, recent_ticks: int
+    ) -> bytearray:
         """Returns the same as one serialised function of raw windows."""
         assert self.head.traced is not None
         return export.score_program(
@@ -89,6 +105,7 @@ class AlarmModel:
             deviation=self.deviation,
             use_codes=self.config.features == "codes",
             abnormal=abnormal,
+            recent_ticks=recent_ticks,
             shape=(alarm.rows, *alarm.window_shape),
         )
 

@@ -28,6 +28,7 @@ def score_program(
     deviation: Float[ndarray, " D"],
     use_codes: bool,
     abnormal: int,
+    recent_ticks: int,
     shape: tuple[int, int, int, int],
 ) -> bytearray:
     """Returns the serialised program, with every parameter in it, for CPUs.
@@ -36,11 +37,12 @@ def score_program(
       encoder: knows the architecture.
       frozen: parameters, codes and input statistics.
       modality: which encoder.
-      classify: standardised features [B, T, D] to probabilities [B, K].
+      classify: standardised features [B, n, D] to probabilities [B, K].
       mean: of the features, taken off before `classify`.
       deviation: of the features, divided by.
       use_codes: whether the features are code vectors, or the continuous ones.
       abnormal: the class whose probability is the score.
+      recent_ticks: n, how many of the last ticks `classify` is shown.
       shape: of the windows [B, T, R, C].
     """
     params, vectors, statistics = sharding.on_one_device(
@@ -57,7 +59,7 @@ def score_program(
         z = semantic[modality]
         codes = quantizer.assign(z, vectors)
         features = table[codes] if use_codes else (z - mean) / deviation
-        return classify(features)[:, abnormal], codes[:, -1]
+        return classify(features[:, -recent_ticks:])[:, abnormal], codes[:, -1]
 
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)
     return export.export(jax.jit(score), platforms=("cpu",))(windows).serialize()
