@@ -18,7 +18,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import sweep_config
+from fmalign_jax.command_config import sweep_config
 from fmalign_jax.variations import load_file
 
 PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"

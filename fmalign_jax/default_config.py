@@ -1,10 +1,9 @@
-"""The default configuration: every key a config may set, with its meaning.
+"""The default configuration of a run: every key a config may set, with its meaning.
 
-The files in configs/ start from here and change what their experiment needs:
-`default_config` for training, `sweep_config` for training many runs together,
-`evaluation_config`, `early_warning_config` and `lead_config` for what is done with a
-run. A component (data source, encoder part, objective) is named by `name`, the dotted
-path of its class; the keys beside `name` are its keyword arguments.
+The files in configs/ start from here and change what their experiment needs. A
+component (data source, encoder part, objective) is named by `name`, the dotted path of
+its class; the keys beside `name` are its keyword arguments. What the other commands can
+be told is in `command_config`.
 """
 
 from __future__ import annotations
@@ -225,144 +224,6 @@ def objectives_config() -> ConfigDict:
     # constant z has no information to minimise.
     config.club = component(objectives + "club.Club", weight=0.01)
     return config
-
-
-def evaluation_config() -> ConfigDict:
-    """Returns how a pre-trained run is evaluated with labels: zero-shot transfer."""
-    return ConfigDict(
-        {
-            "checkpoint": "",  # folder of the run
-            "step": "best",  # or "latest", or the number of a checkpoint
-            "source": "video",  # the head is trained on this modality's codes
-            "target": "current",  # and applied unchanged to this one's
-            # Other recordings than the run's own splits: globs, a folder in layout V2,
-            # or a prepared data set. Empty: the run's own split.
-            "head_data": "",
-            "validation_data": "",
-            "test_data": "",
-            "features": "codes",  # the code vectors; or "semantic", before quantisation
-            # Features per modality and without labels: by the "head" split; every
-            # "recording" by itself, which takes some minutes of it; or "none".
-            "standardise": "head",
-            "head": {
-                "kind": "logistic",  # or "linear", "prototypes", "neighbours"
-                "pooling": "mean",  # over the ticks of a window; or "max", "last"
-                # Of several values the one that does best within the head split.
-                "l2": (0.2,),  # logistic
-                "weight_decay": (1e-3,),  # linear
-                "neighbours": (5,),  # neighbours
-                "steps": 300,  # linear, of Adam
-                "batch_size": 128,  # linear
-                "learning_rate": 2e-3,  # linear
-                "balanced": False,  # whether every class weighs the same in the loss
-            },
-            "random_encoders": True,  # the same head on encoders not pre-trained
-            "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
-            "bootstrap_draws": 1000,  # for the intervals
-            "seed": 0,
-        }
-    )
-
-
-def early_warning_config() -> ConfigDict:
-    """Returns how an alarm on the current alone is made from a run, and compared."""
-    config = evaluation_config()
-    del config.random_encoders
-    config.update(
-        {
-            "abnormal": "",  # class to be warned of; empty: the second of two
-            "false_alarms_per_hour": 0.25,  # budget, on validation
-            # An alarm may differ from the lead by so much: leads differ from spell to
-            # spell, and half a window of blur.
-            "spread_s": 45.0,
-            "merge_gap_s": 20.0,  # visible spells no further apart are one
-            "min_spell_s": 20.0,  # shorter ones are not counted
-            # Of these and of all levels the best on validation: how much of the end of
-            # the window the head is shown, and how long the score must stay above the
-            # level that raises the alarm.
-            "recent_s": (16.0, 30.0, 60.0),
-            "raise_after_s": (0.0, 10.0, 20.0, 40.0),
-            "clear_after_s": 20.0,  # and below the level that clears it
-            "hysteresis": 0.1,  # share of the validation scores between the two levels
-            "levels": 50,  # how many are tried
-            "baselines": True,  # rolling deviation and change of the current, CUSUM
-            "baseline_lengths_s": (30.0, 60.0, 120.0),  # the best on validation
-            "rows": 32,  # windows that the exported program takes at once
-        }
-    )
-    return config
-
-
-def sweep_config(run: ConfigDict) -> ConfigDict:
-    """Returns a sweep of a run's config that varies nothing yet.
-
-    Args:
-      run: as from `default_config`.
-    """
-    return ConfigDict(
-        {
-            "run": run,
-            # By setting of `run`, the values to train: every combination is a member.
-            # Without values it stays as `run` has it.
-            "vary": {
-                "seed": (),
-                "data": {"lead_s": ()},
-                "optimizer": {
-                    "learning_rate": (),
-                    "critic_learning_rate": (),
-                    "weight_decay": (),
-                },
-                "objectives": {name: {"weight": ()} for name in run.objectives},
-            },
-        }
-    )
-
-
-_LEAD_INDICATORS = (
-    "canonical",
-    "association",
-    "centred_cosine",
-    "cosine",
-    "code_association",
-    "code_information",
-    "code_agreement",
-    "equal_share",
-    "info_nce",
-    "plain",
-)
-
-
-def lead_config() -> ConfigDict:
-    """Returns how the lead of a run's recordings is searched for."""
-    return ConfigDict(
-        {
-            "checkpoint": "",  # folder of the run
-            "step": "best",  # or "latest", or the number of a checkpoint
-            # Recordings to search in: a glob, a folder in layout V2, or a prepared data
-            # set. Empty: those of the run that it was not trained on, else all.
-            "recordings": "",
-            "least_lead_s": 0.0,  # may be negative
-            "most_lead_s": 420.0,
-            "stride_ticks": 5,  # between the windows that are encoded
-            "indicator": "canonical",  # whose highest point is the estimate
-            "evidence": "association",  # whose chance is the verdict
-            "indicators": _LEAD_INDICATORS,
-            # Those whose chance is worked out; without, a search is faster.
-            "chance_of": _LEAD_INDICATORS,
-            "dimensions": 3,  # principal directions that the first two keep
-            # Of the stretches of time that are drawn for the intervals; 0: 5 windows.
-            "unit_s": 0.0,
-            # Around the highest point, for the parabola; 0: a sixth of a window.
-            "peak_half_width_s": 0.0,
-            # How far an encoder's answer to a change may lie from where a person sees
-            # it, in windows; added to the intervals on either side.
-            "response_windows": 0.25,
-            "bootstrap_draws": 1000,  # for the intervals
-            "null_draws": 100,  # wrong pairings, for the verdict
-            "significance": 0.05,  # "no lead found" where chance is above
-            "seed": 0,
-        }
-    )
 
 
 def let_teach(

@@ -132,9 +132,9 @@ def _alarm_of(checkpoint: pathlib.Path) -> pathlib.Path:
     if not path.is_file():
         logging.warning("%s has no alarm yet: making it", checkpoint)
         # Only here is the training code needed.
-        default_config = importlib.import_module("fmalign_jax.default_config")
+        command_config = importlib.import_module("fmalign_jax.command_config")
         early_warning: Any = importlib.import_module("fmalign_jax.early_warning")
-        config = default_config.early_warning_config()
+        config = command_config.early_warning_config()
         config.checkpoint = str(checkpoint)
         _, folder = early_warning.early_warning(config)
         path = folder / path.name

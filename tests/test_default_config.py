@@ -8,15 +8,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax import imports, prepare, train_state
-from fmalign_jax.config_check import check_config
-from fmalign_jax.data import alignment
-from fmalign_jax.default_config import (
-    component,
-    default_config,
+from fmalign_jax.command_config import (
     early_warning_config,
     evaluation_config,
     lead_config,
 )
+from fmalign_jax.config_check import check_config
+from fmalign_jax.data import alignment
+from fmalign_jax.default_config import component, default_config
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives

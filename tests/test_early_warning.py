@@ -9,8 +9,8 @@ import tiny
 
 from fmalign_jax import early_warning as command
 from fmalign_jax import evaluate, monitor, restored, sharding, train
+from fmalign_jax.command_config import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.default_config import early_warning_config, evaluation_config
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.warning import exported
 from fmalign_jax.warning.alarm_model import AlarmModel

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import evaluate as command
 from fmalign_jax import evaluation_files, restored, sharding, train
+from fmalign_jax.command_config import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.default_config import evaluation_config
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.inputs import normalise

@@ -8,7 +8,15 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "fmalign_jax"
 # From the ground up. Modules of one row do not import each other, except inside the
 # packages, whose own order is checked by the absence of cycles.
 FLOORS = [
-    ["structs", "imports", "pairs", "default_config", "config_check", "variations"],
+    [
+        "structs",
+        "imports",
+        "pairs",
+        "default_config",
+        "command_config",
+        "config_check",
+        "variations",
+    ],
     ["data"],
     ["models"],
     ["losses"],

@@ -19,7 +19,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import component, evaluation_config, let_teach
+from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.default_config import component, let_teach
 from fmalign_jax.variations import Change, load_file, setting, unchanged, without
 
 CONFIGS = pathlib.Path(__file__).parents[1]
