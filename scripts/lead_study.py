@@ -55,6 +55,7 @@ OWN_LEADS_S = (60.0, 300.0)
 DURATION_S = 3000.0
 FRAME_RATE_HZ = 0.5  # a frame a tick
 SEED = 7
+SIGNIFICANCE = lead_config().significance
 INDICATORS = (
     "canonical",
     "association",
@@ -275,7 +276,7 @@ def summary(cases: Sequence[Case], name: str, evidence: str) -> list[str]:
     """
     error = np.array([c["indicators"][name]["estimate_s"] - c["lead_s"] for c in cases])
     chance = [c["indicators"][evidence]["chance"] for c in cases]
-    found = [value < 0.05 for value in chance if value is not None]
+    found = [value < SIGNIFICANCE for value in chance if value is not None]
     return [
         str(len(cases)),
         f"{np.median(error):+.1f}",
@@ -341,7 +342,8 @@ def write_table(arguments: argparse.Namespace) -> None:
             for name in names if own else ():
                 chance = [c["indicators"][name]["chance"] for c in own]
                 if None not in chance:
-                    rows.append([kind, name, share([c >= 0.05 for c in chance])])
+                    refused = [c >= SIGNIFICANCE for c in chance]
+                    rows.append([kind, name, share(refused)])
         parts += [
             "## Unrelated signals",
             table(["", "indicator", 'answered "no lead found"'], rows),

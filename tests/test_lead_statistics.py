@@ -1,5 +1,7 @@
 """Estimate, interval and null of a curve over leads, on planted leads."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,9 +45,36 @@ def test_recordings_are_drawn_first_and_then_their_units():
 
 def test_chance_is_small_beyond_what_wrong_pairings_reach():
     wrong = np.random.default_rng(0).gumbel(1.0, 0.1, 200)
-    assert lead_statistics.chance(3.0, wrong) < 1e-6
-    assert 0.3 < lead_statistics.chance(float(np.median(wrong)), wrong) < 0.7
-    assert lead_statistics.chance(3.0, wrong[:1]) is None
+    chance = functools.partial(lead_statistics.chance, distinct=200.0)
+    assert chance(3.0, wrong) < 1e-6
+    assert 0.3 < chance(float(np.median(wrong)), wrong) < 0.7
+    assert chance(3.0, wrong[:1]) is None
+
+
+def test_chance_does_not_trust_a_few_pairings_that_were_drawn_often():
+    rng = np.random.default_rng(1)
+    sure, careful = [], []
+    for _ in range(2000):
+        few = rng.normal(size=5)
+        drawn = rng.choice(few, 100) + 1e-3 * rng.normal(size=100)
+        found = rng.normal()
+        sure.append(lead_statistics.chance(found, drawn, distinct=100.0))
+        careful.append(lead_statistics.chance(found, drawn, distinct=5.0))
+    # One in twenty at most, of values that are like the wrong ones.
+    assert np.mean(np.array(sure) < 0.05) > 0.08
+    assert np.mean(np.array(careful) < 0.05) < 0.06
+
+
+def test_pairings_are_counted_that_have_nothing_in_common():
+    layout, _ = _search([planted_clip(0, seed) for seed in range(2)])
+    length = np.array([clip.leading.known.sum() for clip in layout.clips])
+    reach = layout.leads[-1] - layout.leads[0] + 5
+    found = lead_statistics.distinct_pairings(layout, guard_ticks=5)
+    expected = [
+        (max(length[0] - 2 * reach, 0) + length[1]) / reach,
+        (max(length[1] - 2 * reach, 0) + length[0]) / reach,
+    ]
+    np.testing.assert_allclose(found, expected)
 
 
 def _features(values, seed, start_s=0.0):
@@ -120,7 +149,8 @@ def test_wrong_pairings_tell_a_lead_from_chance(clips, related):
             layout, draws=30, guard_ticks=5, seed=0
         )
     ]
-    chance = lead_statistics.chance(rise(rows), np.array(wrong))
+    distinct = lead_statistics.distinct_pairings(layout, guard_ticks=5).sum()
+    chance = lead_statistics.chance(rise(rows), np.array(wrong), distinct=distinct)
     assert chance < 1e-3 if related else chance > 0.05
 
 

@@ -65,12 +65,14 @@ def find_lead(
         if name in (config.indicator, config.evidence, *config.chance_of)
     }
     wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
+    distinct = lead_statistics.distinct_pairings(layout, guard_ticks=data.window_ticks)
     half_width_s = config.peak_half_width_s or window_s / _PEAK_SHARE
     reading = Reading(
         half_width=max(1, round(half_width_s / data.tick_s)),
         response_s=config.response_windows * window_s,
         draws=config.bootstrap_draws,
         seed=config.seed,
+        distinct=float(distinct.sum()),
     )
     units = layout.unit_recording()
     whole = {
@@ -80,7 +82,7 @@ def find_lead(
         for name, own in sums.items()
     }
     alone = {
-        name: _describe_one(number, reading, sums, wrong, layout, config)
+        name: _describe_one(number, reading, sums, wrong, layout, config, distinct)
         for number, name in enumerate(layout.names)
     }
     filled = int((sums[config.indicator].pairs.max(axis=0) > 0).sum())
@@ -125,6 +127,7 @@ def _describe_one(
     wrong: Sequence[Mapping[str, LeadSums]],
     layout: Layout,
     config: ConfigDict,
+    distinct: Float[ndarray, " S"],
 ) -> dict[str, Any] | None:
     """Returns what one recording tells; the chance is that of the evidence."""
     units = layout.unit_recording()
@@ -137,16 +140,17 @@ def _describe_one(
     chance = _chance(
         sums[config.evidence].chosen(own),
         [w[config.evidence].chosen(own) for w in wrong],
+        float(distinct[layout.recording == number].sum()),
     )
     return found | {"chance": chance}
 
 
-def _chance(sums: LeadSums, wrong: Sequence[LeadSums]) -> float | None:
+def _chance(sums: LeadSums, wrong: Sequence[LeadSums], distinct: float) -> float | None:
     """Returns how likely wrong pairings rise as far; None without any."""
     if not wrong:
         return None
     rises = lead_statistics.rise(np.array([own.curve() for own in [sums, *wrong]]))
-    return lead_statistics.chance(rises[0], rises[1:])
+    return lead_statistics.chance(rises[0], rises[1:], distinct=distinct)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,12 +162,14 @@ class Reading:
       response_s: added to the interval on either side.
       draws: of the bootstrap.
       seed: of the draws.
+      distinct: wrong pairings that may count as independent.
     """
 
     half_width: int
     response_s: float
     draws: int
     seed: int
+    distinct: float
 
     def describe(
         self,
@@ -199,7 +205,7 @@ class Reading:
             "interval_s": [low - self.response_s, high + self.response_s],
             "statistical_interval_s": [low, high],
             "at_edge": bool(np.nanargmax(curve) in (0, len(curve) - 1)),
-            "chance": _chance(sums, wrong),
+            "chance": _chance(sums, wrong, self.distinct),
             "wrong_pairings": _plain(np.nanpercentile(null, lead_statistics.LEVEL))
             if len(null)
             else None,

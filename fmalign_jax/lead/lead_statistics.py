@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.stats import gumbel_r
+from scipy.stats import gumbel_r, t
 
 from fmalign_jax.lead.lead_layout import Layout
 
@@ -154,14 +154,44 @@ def _shuffled(
     return np.roll(rows, int(rng.integers(1, len(rows))))
 
 
-def chance(found: float, wrong: Float[ndarray, " n"]) -> float | None:
-    """Returns how likely wrong pairings rise as far, by a Gumbel fit; None without.
+def distinct_pairings(layout: Layout, *, guard_ticks: int) -> Float[ndarray, " S"]:
+    """Returns by row how many wrong pairings are possible that have nothing in common.
+
+    Two of them that are turned by less than the range read partly the same leads.
+
+    Args:
+      layout: of the rows.
+      guard_ticks: as for `wrong_pairings`.
+    """
+    _, length = _leading_extents(layout)
+    reach = int(layout.leads[-1] - layout.leads[0]) + guard_ticks
+    own = np.maximum(length - 2 * reach, 0)
+    return (own + length.sum() - length) / reach
+
+
+def chance(
+    found: float, wrong: Float[ndarray, " n"], *, distinct: float
+) -> float | None:
+    """Returns how likely wrong pairings rise as far; None without two of them.
 
     The rise of a curve is a largest value, so its distribution is that of Gumbel; the
-    fit by moments reaches beyond the number of draws.
+    fit by moments reaches beyond the number of draws. But a mean and a deviation of a
+    few independent values are themselves uncertain: the answer is never below what
+    Student's t says of one more value after so many.
+
+    Args:
+      found: how far the curve of the right pairing rises.
+      wrong: the same of wrong ones.
+      distinct: how many of them may count as independent.
     """
     wrong = wrong[np.isfinite(wrong)]
     if len(wrong) < 2 or not np.isfinite(found):
         return None
-    scale = max(wrong.std(ddof=1) * np.sqrt(6) / np.pi, np.finfo(float).tiny)
-    return float(gumbel_r.sf(found, wrong.mean() - np.euler_gamma * scale, scale))
+    mean, deviation = wrong.mean(), max(wrong.std(), np.finfo(float).tiny)
+    scale = deviation * np.sqrt(6) / np.pi
+    gumbel = gumbel_r.sf(found, mean - np.euler_gamma * scale, scale)
+    count = max(distinct, 2.0)
+    # Of `count` values: their deviation with count - 1 below, and that of one more.
+    uncertain = deviation * np.sqrt(count / (count - 1) * (1 + 1 / count))
+    student = t.sf((found - mean) / uncertain, count - 1)
+    return float(max(student, gumbel))
