@@ -100,16 +100,11 @@ def early_warning(
         name: warning_study.choose(config, scored, own, definition, spec.tick_s)
         for name, own in candidates.items()
     }
-    recent_s = methods["model"].settings["recent_s"]
-    scores = dict(
-        next(own for how, own in candidates["model"] if how["recent_s"] == recent_s)
-    )
-    methods["chance"] = warning_study.moved(
-        methods["model"], scored, scores, definition
-    )
+    chosen = methods["model"]
+    methods["chance"] = warning_study.moved(chosen, scored, definition)
 
-    alarm = _alarm(config, run, splits, spec, definition, methods["model"], abnormal)
-    recent_ticks = round(recent_s / spec.tick_s)
+    alarm = _alarm(config, run, splits, spec, definition, chosen, abnormal)
+    recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)
     exported.save(folder / ALARM, alarm, model.program(alarm, abnormal, recent_ticks))
     report = {
         "run": str(run.path),
@@ -129,11 +124,11 @@ def early_warning(
         "headline_split": splits.headline,
         "recordings": {n: split.recordings for n, split in splits.by_name.items()},
         "methods": warning_report.describe(methods, config),
-        "notes": warning_report.notes(run, splits, methods["model"], config),
+        "notes": warning_report.notes(run, splits, chosen, config),
     }
     headline = splits.headline
     warning_report.draw(
-        folder, scored[headline].series, scores[headline], methods, headline
+        folder, scored[headline].series, chosen.scores[headline], methods, headline
     )
     evaluation_files.write_report(folder, settings, report, f"{NAME}.json")
     return report, folder

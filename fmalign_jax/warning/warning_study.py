@@ -36,12 +36,14 @@ class Method:
 
     Attributes:
       settings: of the score, as chosen.
+      scores: by split, as chosen.
       rule: as chosen.
       outcomes: by split, what the rule does on each series.
       curve: by split, the level and the counts of each rule of other levels.
     """
 
     settings: Mapping[str, Any]
+    scores: Mapping[str, Scores]
     rule: AlarmRule
     outcomes: Mapping[str, list[Tally]]
     curve: Mapping[str, list[tuple[float, Tally]]]
@@ -154,27 +156,29 @@ def choose(
             (float(level), events.total(own))
             for level, own in zip(levels.raise_at, found, strict=True)
         ]
-    return Method(settings, thresholds.one_of(rules, number), outcomes, curve)
+    rule = thresholds.one_of(rules, number)
+    return Method(settings, scores, rule, outcomes, curve)
 
 
 def moved(
-    method: Method,
-    splits: Mapping[str, Scored],
-    scores: Mapping[str, Scores],
-    definition: Definition,
+    method: Method, splits: Mapping[str, Scored], definition: Definition
 ) -> Method:
     """Returns what the same alarms would find by chance: moved by half a series."""
-    outcomes = {}
-    for name, split in splits.items():
-        rolled = [np.roll(values, len(values) // 2) for values in scores[name]]
-        rule = AlarmRule(
-            *(
-                np.atleast_1d(getattr(method.rule, field.name))
-                for field in dataclasses.fields(AlarmRule)
-            )
+    rule = AlarmRule(
+        *(
+            np.atleast_1d(getattr(method.rule, field.name))
+            for field in dataclasses.fields(AlarmRule)
         )
-        outcomes[name] = thresholds.tallies(split.series, rolled, rule, definition)[0]
-    return Method({"moved": "by half a series"}, method.rule, outcomes, {})
+    )
+    rolled: dict[str, Scores] = {
+        name: [np.roll(values, len(values) // 2) for values in method.scores[name]]
+        for name in splits
+    }
+    outcomes = {
+        name: thresholds.tallies(split.series, rolled[name], rule, definition)[0]
+        for name, split in splits.items()
+    }
+    return Method({"moved": "by half a series"}, rolled, method.rule, outcomes, {})
 
 
 def baseline_scores(
