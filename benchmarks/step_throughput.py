@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import inputs as inputs_lib
 from fmalign_jax import sharding, train_step
-from fmalign_jax.command import keep_compiled_programs, order_collectives
+from fmalign_jax.command import set_up_jax
 from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.train_state import encode
 
@@ -374,7 +374,5 @@ def print_tables(found: dict[str, Any]) -> None:
 if __name__ == "__main__":
     # PyTorch needs memory of the same GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    keep_compiled_programs()
-    if jax.config.jax_num_cpu_devices > 1:
-        order_collectives()
+    set_up_jax()
     main()

@@ -86,9 +86,7 @@ def _with_processes(main: Main) -> None:
 
 
 def _guarded(call: Callable[[], Any]) -> None:
-    keep_compiled_programs()
-    if jax.config.jax_num_cpu_devices > 1:  # type: ignore[attr-defined]
-        order_collectives()
+    set_up_jax()
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -97,6 +95,13 @@ def _guarded(call: Callable[[], Any]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("the error's origin", exc_info=True)
         _fail(" ".join(str(error).split("\n")))
+
+
+def set_up_jax() -> None:
+    """What a process does before JAX finds its devices."""
+    keep_compiled_programs()
+    if jax.config.jax_num_cpu_devices > 1:  # type: ignore[attr-defined]
+        order_collectives()
 
 
 def order_collectives() -> None:

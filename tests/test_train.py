@@ -412,7 +412,6 @@ def test_a_benchmark_directory_written_by_hand_trains(tmp_path):
 @pytest.mark.slow
 def test_bfloat16_goes_on_bit_for_bit_too(folder, tmp_path, monkeypatch):
     config = tiny.tiny_config(folder)
-    config.update_from_flattened_dict(tiny.LIGHT)
     config.compute_dtype = "bfloat16"
     config.max_steps = 4
     straight, _ = train.train(config, tmp_path / "straight")
