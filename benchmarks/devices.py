@@ -7,6 +7,7 @@ Each run is the train command in a process of its own, with the same global batc
 that the differences are those that a user would see. On a CPU the devices are virtual.
 Training amplifies rounding: `--control` adds the reference once more, compiled with
 less optimisation, which rounds otherwise. What the devices do beyond that is wrong.
+`--double` runs all of them in double precision, where rounding stays small.
 Flags after `--` go to every run, such as `-- --config.optimizer.epsilon=1e-3`.
 """
 
@@ -34,6 +35,10 @@ NOT_NUMBERS = ("step", "split", "windows_per_s", "waiting_share")
 CONTROL = "the first, compiled otherwise"
 """Name of the run that differs from the reference by rounding alone."""
 
+SINGLE = ("-m", "fmalign_jax.train")
+DOUBLE = (str(pathlib.Path(__file__).with_name("double_precision.py")),)
+"""What Python runs for each precision."""
+
 SHOWN_STEPS = (1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--devices", default="1,2,8", help="the first is the reference")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--control", action="store_true", help="once more, see above")
+    parser.add_argument("--double", action="store_true", help="in double precision")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     parser.add_argument("--picture", type=pathlib.Path, help="a .png file of the loss")
     parser.add_argument("flags", nargs="*", help="of every run, after --")
@@ -59,6 +65,7 @@ def main() -> None:
                 counts.get(name, counts[reference]),
                 [f"--config.max_steps={arguments.steps}", *arguments.flags],
                 pathlib.Path(folder) / str(number),
+                program=DOUBLE if arguments.double else SINGLE,
                 optimised=name != CONTROL,
             )
             for number, name in enumerate([reference, *others])
@@ -66,6 +73,7 @@ def main() -> None:
     found = {
         "config": arguments.config,
         "flags": arguments.flags,
+        "precision": "float64" if arguments.double else "float32",
         "made_with": measure.provenance(),
         "loss": {name: [row["loss"] for row in rows] for name, rows in curves.items()},
         "differences": {
@@ -85,10 +93,11 @@ def train(
     flags: Sequence[str],
     workdir: pathlib.Path,
     *,
+    program: Sequence[str] = SINGLE,
     optimised: bool = True,
 ) -> list[dict[str, Any]]:
     """Returns what a run on so many devices reports, one entry a step."""
-    command = [sys.executable, "-m", "fmalign_jax.train", "--config", config]
+    command = [sys.executable, *program, "--config", config]
     command += ["--workdir", str(workdir), "--config.log_every_steps=1", *flags]
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
