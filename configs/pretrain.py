@@ -5,10 +5,13 @@ Command   python -m fmalign_jax.train --config configs/pretrain.py[:VARIANT]
 Variants
   default     simulated furnaces, small model, sized for 2 CPU cores
   smoke       the same house in miniature, to see that everything works
+  any_lead    as `default`, but every window at a lead drawn from 0 to 420 s: for
+              `lead_time` where no lead is known (docs/lead.md)
   recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
               (or *.mp4 beside CSV files) and --config.data.lead_s, the lead in seconds
   full        larger simulated set and model, sized for one modern GPU
   fmf         the FMF benchmark (layout V2) under data/FMF-Benchmark; `full`-size model
+  Several are joined by +, such as recordings+any_lead; the last has the last word.
 
 Purpose   One command from nothing to a trained furnace model. The furnaces are
   simulated with a known lead of 240 s, at which the current is read; two of ten are
@@ -44,14 +47,16 @@ def get_config(variant: str = "default") -> ConfigDict:
     variants = {
         "default": unchanged,
         "smoke": smoke,
+        "any_lead": any_lead,
         "recordings": recordings,
         "full": full,
         "fmf": fmf,
     }
-    if variant not in variants:
+    chosen = variant.split("+")
+    if not set(chosen) <= set(variants):
         raise ValueError(
             f"configs/pretrain.py has the variants {', '.join(variants)}; got "
-            f"{variant!r}; choose one of them"
+            f"{variant!r}; choose one of them, or several joined by +"
         )
     config = default_config()
     config.data.lead_s = 240.0
@@ -93,7 +98,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     see_small_spots(config.model.modalities.video)
     let_teach(config, teacher="current", learner="video", back=0.2, pull=1.0)
-    variants[variant](config)
+    for name in chosen:
+        variants[name](config)
     return config
 
 
@@ -121,6 +127,12 @@ def smoke(config: ConfigDict) -> None:
     config.model.modalities.video.specific.features = (16, 16)
     config.objectives.cross_cpc.width = 32
     config.objectives.cross_cpc.steps = 3
+
+
+def any_lead(config: ConfigDict) -> None:
+    config.data.lead_s = 0.0
+    config.data.other_leads_s = tuple(float(lead_s) for lead_s in range(15, 421, 15))
+    config.data.draw_lead = True
 
 
 def recordings(config: ConfigDict) -> None:

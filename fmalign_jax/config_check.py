@@ -47,6 +47,7 @@ def check_config(config: ConfigDict) -> None:
             f"{config.compute_dtype!r}; use one of them"
         )
     _check_cadences(config)
+    _check_drawn_leads(config)
     _check_model(config)
     _check_codebook(config)
     _check_augmentation(config)
@@ -69,6 +70,17 @@ def _check_cadences(config: ConfigDict) -> None:
                 f"and {together}; use --config.{key}="
                 f"{together * max(1, round(config[key] / together))}"
             )
+
+
+def _check_drawn_leads(config: ConfigDict) -> None:
+    data = config.data
+    leads_s = [data.lead_s, *data.other_leads_s]
+    if data.draw_lead and len(set(leads_s)) < max(2, len(leads_s)):
+        raise ValueError(
+            "data.draw_lead draws one of data.lead_s and data.other_leads_s, two or "
+            f"more that differ; got {leads_s}; give other_leads_s, such as "
+            "configs/pretrain.py:any_lead does"
+        )
 
 
 def _check_model(config: ConfigDict) -> None:

@@ -81,6 +81,9 @@ def data_config() -> ConfigDict:
             # Leads at which every window must be readable too, so that runs at any of
             # them see the same video; a sweep sets it.
             "other_leads_s": (),
+            # Read each training window at one of all these leads, drawn anew in every
+            # step: no lead is preferred, and the search shows which fits best.
+            "draw_lead": False,
             "windows": "sliding",  # or "clip": a clip is one window of equal ticks
             "tick_s": 2.0,
             "window_ticks": 30,

@@ -45,6 +45,25 @@ def normalise(streams: Streams, statistics: Statistics) -> dict[str, Array]:
     }
 
 
+def at_lead(
+    streams: Streams, lead: Int[Array, " B"], *, leading: str, samples_per_tick: int
+) -> dict[str, Array]:
+    """Takes the samples of one lead where windows hold those of several.
+
+    Args:
+      streams: raw windows by modality: the leading one [B, T, L * R, ...], the samples
+        of L leads side by side in each tick; the others as they are.
+      lead: number in [0, L) of each window's lead.
+      leading: name of the leading stream.
+      samples_per_tick: R of the leading stream.
+    """
+    values = streams[leading]
+    b, t, slots = values.shape[:3]
+    leads = slots // samples_per_tick
+    values = values.reshape(b, t, leads, samples_per_tick, *values.shape[3:])
+    return {**streams, leading: values[jnp.arange(b), :, lead]}
+
+
 def random_view(
     key: Key[Array, ""],
     inputs: Mapping[str, Array],

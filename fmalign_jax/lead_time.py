@@ -86,7 +86,7 @@ def search(
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
-        "trained_lead_s": data.lead_s,
+        "trained_lead_s": None if data.get("draw_lead", False) else data.lead_s,
         "origin": material.origin,
         "trained_on": material.trained_on,
         **find_lead(clips, config, data),
@@ -208,10 +208,11 @@ def encode(
 
 def _notes(report: Mapping[str, Any], run: Run, config: ConfigDict) -> list[str]:
     notes = [run.note] if run.note else []
-    if report["trained_on"]:
+    trained_lead_s = report["trained_lead_s"]
+    if report["trained_on"] and trained_lead_s is not None:
         notes.append(
             "the run was trained on these recordings at a lead of "
-            f"{report['trained_lead_s']:g} s and may know them by heart: a curve that "
+            f"{trained_lead_s:g} s and may know them by heart: a curve that "
             "rises there says little; search in others with --config.recordings=GLOB"
         )
     if report["indicators"][report["indicator"]]["at_edge"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import pathlib
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -45,7 +46,9 @@ def _source(data: ConfigDict) -> builder.Source:
     return source
 
 
-def window_spec(data: ConfigDict, *, stride_ticks: int) -> alignment.WindowSpec:
+def window_spec(
+    data: ConfigDict, *, stride_ticks: int, read_all_leads: bool = False
+) -> alignment.WindowSpec:
     """Returns how the config cuts recordings into windows."""
     return alignment.WindowSpec(
         tick_s=data.tick_s,
@@ -54,6 +57,7 @@ def window_spec(data: ConfigDict, *, stride_ticks: int) -> alignment.WindowSpec:
         lead_s=data.lead_s,
         # Absent in runs that were saved before there was such a key.
         other_leads_s=tuple(data.get("other_leads_s", ())),
+        read_all_leads=read_all_leads,
         leading_stream=data.leading_stream,
         reference_stream=data.reference_stream,
         samples_per_tick=data.samples_per_tick.to_dict(),
@@ -63,11 +67,17 @@ def window_spec(data: ConfigDict, *, stride_ticks: int) -> alignment.WindowSpec:
 
 
 def make_windows(
-    store: RecordingStore, config: ConfigDict
+    store: RecordingStore, config: ConfigDict, *, read_all_leads: bool = False
 ) -> dict[str, alignment.WindowIndex]:
     """Returns the windows of each split: "train", "validation" and "test".
 
     Training windows overlap (`stride_ticks`); evaluation windows have their own stride.
+
+    Args:
+      store: the recordings.
+      config: of a run.
+      read_all_leads: read the leading stream at `lead_s` and at `other_leads_s`, side
+        by side in each tick: [n, L * R] samples. The windows are the same ones.
 
     Raises:
       ValueError: the recordings lack a stream, or no windows or splits can be made.
@@ -85,10 +95,28 @@ def make_windows(
     )
     return alignment.build_index(
         store.timelines(),
-        window_spec(data, stride_ticks=data.stride_ticks),
+        window_spec(
+            data, stride_ticks=data.stride_ticks, read_all_leads=read_all_leads
+        ),
         split,
         evaluation_stride_ticks=data.eval_stride_ticks,
     )
+
+
+def training_windows(
+    store: RecordingStore,
+    config: ConfigDict,
+    windows: Mapping[str, alignment.WindowIndex],
+) -> alignment.WindowIndex:
+    """Returns the training windows as training reads them.
+
+    Those of `windows`, as from `make_windows`, or the same ones at all leads where the
+    run draws its leads (`data.draw_lead`).
+    """
+    # Absent in runs that were saved before there was such a key.
+    if not config.data.get("draw_lead", False):
+        return windows["train"]
+    return make_windows(store, config, read_all_leads=True)["train"]
 
 
 def main(config: ConfigDict) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity, sharding
+from fmalign_jax import checkpoint, integrity, prepare, sharding
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
@@ -116,7 +116,13 @@ def confirm_training_windows(
 
     They are others when recordings were added, taken away or changed since; a recording
     may then have moved from one split to another.
+
+    Args:
+      run: the run.
+      store: its recordings.
+      windows: its training windows at the lead of its config.
     """
+    windows = prepare.training_windows(store, run.config, {"train": windows})
     saved = checkpoint.saved_data_state(run.checkpoints, run.step)
     found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
     same: bool = saved["windows_crc32"] == found

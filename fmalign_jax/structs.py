@@ -95,7 +95,8 @@ class Batch(TypedDict):
 
     Keys:
       streams: by name [B, T, R, ...], in the dtype they were recorded in; uint8
-        frames are normalised on the device.
+        frames are normalised on the device. Where training draws one of L leads, the
+        leading stream is [B, T, L * R, ...].
       label: int32 [B, T], class of each tick of the reference stream, -1 unknown.
       mask: bool [B], False for rows that only pad the last evaluation batch.
       recording: int32 [B], position of the recording in the data set.

@@ -146,6 +146,11 @@ def _check_can_be_together(config: ConfigDict) -> None:
             "a sweep makes one step of all members in a call; got steps_per_dispatch="
             f"{config.steps_per_dispatch}; set it to 1"
         )
+    if config.data.draw_lead:
+        raise ValueError(
+            "each member of a sweep has one lead; got data.draw_lead=True; set it to "
+            "False, or train that run alone"
+        )
     if config.labelled_validation:
         raise ValueError(
             "a sweep validates without labels; got labelled_validation=True; set it to "

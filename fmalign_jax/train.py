@@ -39,12 +39,14 @@ from fmalign_jax.validation import Validation, score_of
 class Data:
     """The prepared recordings, their windows by split, and the run's length.
 
+    `training` are the training windows as they are read (`prepare.training_windows`).
     `planned_steps` is what `epochs` asks for and what the learning rate follows;
     `steps` is where this call stops, earlier with `max_steps`.
     """
 
     store: RecordingStore
     windows: Mapping[str, WindowIndex]
+    training: WindowIndex
     steps_per_epoch: int
     planned_steps: int
     steps: int
@@ -169,7 +171,8 @@ def load_data(config: ConfigDict) -> Data:
             "or more"
         )
     steps = min(planned, config.max_steps) if config.max_steps else planned
-    return Data(store, windows, steps_per_epoch, planned, steps)
+    training = prepare.training_windows(store, config, windows)
+    return Data(store, windows, training, steps_per_epoch, planned, steps)
 
 
 def middle_step(data: Data, config: ConfigDict) -> int:
@@ -187,7 +190,7 @@ def training_batches(
     """
     return pipeline.training_batches(
         data.store,
-        data.windows["train"],
+        data.training,
         batch_size=config.batch_size,
         seed=seed,
         batch_from=config.data.batch_from,
@@ -206,7 +209,7 @@ def first_state(learner: Learner, data: Data, mesh: Mesh) -> TrainState:
     """
     config = learner.config
     statistics = channel_statistics(
-        data.store, data.windows["train"], list(config.model.modalities)
+        data.store, data.training, list(config.model.modalities)
     )
     with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
         batch = sharding.place_batch(next(batches), mesh)
@@ -227,7 +230,7 @@ def run_steps(
     compiled_steps = train_step.make_train_steps(learner, mesh)
     windows = None
     if config.data.resident:
-        windows = resident.place(data.store, data.windows["train"], mesh)
+        windows = resident.place(data.store, data.training, mesh)
     validation = Validation(learner, data.store, data.windows, mesh)
     cadence = Cadence.of(data, config)
     if cadence.evaluate_every is not None:

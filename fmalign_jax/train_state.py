@@ -197,7 +197,15 @@ def fresh_state(
     model_key, objectives_key, code_key = jax.random.split(
         jax.random.key(config.seed), 3
     )
-    inputs = inputs_lib.normalise(batch["streams"], statistics)
+    streams = batch["streams"]
+    if config.data.get("draw_lead", False):
+        streams = inputs_lib.at_lead(
+            streams,
+            jnp.zeros(len(batch["mask"]), jnp.int32),
+            leading=config.data.leading_stream,
+            samples_per_tick=config.data.samples_per_tick[config.data.leading_stream],
+        )
+    inputs = inputs_lib.normalise(streams, statistics)
     blank = quantizer.blank(
         config.codebook.codes, config.model.width, modalities=inputs
     )

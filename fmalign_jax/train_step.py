@@ -40,7 +40,15 @@ Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
 """{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
 
-RANDOM_STREAMS = ("augment", "second_view", "dropout", "start", "permutation", "revive")
+RANDOM_STREAMS = (
+    "lead",
+    "augment",
+    "second_view",
+    "dropout",
+    "start",
+    "permutation",
+    "revive",
+)
 
 
 def step_keys(
@@ -121,7 +129,8 @@ def _train_step(
     config = learner.config
     batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step)
-    plain = inputs_lib.normalise(batch["streams"], state.statistics)
+    streams = _at_drawn_leads(config, keys.pop("lead"), batch["streams"])
+    plain = inputs_lib.normalise(streams, state.statistics)
     inputs = _random_view(config, keys.pop("augment"), plain)
     second_key = keys.pop("second_view")
     revive_key = keys.pop("revive")
@@ -189,6 +198,23 @@ def _read(config: ConfigDict, batch: Batch, windows: Any) -> Batch:
     if windows is None:
         return batch
     return resident.gather(windows, batch["window"], config.data.window_ticks)
+
+
+def _at_drawn_leads(
+    config: ConfigDict, key: Key[Array, ""], streams: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    """Draws a lead for each window, where the run draws its leads."""
+    data = config.data
+    if not data.get("draw_lead", False):
+        return streams
+    windows = len(streams[data.leading_stream])
+    leads = 1 + len(data.other_leads_s)
+    return inputs_lib.at_lead(
+        streams,
+        jax.random.randint(key, (windows,), 0, leads),
+        leading=data.leading_stream,
+        samples_per_tick=data.samples_per_tick[data.leading_stream],
+    )
 
 
 def _norm(tree: Any) -> Float[Array, ""]:

@@ -8,7 +8,9 @@
 
 `furnaces` simulates pools of furnaces, each recording with a lead of its own of 60 to
 300 s, at three levels of noise, and furnaces whose current shows nothing. One run, made
-at one lead, serves all cases: its encoders see windows, not leads. Cases are
+at one lead, serves all cases: its encoders see windows, not leads. A run that drew its
+leads (`data.draw_lead`) goes into a file of its own, and its answers to the same cases
+stand in a table beside those of the other. Cases are
 
     single      one recording of 50 min, at its own lead
     group       three recordings; their clocks are shifted so that their leads are
@@ -65,6 +67,8 @@ INDICATORS = (
 )
 CHANCE_OF = ("canonical", "association", "plain")
 ESTIMATE, EVIDENCE = "canonical", "association"
+BOUND = "info_nce"  # also searched with a run that drew its leads
+DRAWN = "drawn"
 GROUP = 3
 
 Case = dict[str, Any]
@@ -199,6 +203,10 @@ def furnaces(arguments: argparse.Namespace) -> None:
     run = restored.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     config = search_config(run.path)
+    trained = f"{run.config.data.lead_s:g} s"
+    if run.config.data.get("draw_lead", False):
+        trained = DRAWN
+        config.indicators = (*INDICATORS, BOUND)
     for level in arguments.levels:
         pool = load_pool(run, level, arguments.recordings, arguments.folder)
         rng = np.random.default_rng([SEED, len(level)])
@@ -209,7 +217,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
         )
         apart = unrelated_cases(level, pool.clips, mismatched=True)
         for about, clips in (*cases, *apart):
-            about["level"] = level
+            about |= {"level": level, "trained": trained}
             if about["name"] not in answers:
                 answers.add(answer(about, clips, config, run.config.data))
 
@@ -301,7 +309,9 @@ KNOWN = [
 
 def write_table(arguments: argparse.Namespace) -> None:
     """Makes the table of what was found."""
-    cases = [case for file in arguments.files for case in json.loads(file.read_text())]
+    read = [case for file in arguments.files for case in json.loads(file.read_text())]
+    drawn = [case for case in read if case.get("trained") == DRAWN]
+    cases = [case for case in read if case not in drawn]
     introduction = (arguments.out.with_suffix("") / "introduction.md").read_text()
     parts = ["# How well the lead is found", introduction.strip()]
     names = list(cases[0]["indicators"])
@@ -334,6 +344,11 @@ def write_table(arguments: argparse.Namespace) -> None:
             "## The same, groups by lead and by spread",
             table(["", *KNOWN], rows),
         ]
+    if drawn:
+        parts += [
+            "## Trained at one lead, or at leads drawn from 0 to 420 s",
+            beside(cases, drawn),
+        ]
     apart = [c for c in cases if c["kind"].startswith("unrelated")]
     if apart:
         rows = []
@@ -352,6 +367,29 @@ def write_table(arguments: argparse.Namespace) -> None:
     if shifted:
         parts += ["## Planted offsets on real recordings", planted_table(shifted)]
     write_text(arguments.out, "\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:
+    """Returns how a run that drew its leads answers, beside one that did not."""
+    # Other furnaces of a level have groups of the same names; the first are the same.
+    first = {case["name"]: case for case in reversed(cases)}
+    runs = {"one lead": [first[case["name"]] for case in drawn], DRAWN: drawn}
+    rows = []
+    for kind in ("single", "group"):
+        for trained, of_run in runs.items():
+            own = [c for c in of_run if c["kind"] == kind]
+            rows += [
+                [kind, trained, name, *summary(own, name, EVIDENCE)]
+                for name in (ESTIMATE, BOUND)
+                if own and name in own[0]["indicators"]
+            ]
+    apart = [
+        f"{trained} {share([c['verdict'] == lead_search.NOT_FOUND for c in own])}"
+        for trained, of_run in runs.items()
+        if (own := [c for c in of_run if c["kind"].startswith("unrelated")])
+    ]
+    told = f'Unrelated signals answered "no lead found": {", ".join(apart)}.\n'
+    return table(["", "trained at", "indicator", *KNOWN], rows) + "\n" + told
 
 
 def planted_table(cases: Sequence[Case]) -> str:

@@ -431,6 +431,25 @@ def test_leads_that_are_read_together_have_the_same_windows(drawn, about, leads_
             np.testing.assert_array_equal(together.samples[name], samples)
 
 
+@given(recordings, specs, st.lists(st.integers(-4, 4), min_size=2, max_size=3))
+@settings(deadline=None, max_examples=25)
+def test_several_leads_are_read_side_by_side(drawn, about, leads_s):
+    timelines = timelines_of(drawn)
+    first, *others = map(float, leads_s)
+    leads = {"lead_s": first, "other_leads_s": tuple(others)}
+    about = {key: value for key, value in about.items() if key != "lead_s"} | leads
+    together = align(timelines, spec(**about, read_all_leads=True))
+    at_first = align(timelines, spec(**about))
+    np.testing.assert_array_equal(together.usable, at_first.usable)
+    slots = at_first.samples["current"].shape[1]
+    assert together.samples["current"].shape[1] == slots * len(leads_s)
+    np.testing.assert_array_equal(together.samples["video"], at_first.samples["video"])
+    parts = np.split(together.samples["current"], len(leads_s), axis=1)
+    for own, part in zip(leads_s, parts, strict=True):
+        alone = align(timelines, spec(**about | {"lead_s": float(own)}))
+        np.testing.assert_array_equal(part, alone.samples["current"])
+
+
 def test_blocks_keep_the_longest_of_several_leads_apart():
     split = SplitSpec(by="block", validation=0.2)
     window = spec(10, lead_s=5.0, other_leads_s=(-40.0, 0.0))

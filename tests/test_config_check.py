@@ -72,6 +72,16 @@ def test_what_happens_between_dispatches_is_a_multiple_of_their_steps(key):
         check_config(config)
 
 
+@pytest.mark.parametrize("others", [(), (5.0, 5.0), (2.0,)])
+def test_drawn_leads_are_several_and_differ(others):
+    config = tiny.tiny_config()
+    config.data.update({"draw_lead": True, "lead_s": 2.0, "other_leads_s": others})
+    with pytest.raises(ValueError, match=r"two or more that differ; got \[2.0"):
+        check_config(config)
+    config.data.other_leads_s = (4.0,)
+    check_config(config)
+
+
 def test_a_run_needs_an_objective():
     config = tiny.tiny_config()
     for term in config.objectives.values():

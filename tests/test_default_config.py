@@ -56,6 +56,19 @@ def test_there_are_configs():
     assert FILES
 
 
+def test_variants_of_pre_training_may_be_joined():
+    pretrain = FOLDER / "pretrain.py"
+    own, leads, joined = (
+        _config(pretrain, variant)
+        for variant in ("recordings", "any_lead", "recordings+any_lead")
+    )
+    assert joined.data.source == own.data.source != leads.data.source
+    assert joined.data.other_leads_s == leads.data.other_leads_s
+    assert joined.data.draw_lead
+    with pytest.raises(ValueError, match=r"got 'smoke\+x'; choose one of them, or"):
+        _config(pretrain, "smoke+x")
+
+
 @pytest.mark.parametrize(
     ("path", "variant"),
     CASES,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fmalign_jax import sweep, train_state
 from fmalign_jax.command_config import sweep_config
-from fmalign_jax.sweeps import members
+from fmalign_jax.sweeps import members, sweep_files
 from fmalign_jax.sweeps.members import Member
 
 LEAD = "data.lead_s"
@@ -47,7 +47,7 @@ def test_the_command_trains_every_combination(monkeypatch, capsys):
     def train_together(config, members, workdir):
         asked.append((config.to_json(), [m.name for m in members], workdir))
         row = {"name": "a", "step": 4, "diverged": None, "validation": {"loss": 1.25}}
-        return [], {"members": [row]}
+        return [], {"members": [row], "leads": {}}
 
     monkeypatch.setattr(sweep, "train_together", train_together)
     monkeypatch.setattr(sweep.command, "workdir", lambda: None)
@@ -151,3 +151,35 @@ def test_a_learner_under_trace_follows_the_values_it_is_given():
     plain = train_state.make_learner(config, **lengths)
     assert seen[0] == set(plain.objectives.terms)
     assert plain.config.seed == 0
+
+
+def _row(lead_s, bound, *, diverged=None, **changes):
+    values = None if bound is None else {"cpc_bound": bound, "perplexity/video": 3.0}
+    return {
+        "name": f"lead_s={lead_s:g}",
+        "changes": {LEAD: lead_s, **changes},
+        "step": 4,
+        "validation": values and values | {"loss": 1.0},
+        "diverged": diverged,
+    }
+
+
+def test_a_sweep_over_leads_tells_where_each_indicator_is_highest(capsys):
+    rows = [
+        _row(240.0, 0.5, seed=0),
+        _row(240.0, 0.9, seed=1),
+        _row(0.0, 0.1, seed=0),
+        _row(0.0, 0.2, seed=1),
+        _row(420.0, 9.0, diverged="every value must be finite"),
+        _row(120.0, None),
+    ]
+    found = sweep_files.curves_over_leads(rows)
+    assert found["lead_s"] == [0.0, 240.0]
+    assert found["curves"]["cpc_bound"] == pytest.approx([0.15, 0.7])
+    assert "loss" not in found["curves"]  # of another task at every lead
+    assert found["highest_at_s"]["cpc_bound"] == 240.0
+    sweep_files.print_members({"members": rows, "leads": found})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split()[:4] == ["highest", "at", "lead_s", "240"]
+    assert sweep_files.curves_over_leads(rows[:2]) == {}
+    assert sweep_files.curves_over_leads([{**rows[0], "changes": {"seed": 1}}]) == {}

@@ -85,6 +85,7 @@ def test_files_read_back(tmp_path):
 @pytest.mark.parametrize("modality", ["video", "current"])
 def test_windows_follow_the_clock_of_their_own_modality(tmp_path, modality):
     config = tiny.tiny_config(tmp_path)
+    config.data.other_leads_s = (4.0,)  # the leads of a run do not enter
     store = prepare.prepare(config)
     windows = tick_features.lay_windows(store, config.data, modality, stride_ticks=3)
     assert set(windows.ticks.samples) == {modality}

@@ -51,6 +51,7 @@ class WindowSpec:
       lead_s: how much EARLIER the leading stream is read, in seconds; may be negative.
       other_leads_s: further leads at which every window must be readable too: at each
         of them all windows, and their splits, are then the same.
+      read_all_leads: read the leading stream at every one of these leads, side by side.
       leading_stream: the stream that the lead shifts.
       reference_stream: the stream whose clock and labels the ticks follow.
       mode: "sliding" for windows at every stride, "clip" for one window per clip: T
@@ -66,6 +67,7 @@ class WindowSpec:
     tick_s: float = 1.0
     lead_s: float = 0.0
     other_leads_s: tuple[float, ...] = ()
+    read_all_leads: bool = False
     leading_stream: str = "current"
     reference_stream: str = "video"
     mode: str = "sliding"
@@ -120,6 +122,10 @@ class WindowSpec:
         lead_s = max(map(abs, self._leads_s))
         return self.window_ticks + math.ceil(lead_s / self.tick_s - _WHOLE)
 
+    def leads_read(self, stream: str) -> int:
+        """Returns at how many leads L a stream is read."""
+        return len(self.shifts_s(stream)) if self.read_all_leads else 1
+
     def shift_s(self, stream: str) -> float:
         """Returns how much later than the tick a stream is read, in seconds."""
         return self.shifts_s(stream)[0]
@@ -136,7 +142,8 @@ class Ticks:
     """All ticks of all recordings, in order of recording name, clip and time.
 
     Attributes:
-      samples: by stream [n, R], positions of the samples each tick reads.
+      samples: by stream [n, R], positions of the samples each tick reads; of a leading
+        stream that is read at L leads [n, L * R], those at `lead_s` first.
       usable: [n], whether every one of those samples is near enough.
       label: [n], class of the tick, -1 unknown.
       recording: [n], number of the recording.
@@ -260,10 +267,13 @@ def _clip_ticks(
         target_s = start_s + (tick[:, None] + slot) * tick_s
         most_s = max(tick_s / slots, 3 * clips[name].period_s)
         most_s = spec.max_gap_s if spec.max_gap_s is not None else most_s
+        at_leads = []
         for shift_s in spec.shifts_s(name):
             found, gap_s = clips[name].nearest(clip, target_s + shift_s)
-            samples.setdefault(name, found)  # those at the window's own lead
+            at_leads.append(found)
             usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
+        kept = at_leads if spec.read_all_leads else at_leads[:1]
+        samples[name] = np.concatenate(kept, axis=1)
     return Ticks(
         samples=samples,
         usable=usable,
@@ -334,7 +344,7 @@ def _joined(parts: list[Ticks], spec: WindowSpec) -> Ticks:
         samples={
             name: np.concatenate(
                 [part.samples[name] for part in parts]
-                + [np.zeros((0, slots), np.int64)]
+                + [np.zeros((0, slots * spec.leads_read(name)), np.int64)]
             )
             for name, slots in spec.samples_per_tick.items()
         },

@@ -84,7 +84,7 @@ def lay_windows(
     """
     alone = ConfigDict(data.to_dict())
     alone.samples_per_tick = ConfigDict({modality: data.samples_per_tick[modality]})
-    alone.update({"reference_stream": modality, "lead_s": 0.0})
+    alone.update({"reference_stream": modality, "lead_s": 0.0, "other_leads_s": ()})
     spec = prepare.window_spec(alone, stride_ticks=stride_ticks)
     return alignment.build_index(store.timelines(), spec, _WHOLE)["train"]
 

@@ -10,28 +10,32 @@ SWEEP/members/NAME/        config.json, metrics.jsonl, tensorboard/, checkpoints
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from fmalign_jax import evaluation_files
 from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.run_directory import RunDirectory, to_json
-from fmalign_jax.sweeps.members import Member
+from fmalign_jax.sweeps.members import LEAD, Member
 from fmalign_jax.train_state import TrainState
 
-SHOWN = (
+INDICATORS = (
     "cpc_bound",
     "cpc_accuracy",
     "perplexity/*",
     "equal_share",
     "token_agreement/*",
-    "loss",
 )
-"""Validation values of the printed table; a star stands for every modality or pair."""
+"""Validation values that may tell a lead; a star stands for every modality or pair."""
+
+SHOWN = (*INDICATORS, "loss")
+"""Those of the printed table."""
 
 
 class MemberFolder:
@@ -121,19 +125,54 @@ class MemberFolder:
         return {**own, "run": str(self.path), **row}
 
 
+def curves_over_leads(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the INDICATORS of a sweep as functions of the lead.
+
+    Args:
+      members: rows of the table, as `MemberFolder.finish` returns them.
+
+    Returns:
+      ``lead_s``, the leads in order; ``curves``, by indicator its mean over the members
+      at each of them; ``highest_at_s``, by indicator the lead at which that is highest.
+      Empty where members that were validated have fewer than two leads.
+    """
+    by_lead: dict[float, list[Mapping[str, float]]] = {}
+    for row in members:
+        if LEAD in row["changes"] and row["validation"] and row["diverged"] is None:
+            by_lead.setdefault(row["changes"][LEAD], []).append(row["validation"])
+    if len(by_lead) < 2:
+        return {}
+    leads_s = sorted(by_lead)
+    curves = {
+        name: [float(np.mean([v[name] for v in by_lead[s]])) for s in leads_s]
+        for name in _measured(INDICATORS, itertools.chain(*by_lead.values()))
+    }
+    return {
+        "lead_s": leads_s,
+        "curves": curves,
+        "highest_at_s": {n: leads_s[int(np.argmax(c))] for n, c in curves.items()},
+    }
+
+
+def _measured(
+    patterns: Sequence[str], measured: Iterable[Mapping[str, float]]
+) -> list[str]:
+    """Returns the names that were measured, in the order of the patterns."""
+    names = {name: None for values in measured for name in values}
+    return [n for pattern in patterns for n in names if fnmatch.fnmatchcase(n, pattern)]
+
+
 def print_members(table: Mapping[str, Any]) -> None:
     """Prints the last validation of every member, one a line."""
     measured = [row["validation"] or {} for row in table["members"]]
-    names = {name: None for values in measured for name in values}
-    shown = [
-        name
-        for pattern in SHOWN
-        for name in names
-        if fnmatch.fnmatchcase(name, pattern)
-    ]
+    shown = _measured(SHOWN, measured)
     rows = [["member", "step", *shown, ""]]
     for row, values in zip(table["members"], measured, strict=True):
         cells = [f"{values[name]:.4g}" if name in values else "-" for name in shown]
         note = "" if row["diverged"] is None else "diverged"
         rows.append([row["name"], str(row["step"]), *cells, note])
+    if table["leads"]:
+        highest_s = table["leads"]["highest_at_s"]
+        cells = [f"{highest_s[name]:g}" if name in highest_s else "-" for name in shown]
+        rows.append(["highest at lead_s", "", *cells, ""])
     evaluation_files.print_table(rows)

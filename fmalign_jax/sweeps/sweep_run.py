@@ -18,7 +18,7 @@ from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.data import pipeline
 from fmalign_jax.interruption import Interruption
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweeps.sweep_files import MemberFolder
+from fmalign_jax.sweeps.sweep_files import MemberFolder, curves_over_leads
 from fmalign_jax.sweeps.together import Together
 from fmalign_jax.train_state import TrainState
 from fmalign_jax.validation import score_of
@@ -82,11 +82,13 @@ class Sweep:
     def table(self, states: TrainState) -> dict[str, Any]:
         """Returns what a sweep ends with: a row for each member."""
         step, steps = int(states.step), self.data.run.steps
+        members = [
+            folder.finish(step, steps=steps, finished=step >= steps)
+            for folder in self.folders
+        ]
         return {
-            "members": [
-                folder.finish(step, steps=steps, finished=step >= steps)
-                for folder in self.folders
-            ],
+            "members": members,
+            "leads": curves_over_leads(members),
             "step": step,
             "steps": steps,
             "finished": step >= steps,
