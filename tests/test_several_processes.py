@@ -93,12 +93,13 @@ def _saved(workdir, step):
 @pytest.mark.timeout(4 * LIMIT_S)
 def test_two_processes_train_save_and_resume_as_one(tmp_path):
     tiny.tiny_config(tmp_path)
-    wide = "--config.objectives.cross_cpc.width=128"  # has arrays worth sharing
+    # Wide enough for arrays worth sharing.
+    flags = (*tiny.LIGHT_FLAGS, "--config.objectives.cross_cpc.width=128")
     alone = tmp_path / "alone"
-    _finish([_start(tmp_path, alone, wide, devices=2)])
+    _finish([_start(tmp_path, alone, *flags, devices=2)])
     both = tmp_path / "both"
-    _together(tmp_path, both, wide, "--config.max_steps=4")
-    _together(tmp_path, both, wide, "--config.optimizer.shard_state=True")
+    _together(tmp_path, both, *flags, "--config.max_steps=4")
+    _together(tmp_path, both, *flags, "--config.optimizer.shard_state=True")
     assert "resuming at step 4" in "".join(
         path.read_text() for path in tmp_path.glob("both-*.log")
     )
