@@ -3,11 +3,12 @@
 import os
 import pathlib
 
-# Compiling takes most of a test's time, and optimising most of compiling. The other
-# is `command.order_collectives`, which is not to be imported before the hook below.
+# Compiling takes most of a test's time, and optimising most of compiling. The last is
+# `command.order_collectives`, which is not to be imported before the hook below.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 "
+    "--xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
 )
 

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -132,6 +133,26 @@ def test_what_devices_report_is_compared_value_by_value(tmp_path, capsys):
     losses = {"1": [10.0] * 3, "2": [10.0, 10.5, 10.0]}
     devices.draw(found | {"loss": losses}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_devices_are_compared_in_double_precision_too(tmp_path):
+    tiny.tiny_config(tmp_path)
+    config = f"{tiny.__file__}:{tmp_path}"
+    one, two = (
+        devices.train(
+            config,
+            count,
+            [*tiny.LIGHT_FLAGS, "--config.max_steps=3"],
+            tmp_path / str(count),
+            program=devices.DOUBLE,
+        )
+        for count in (1, 2)
+    )
+    last = one[-1]["loss"]
+    assert float(np.float32(last)) != last  # has more digits
+    found = devices.differences(one, two)
+    assert max(row["largest"] for row in found) < 1e-12
 
 
 @pytest.mark.parametrize(("platform", "count"), [("cpu", 1), ("gpu", 2)])

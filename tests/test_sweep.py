@@ -14,7 +14,7 @@ import tiny
 
 from fmalign_jax import prepare, resident, restored, sharding, sweep, train
 from fmalign_jax.data import pipeline
-from fmalign_jax.models import critics
+from fmalign_jax.models import critics, encoders
 from fmalign_jax.sweeps import sweep_data, sweep_run
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.sweep_files import print_members
@@ -38,14 +38,15 @@ MEMBERS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def smooth():
-    """One device, and critics without kinks.
+    """One device, and nets without kinks.
 
     Rounding decides on which side of a ReLU's kink a unit lies, and the critics' inner
     steps amplify it (see test_train_step.py).
     """
     smooth = types.SimpleNamespace(**vars(nn) | {"relu": nn.softplus})
     with pytest.MonkeyPatch.context() as patch, tiny.visible_devices(1):
-        patch.setattr(critics, "nn", smooth)
+        for module in (critics, encoders):
+            patch.setattr(module, "nn", smooth)
         yield
 
 

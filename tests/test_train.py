@@ -454,11 +454,7 @@ def _start(folder, workdir, *flags):
             ],
             cwd=ROOT,
             env=os.environ
-            | {
-                "JAX_PLATFORMS": "cpu",
-                "XLA_FLAGS": "--xla_backend_optimization_level=0",
-                "XDG_CACHE_HOME": str(folder / "cache"),
-            },
+            | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")},
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )

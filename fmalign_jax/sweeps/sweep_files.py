@@ -136,7 +136,7 @@ def curves_over_leads(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       at each of them; ``highest_at_s``, by indicator the lead at which that is highest.
       Empty where members that were validated have fewer than two leads.
     """
-    by_lead: dict[float, list[Mapping[str, float]]] = {}
+    by_lead: dict[float, list[Mapping[str, Any]]] = {}
     for row in members:
         if LEAD in row["changes"] and row["validation"] and row["diverged"] is None:
             by_lead.setdefault(row["changes"][LEAD], []).append(row["validation"])
@@ -155,7 +155,7 @@ def curves_over_leads(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _measured(
-    patterns: Sequence[str], measured: Iterable[Mapping[str, float]]
+    patterns: Sequence[str], measured: Iterable[Mapping[str, Any]]
 ) -> list[str]:
     """Returns the names that were measured, in the order of the patterns."""
     names = {name: None for values in measured for name in values}
