@@ -47,6 +47,11 @@ def score(run: Run, evaluation: str, direction: str, split: str = "test") -> flo
     return float(found["balanced_accuracy"])
 
 
+def mean(runs: Sequence[Run], split: str) -> float:
+    """Returns the mean of the transfer by codes over runs."""
+    return float(np.mean([score(run, "codes", FORTH, split) for run in runs]))
+
+
 def spread(values: Iterable[float]) -> str:
     """Returns mean and standard deviation; of one value the value."""
     found = np.array(list(values), dtype=float)
@@ -97,10 +102,8 @@ def reference(scores: dict[str, Any]) -> float:
 
 
 def ablations(runs: Sequence[Run]) -> str:
-    """Returns every variant by fold, and its difference from the same recipe."""
-    recipes = {
-        (run["fold"], run["seed"]): run for run in runs if run["variant"] == "recipe"
-    }
+    """Returns every variant by fold, and its difference from the recipe's mean."""
+    recipes = grouped([run for run in runs if run["variant"] == "recipe"], "fold")
     rows = []
     by_variant = grouped(runs, "variant").items()
     for variant, fold, own in (
@@ -108,13 +111,6 @@ def ablations(runs: Sequence[Run]) -> str:
         for variant, all_folds in by_variant
         for fold, own in grouped(all_folds, "fold").items()
     ):
-        pairs = [(r, recipes.get((r["fold"], r["seed"]))) for r in own]
-        gains = [
-            score(run, "codes", FORTH) - score(recipe, "codes", FORTH)
-            for run, recipe in pairs
-            if recipe is not None
-        ]
-
         seen = {
             name: np.mean([run["validation"][name] for run in own])
             for name in (TOKENS, CHANCE, MERGED, "equal_share", *PERPLEXITIES)
@@ -125,7 +121,12 @@ def ablations(runs: Sequence[Run]) -> str:
                 fold,
                 str(len(own)),
                 spread(score(r, "codes", FORTH) for r in own),
-                "" if variant == "recipe" or not gains else f"{np.mean(gains):+.3f}",
+                *(
+                    ""
+                    if variant == "recipe" or fold not in recipes
+                    else f"{mean(own, split) - mean(recipes[fold], split):+.3f}"
+                    for split in ("test", "validation")
+                ),
                 spread(score(r, "codes", BACK) for r in own),
                 spread(score(r, "semantic", FORTH) for r in own),
                 f"{seen[TOKENS]:.3f} ({seen[CHANCE]:.3f})",
@@ -134,7 +135,8 @@ def ablations(runs: Sequence[Run]) -> str:
                 " / ".join(f"{seen[name]:.0f}" for name in PERPLEXITIES),
             ]
         )
-    columns = ["variant", "fold", "runs", FORTH, "against the recipe", BACK]
+    columns = ["variant", "fold", "runs", FORTH, "against the recipe"]
+    columns += ["the same on validation", BACK]
     columns += [f"{FORTH}, continuous", "token agreement (chance)", "merged"]
     return table([*columns, "equal share", "perplexity v / c"], rows)
 

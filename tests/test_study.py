@@ -131,7 +131,7 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
         _run("recipe", "two", 0, 0.9),
         _run("without_club", "one", 0, 0.5),
         _run("without_club", "one", 1, 0.5),
-        _run("without_club", "two", 1, 0.3),  # no recipe to compare with
+        _run("without_club", "three", 1, 0.3),  # no recipe to compare with
     ]
     (folder / "toy.json").write_text(json.dumps(runs))
     (folder / "toy.md").write_text("What was seen.")
@@ -147,11 +147,11 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     assert one[-3:] == ["0.900 ± 0.000", "0.900 ± 0.000", "0.500"]
     without = next(row for row in rows if row[:3] == ["without club", "one", "2"])
     assert without[3] == "0.500 ± 0.000"
-    assert without[4] == "-0.200"  # mean of 0.5 - 0.6 and 0.5 - 0.8
-    assert without[7] == "0.125 (0.125)"
+    assert without[4] == without[5] == "-0.200"  # 0.5 less the mean of 0.6 and 0.8
+    assert without[8] == "0.125 (0.125)"
     assert without[-1] == "9 / 40"
-    alone = next(row for row in rows if row[:3] == ["without club", "two", "1"])
-    assert alone[3:5] == ["0.300", ""]
+    alone = next(row for row in rows if row[:3] == ["without club", "three", "1"])
+    assert alone[3:6] == ["0.300", "", ""]
     shares = next(row for row in rows if row[:1] == ["`equal_share`"])
     assert shares[1:3] == ["6", "+1.00"]
     picture = plt.imread(folder / "agreement.png")
