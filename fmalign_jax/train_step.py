@@ -207,13 +207,13 @@ def _at_drawn_leads(
     data = config.data
     if not data.get("draw_lead", False):
         return streams
-    windows = len(streams[data.leading_stream])
-    leads = 1 + len(data.other_leads_s)
+    samples = data.samples_per_tick[data.leading_stream]
+    windows, _, slots = streams[data.leading_stream].shape[:3]
     return inputs_lib.at_lead(
         streams,
-        jax.random.randint(key, (windows,), 0, leads),
+        jax.random.randint(key, (windows,), 0, slots // samples),
         leading=data.leading_stream,
-        samples_per_tick=data.samples_per_tick[data.leading_stream],
+        samples_per_tick=samples,
     )
 
 
