@@ -311,7 +311,7 @@ def write_table(arguments: argparse.Namespace) -> None:
     """Makes the table of what was found."""
     read = [case for file in arguments.files for case in json.loads(file.read_text())]
     drawn = [case for case in read if case.get("trained") == DRAWN]
-    cases = [case for case in read if case not in drawn]
+    cases = [case for case in read if case.get("trained") != DRAWN]
     introduction = (arguments.out.with_suffix("") / "introduction.md").read_text()
     parts = ["# How well the lead is found", introduction.strip()]
     names = list(cases[0]["indicators"])

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from fmalign_jax import inputs as inputs_lib
 from fmalign_jax import resident, train_step
 from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
 from fmalign_jax.sweeps.members import differing, own_learner
@@ -157,12 +158,14 @@ class Together:
             batch = {**resident.gather(windows, batch["window"], ticks)}
         if _LEAD not in own:
             return batch
-        leading = self._config.data.leading_stream
-        samples = batch["streams"][leading]
-        b, t, slots = samples.shape[:3]
-        split = (b, t, len(self.leads_s), slots // len(self.leads_s))
-        samples = samples.reshape(*split, *samples.shape[3:])[:, :, own[_LEAD]]
-        return {**batch, "streams": {**batch["streams"], leading: samples}}
+        data = self._config.data
+        streams = inputs_lib.at_lead(
+            batch["streams"],
+            jnp.broadcast_to(own[_LEAD], batch["mask"].shape),
+            leading=data.leading_stream,
+            samples_per_tick=data.samples_per_tick[data.leading_stream],
+        )
+        return {**batch, "streams": streams}
 
     def _first_state(
         self, own: Mapping[str, Array], batch: Batch, statistics: dict[str, Any]
