@@ -23,7 +23,7 @@ from fmalign_jax.evaluation_files import write_text
 HERE = pathlib.Path(__file__).parent
 PAPER, FURNACE = "configs/cmg_paper.py", "configs/pretrain.py"
 STEP, INPUT = "step_throughput.py", "input_pipeline.py"
-SWEEP = "sweep_throughput.py"
+SWEEP, LOOP = "sweep_throughput.py", "loop_throughput.py"
 ALL_TORCH = ("eager fp32", "eager fp64", "compiled bf16")
 
 
@@ -62,9 +62,11 @@ def jobs(platform: str, devices: int) -> dict[str, list[str]]:
         "strong scaling": [STEP, *growth, "--batch", "32", *scaling],
         "weak scaling": [STEP, *growth, "--batch", "4", "--weak", *scaling],
         "input": [INPUT, "--config", FURNACE],
-        "runs together": [SWEEP, "--config", f"{FURNACE}:smoke"],
+        "runs together": [SWEEP, "--config", f"{FURNACE}:smoke", "--alone", "3"],
+        "loop": [LOOP, "--config", f"{FURNACE}:smoke"],
     }
     if not small:
+        planned["runs together"] += ["--steps", "200"]
         bf16 = ["--precision", "bf16"]
         planned["paper bf16"] = [STEP, *paper, *bf16, *torch, "compiled bf16"]
         large = ["--config", PAPER, "--batch", "160,320", "--budget-s", "5"]

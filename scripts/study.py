@@ -8,6 +8,9 @@ combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluat
 its last step as EVALUATIONS says. What was done already is not done
 again, so that a study may be stopped at any time and grow later; a run that was
 interrupted goes on. scripts/write_results.py makes tables of what was found.
+
+With --together the seeds of a variant are trained in one program (docs/sweep.md), which
+a GPU does in little more time than one of them.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from fmalign_jax.command import keep_compiled_programs
 from fmalign_jax.evaluate import evaluate
 from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.sweep import train_together
+from fmalign_jax.sweeps.members import combinations
 from fmalign_jax.train import train
 from fmalign_jax.variations import load_file
 
@@ -51,12 +57,56 @@ def run_one(
 ) -> dict[str, Any]:
     """Trains one run, as far as its folder does not hold it, and evaluates it."""
     variant, fold, seed = key
-    config = study.train_config(fold, data)
+    config = variant_config(study, variant, fold, data)
     config.seed = seed
-    study.VARIANTS[variant](config)
     _, summary = train(config, workdir)
+    check_finished(summary, workdir)
+    return evaluated(study, key, data, workdir, summary)
+
+
+def train_seeds(
+    study: ModuleType,
+    variant: str,
+    fold: str,
+    seeds: Sequence[int],
+    data: str,
+    workdir: pathlib.Path,
+) -> dict[int, tuple[pathlib.Path, Mapping[str, Any]]]:
+    """Trains the seeds of a variant together; returns folder and summary of each."""
+    config = variant_config(study, variant, fold, data)
+    _, table = train_together(config, combinations({"seed": seeds}), workdir)
+    check_finished(table, workdir)
+    own_s = round(table["seconds"] / len(seeds), 1)
+    trained = {}
+    for seed, row in zip(seeds, table["members"], strict=True):
+        if row["diverged"] is not None:
+            raise FloatingPointError(f"{row['run']}: {row['diverged']}")
+        trained[seed] = pathlib.Path(row["run"]), row | {"seconds": own_s}
+    return trained
+
+
+def variant_config(study: ModuleType, variant: str, fold: str, data: str) -> ConfigDict:
+    """Returns the config of a variant's runs."""
+    config: ConfigDict = study.train_config(fold, data)
+    study.VARIANTS[variant](config)
+    return config
+
+
+def check_finished(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Ends the study where a run was asked to stop."""
     if not summary["finished"]:
         raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
+
+
+def evaluated(
+    study: ModuleType,
+    key: tuple[str, str, int],
+    data: str,
+    workdir: pathlib.Path,
+    summary: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Evaluates a run at its last step; returns what the study keeps of it."""
+    variant, fold, seed = key
     started_s = time.perf_counter()
     evaluations = {}
     for name, changes in EVALUATIONS.items():
@@ -131,6 +181,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", help="by default all")
     parser.add_argument("--folds", nargs="*", help="by default all")
     parser.add_argument("--seeds", nargs="*", type=int, help="by default all")
+    parser.add_argument(
+        "--together", action="store_true", help="train all seeds of a variant at once"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     keep_compiled_programs()
@@ -142,20 +195,32 @@ def main() -> None:
     if arguments.out.exists():
         found = json.loads(arguments.out.read_text())
     done = {(run["variant"], run["fold"], run["seed"]) for run in found}
-    wanted = itertools.product(
-        arguments.seeds or study.SEEDS,
+    seeds = arguments.seeds or study.SEEDS
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(run: dict[str, Any]) -> None:
+        found.append(run)
+        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+        print(run["variant"], run["fold"], run["seed"], "done", flush=True)
+
+    # One seed of everything before the next, unless all are trained together.
+    rounds = [seeds] if arguments.together else [[seed] for seed in seeds]
+    for own_seeds, variant, fold in itertools.product(
+        rounds,
         arguments.variants or study.VARIANTS,
         arguments.folds or study.FOLDS,
-    )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for seed, variant, fold in wanted:
-        key = (variant, fold, seed)
-        if key in done:
-            continue
-        found.append(run_one(study, key, data, folder / f"{variant}-{fold}-{seed}"))
-        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+    ):
+        missing = [seed for seed in own_seeds if (variant, fold, seed) not in done]
+        if missing and len(own_seeds) > 1:
+            workdir = folder / f"{variant}-{fold}-{'+'.join(map(str, own_seeds))}"
+            trained = train_seeds(study, variant, fold, own_seeds, data, workdir)
+            for seed in missing:
+                keep(evaluated(study, (variant, fold, seed), data, *trained[seed]))
+        else:
+            for seed in missing:
+                workdir = folder / f"{variant}-{fold}-{seed}"
+                keep(run_one(study, (variant, fold, seed), data, workdir))
         jax.clear_caches()
-        print(*key, "done", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""Measures the training loop: windows streamed or resident, one or more steps a call.
+
+    python benchmarks/loop_throughput.py --config configs/pretrain.py:smoke
+
+The loop of a run (batches, placing, steps, metrics, reports) without evaluation and
+saving, for `data.resident` and `steps_per_dispatch` each on and off; in turns, so that
+a busy moment of the machine meets all of them. The data set of the config is prepared
+first, if it is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import pathlib
+import time
+from contextlib import closing
+from typing import Any
+
+import cases
+import measure
+from ml_collections import ConfigDict
+
+from fmalign_jax import reporting, resident, sharding, train, train_step
+from fmalign_jax.command import set_up_jax
+from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.train_state import make_learner
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True, help="FILE or FILE:VARIANT")
+    parser.add_argument("--data", help="path of the recordings, by default config's")
+    parser.add_argument("--together", type=int, default=10, help="steps of a dispatch")
+    parser.add_argument("--steps", type=int, default=100, help="of each turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=pathlib.Path, help="a .json file")
+    arguments = parser.parse_args()
+    if arguments.steps % arguments.together:
+        parser.error(
+            f"--steps must be a multiple of --together; got {arguments.steps} and "
+            f"{arguments.together}"
+        )
+    config = cases.load_config(arguments.config)
+    if arguments.data:
+        config.data.path = arguments.data
+    found = {
+        "config": arguments.config,
+        "made_with": measure.provenance(),
+        "batch": config.batch_size,
+        "steps": arguments.steps,
+        "ways": measure_ways(
+            config, arguments.together, arguments.steps, arguments.turns
+        ),
+    }
+    print_table(found)
+    if arguments.out:
+        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+
+
+class Loop:
+    """The loop of a run, whose program is compiled; each call makes some more steps."""
+
+    def __init__(self, data: train.Data, config: ConfigDict) -> None:
+        self._config = config
+        self._mesh = sharding.make_mesh()
+        learner = make_learner(
+            config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
+        )
+        self._state = train.first_state(learner, data, self._mesh)
+        self._steps = train_step.make_train_steps(learner, self._mesh)
+        self._windows = None
+        if config.data.resident:
+            self._windows = resident.place(data.store, data.training, self._mesh)
+        self.batches = train.training_batches(
+            data, config, seed=0, numbers_only=config.data.resident
+        )
+        started_s = time.perf_counter()
+        self(config.steps_per_dispatch)
+        self.compile_s = time.perf_counter() - started_s
+
+    def __call__(self, steps: int) -> dict[str, float]:
+        """Makes some steps; returns the values that training would report of them."""
+        config = self._config
+        meter = reporting.Meter(first_step=1, batch_size=config.batch_size)
+        for step in range(0, steps, config.steps_per_dispatch):
+            drawn = [
+                sharding.place_batch(meter.next_batch(self.batches), self._mesh)
+                for _ in range(config.steps_per_dispatch)
+            ]
+            self._state, metrics = self._steps(self._state, drawn, self._windows)
+            meter.add(metrics)
+            done = step + config.steps_per_dispatch
+            if done % config.log_every_steps == 0 and done < steps:
+                meter.report()
+        return meter.report()
+
+
+def measure_ways(
+    config: ConfigDict, together: int, steps: int, turns: int
+) -> list[dict[str, Any]]:
+    """Returns the time of a step and the share spent waiting, for each way."""
+    data = train.load_data(config)
+    found, loops = [], []
+    for on_device, number in itertools.product((False, True), (1, together)):
+        own = config.copy_and_resolve_references()
+        own.data.resident, own.steps_per_dispatch = on_device, number
+        loops.append(Loop(data, own))
+        found.append(
+            {
+                "resident": on_device,
+                "steps_per_dispatch": number,
+                "compile_s": round(loops[-1].compile_s, 1),
+            }
+        )
+        loops[-1](steps)  # threads start, caches fill
+    times_s: list[list[float]] = [[] for _ in loops]
+    waiting: list[list[float]] = [[] for _ in loops]
+    for _ in range(turns):
+        for loop, own_s, shares in zip(loops, times_s, waiting, strict=True):
+            started_s = time.perf_counter()
+            values = loop(steps)
+            own_s.append((time.perf_counter() - started_s) / steps)
+            shares.append(values["waiting_share"])
+    for way, loop, own_s, shares in zip(found, loops, times_s, waiting, strict=True):
+        with closing(loop.batches):
+            way["step"] = measure.spread(own_s)
+            way["waiting_share"] = sum(shares) / len(shares)
+    return found
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """Prints what was measured."""
+    print(
+        f"\n{found['config']} on {found['made_with']['device']}, batch "
+        f"{found['batch']}, {found['steps']} steps a turn\n\n"
+        "| windows | steps a dispatch | step ms (quartiles) | waiting | compile s |\n"
+        "|---|---|---|---|---|"
+    )
+    for way in found["ways"]:
+        low, high = way["step"]["quartiles_ms"]
+        print(
+            f"| {'on the device' if way['resident'] else 'streamed'} | "
+            f"{way['steps_per_dispatch']} | {way['step']['median_ms']:.2f} ({low:.2f}, "
+            f"{high:.2f}) | {way['waiting_share']:.3f} | {way['compile_s']} |"
+        )
+
+
+if __name__ == "__main__":
+    set_up_jax()
+    main()
