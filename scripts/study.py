@@ -40,7 +40,8 @@ from fmalign_jax.train import train
 from fmalign_jax.variations import load_file
 
 RECIPE = "recipe"
-"""The variant that changes nothing; it is evaluated beside its references."""
+"""The variant that changes nothing; it is evaluated beside its references, the oracle
+and encoders that were not trained, which take longest."""
 
 EVALUATIONS: dict[str, dict[str, str]] = {
     "codes": {},
@@ -53,7 +54,12 @@ KEPT = ("accuracy", "balanced_accuracy", "auroc")
 
 
 def run_one(
-    study: ModuleType, key: tuple[str, str, int], data: str, workdir: pathlib.Path
+    study: ModuleType,
+    key: tuple[str, str, int],
+    data: str,
+    workdir: pathlib.Path,
+    *,
+    references: bool,
 ) -> dict[str, Any]:
     """Trains one run, as far as its folder does not hold it, and evaluates it."""
     variant, fold, seed = key
@@ -61,7 +67,7 @@ def run_one(
     config.seed = seed
     _, summary = train(config, workdir)
     check_finished(summary, workdir)
-    return evaluated(study, key, data, workdir, summary)
+    return evaluated(study, key, data, workdir, summary, references=references)
 
 
 def train_seeds(
@@ -104,6 +110,8 @@ def evaluated(
     data: str,
     workdir: pathlib.Path,
     summary: Mapping[str, Any],
+    *,
+    references: bool,
 ) -> dict[str, Any]:
     """Evaluates a run at its last step; returns what the study keeps of it."""
     variant, fold, seed = key
@@ -116,18 +124,18 @@ def evaluated(
         settings.step = "latest"
         settings.seed = seed
         settings.bootstrap_draws = 200
-        if (variant, name) != (RECIPE, "codes"):
+        if not references or (variant, name) != (RECIPE, "codes"):
             settings.random_encoders = False
             settings.oracle_epochs = 0
         report, _ = evaluate(settings)
-        references = report["references"]
+        beside = report["references"]
         evaluations[name] = {
             "step": report["checkpoint"]["step"],
-            "chance": references["chance"],
+            "chance": beside["chance"],
             "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},
-            "oracle": brief(references["oracle"]),
+            "oracle": brief(beside["oracle"]),
             "random_encoders": {
-                d: brief(s) for d, s in (references["random_encoders"] or {}).items()
+                d: brief(s) for d, s in (beside["random_encoders"] or {}).items()
             },
         }
     return {
@@ -184,6 +192,7 @@ def main() -> None:
     parser.add_argument(
         "--together", action="store_true", help="train all seeds of a variant at once"
     )
+    parser.add_argument("--no-references", action="store_true", help="of the recipe")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     keep_compiled_programs()
@@ -195,7 +204,7 @@ def main() -> None:
     if arguments.out.exists():
         found = json.loads(arguments.out.read_text())
     done = {(run["variant"], run["fold"], run["seed"]) for run in found}
-    seeds = arguments.seeds or study.SEEDS
+    seeds, beside = arguments.seeds or study.SEEDS, not arguments.no_references
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
 
     def keep(run: dict[str, Any]) -> None:
@@ -211,15 +220,15 @@ def main() -> None:
         arguments.folds or study.FOLDS,
     ):
         missing = [seed for seed in own_seeds if (variant, fold, seed) not in done]
+        name = f"{variant}-{fold}-{'+'.join(map(str, own_seeds))}"
         if missing and len(own_seeds) > 1:
-            workdir = folder / f"{variant}-{fold}-{'+'.join(map(str, own_seeds))}"
-            trained = train_seeds(study, variant, fold, own_seeds, data, workdir)
+            trained = train_seeds(study, variant, fold, own_seeds, data, folder / name)
             for seed in missing:
-                keep(evaluated(study, (variant, fold, seed), data, *trained[seed]))
-        else:
-            for seed in missing:
-                workdir = folder / f"{variant}-{fold}-{seed}"
-                keep(run_one(study, (variant, fold, seed), data, workdir))
+                key = (variant, fold, seed)
+                keep(evaluated(study, key, data, *trained[seed], references=beside))
+        elif missing:
+            key = (variant, fold, *missing)
+            keep(run_one(study, key, data, folder / name, references=beside))
         jax.clear_caches()
 
 

@@ -99,7 +99,8 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     out = tmp_path / "out" / "found.json"
     asked = []
 
-    def run_one(module, key, data, workdir):
+    def run_one(module, key, data, workdir, *, references):
+        assert references
         asked.append(key)
         if len(asked) == 3:
             raise KeyboardInterrupt

@@ -84,10 +84,9 @@ class Together:
             "statistics": {n: 0 if n == several else None for n in statistics},
         }
         self._axes = axes = TrainState(**places_by_part)
-        self._init = jax.jit(
-            self._of_all(self._first_state, (None, axes.statistics), axes),
-            compiler_options=RUNS_ONCE,
-        )
+        # One member after the other: products of all together, not optimised, would
+        # take minutes on a CPU.
+        self._init = jax.jit(self._first_state, compiler_options=RUNS_ONCE)
         self._train_step = jax.jit(
             self._of_all(self._update, (axes, None, None), (axes, 0)), donate_argnums=1
         )
@@ -99,7 +98,23 @@ class Together:
         Args:
           batch: of each order, drawn apart from the training ones.
         """
-        states: TrainState = self._init(self._own, batch, self._statistics)
+        by_member = [
+            self._init(
+                {key: values[i] for key, values in self._own.items()},
+                batch,
+                _member(self._axes.statistics, self._statistics, i),
+            )
+            for i in range(self._members)
+        ]
+        states: TrainState = _every_axis(
+            lambda axis, first, *others: (
+                first
+                if axis is None
+                else jax.tree.map(lambda *x: jnp.stack(x), first, *others)
+            ),
+            self._axes,
+            *by_member,
+        )
         return states
 
     def train_step(
@@ -128,14 +143,7 @@ class Together:
         """Returns the state of one member, as a run of its own has it."""
         if not 0 <= number < self._members:
             raise IndexError(f"member {number} of {self._members}")
-        state: TrainState = jax.tree.map(
-            lambda axis, part: (
-                part if axis is None else jax.tree.map(lambda x: x[number], part)
-            ),
-            self._axes,
-            states,
-            is_leaf=lambda axis: axis is None,
-        )
+        state: TrainState = _member(self._axes, states, number)
         return state
 
     def _of_all(self, function: Any, in_axes: tuple[Any, ...], out_axes: Any) -> Any:
@@ -191,3 +199,19 @@ class Together:
         metrics = train_step.make_eval_step(learner, self._mesh)(state, batch)
         bound = cross_cpc_bound(learner, state, batch)
         return {**metrics, "scalars": metrics["scalars"] | bound}
+
+
+def _member(axes: Any, tree: Any, number: int) -> Any:
+    """Returns what one member has of a tree; `axes` says where all share a part."""
+    return _every_axis(
+        lambda axis, part: (
+            part if axis is None else jax.tree.map(lambda x: x[number], part)
+        ),
+        axes,
+        tree,
+    )
+
+
+def _every_axis(function: Any, axes: Any, *trees: Any) -> Any:
+    """Maps over parts of trees and the members' axis in each, None where shared."""
+    return jax.tree.map(function, axes, *trees, is_leaf=lambda axis: axis is None)
