@@ -19,13 +19,16 @@ from contextlib import closing
 from typing import Any
 
 import cases
+import jax
+import jax.numpy as jnp
 import measure
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fmalign_jax import reporting, resident, sharding, train, train_step
 from fmalign_jax.command import set_up_jax
 from fmalign_jax.evaluation_files import write_text
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.train_state import Learner, TrainState, make_learner
 
 
 def main() -> None:
@@ -63,17 +66,17 @@ def main() -> None:
 class Loop:
     """The loop of a run, whose program is compiled; each call makes some more steps."""
 
-    def __init__(self, data: train.Data, config: ConfigDict) -> None:
-        self._config = config
-        self._mesh = sharding.make_mesh()
-        learner = make_learner(
-            config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
-        )
-        self._state = train.first_state(learner, data, self._mesh)
-        self._steps = train_step.make_train_steps(learner, self._mesh)
+    def __init__(
+        self, data: train.Data, learner: Learner, state: TrainState, mesh: Mesh
+    ) -> None:
+        """Compiles; the state stays the caller's."""
+        self._config = config = learner.config
+        self._mesh = mesh
+        self._state = jax.tree.map(jnp.copy, state)
+        self._steps = train_step.make_train_steps(learner, mesh)
         self._windows = None
         if config.data.resident:
-            self._windows = resident.place(data.store, data.training, self._mesh)
+            self._windows = resident.place(data.store, data.training, mesh)
         self.batches = train.training_batches(
             data, config, seed=0, numbers_only=config.data.resident
         )
@@ -102,12 +105,14 @@ def measure_ways(
     config: ConfigDict, together: int, steps: int, turns: int
 ) -> list[dict[str, Any]]:
     """Returns the time of a step and the share spent waiting, for each way."""
-    data = train.load_data(config)
+    data, mesh = train.load_data(config), sharding.make_mesh()
+    lengths = {"steps_per_epoch": data.steps_per_epoch, "steps": data.planned_steps}
+    state = train.first_state(make_learner(config, **lengths), data, mesh)
     found, loops = [], []
     for on_device, number in itertools.product((False, True), (1, together)):
         own = config.copy_and_resolve_references()
         own.data.resident, own.steps_per_dispatch = on_device, number
-        loops.append(Loop(data, own))
+        loops.append(Loop(data, make_learner(own, **lengths), state, mesh))
         found.append(
             {
                 "resident": on_device,

@@ -27,6 +27,9 @@ MAY_CHANGE = (
 )
 """Config keys under which a run may be continued with another value."""
 
+ABSENT: Mapping[str, Any] = {"data.draw_lead": False, "data.other_leads_s": []}
+"""Config keys that came later than the first runs, and what a run without them does."""
+
 CONTENT = (
     "config.json",
     "metrics.jsonl",
@@ -200,13 +203,14 @@ def _is_free(path: pathlib.Path) -> bool:
 
 
 def _lasting(settings: Any, prefix: str = "") -> Any:
-    """Returns the settings without the keys that may change."""
+    """Returns the settings without the keys that may change or need not be there."""
     if not isinstance(settings, dict):
         return settings
     return {
         key: _lasting(value, f"{prefix}{key}.")
         for key, value in settings.items()
         if f"{prefix}{key}" not in MAY_CHANGE
+        and not (f"{prefix}{key}" in ABSENT and value == ABSENT[f"{prefix}{key}"])
     }
 
 

@@ -17,6 +17,7 @@ sys.path.append(str(BENCHMARKS))
 
 import devices  # noqa: E402
 import input_pipeline  # noqa: E402
+import loop_throughput  # noqa: E402
 import measure  # noqa: E402
 import run_all  # noqa: E402
 import step_throughput  # noqa: E402
@@ -88,6 +89,22 @@ def test_the_input_is_measured_beside_the_step(tmp_path):
     assert found["ratio"] == pytest.approx(ratio)
 
 
+@pytest.mark.slow
+def test_the_loop_is_measured_in_four_ways(tmp_path, capsys):
+    tiny.write_recordings(tmp_path / "raw", seed=3)
+    config = tiny.tiny_config(tmp_path)
+    config.update_from_flattened_dict(tiny.LIGHT)
+    ways = loop_throughput.measure_ways(config, 2, steps=4, turns=3)
+    kinds = [(way["resident"], way["steps_per_dispatch"]) for way in ways]
+    assert kinds == [(False, 1), (False, 2), (True, 1), (True, 2)]
+    assert all(way["step"]["calls"] == 3 for way in ways)
+    assert all(0 <= way["waiting_share"] <= 1 for way in ways)
+    found = {"config": "tiny", "batch": 4, "steps": 4, "ways": ways}
+    loop_throughput.print_table({**found, "made_with": {"device": "cpu"}})
+    printed = capsys.readouterr().out
+    assert f"| on the device | 2 | {ways[3]['step']['median_ms']:.2f} (" in printed
+
+
 def test_members_of_a_benchmark_differ_in_one_thing():
     leads = sweep_throughput.make_members(3, "lead")
     assert [m.changes["data.lead_s"] for m in leads] == [0.0, 210.0, 420.0]
@@ -113,6 +130,7 @@ def test_runs_together_are_measured_beside_runs_alone(tmp_path, capsys):
     alone, together = (found[f"step_{k}"]["median_ms"] for k in ("alone", "together"))
     assert found["step_ratio"] == pytest.approx(2 * alone / together)
     assert found["runs_per_hour_together"] == pytest.approx(7200 / found["together_s"])
+    # One was run; the other is taken to be as long.
     assert found["runs_per_hour_alone"] == pytest.approx(3600 / found["alone_s"][0])
     about = {"config": "tiny", "members": 2, "by": "seed"}
     sweep_throughput.print_table({**about, "made_with": {"device": "cpu"}, **found})
@@ -158,7 +176,7 @@ def test_devices_are_compared_in_double_precision_too(tmp_path):
 @pytest.mark.parametrize(("platform", "count"), [("cpu", 1), ("gpu", 2)])
 def test_all_benchmarks_are_planned_for_the_machine(platform, count):
     planned = run_all.jobs(platform, count)
-    assert {"paper", "furnace", "default", "input"} <= set(planned)
+    assert {"paper", "furnace", "default", "input", "loop"} <= set(planned)
     for command in planned.values():
         assert (BENCHMARKS / command[0]).exists()
     scaling = planned["strong scaling"]

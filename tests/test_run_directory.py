@@ -54,6 +54,18 @@ def test_another_configs_run_is_never_overwritten(tmp_path):
         pass
 
 
+def test_a_run_from_before_a_key_goes_on_where_the_key_changes_nothing(tmp_path):
+    _begin(tmp_path, _config(data={"tick_s": 1.0}))
+    same = _config(data={"tick_s": 1.0, "draw_lead": False, "other_leads_s": ()})
+    with RunDirectory(tmp_path, same, write=True):
+        pass
+    assert default_path("pretrain", same) == default_path("pretrain", _config())
+    drawn = _config(data={"tick_s": 1.0, "draw_lead": True})
+    with pytest.raises(ValueError, match="differs in data.draw_lead"):
+        RunDirectory(tmp_path, drawn, write=True)
+    assert default_path("pretrain", drawn) != default_path("pretrain", same)
+
+
 def test_what_changes_no_result_may_change(tmp_path):
     _begin(tmp_path, _config(data={"read_threads": 1, "prepared_dir": "a"}))
     other = _config(data={"read_threads": 8, "prepared_dir": "b"})

@@ -122,6 +122,42 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     assert found == expected
 
 
+def test_seeds_are_trained_together_and_kept_one_by_one(tmp_path, monkeypatch):
+    study = load_file(ROOT / "scripts" / "study.py")
+    (tmp_path / "study.py").write_text(STUDY)
+    out = tmp_path / "found.json"
+    trained, asked = [], []
+
+    def train_seeds(module, variant, fold, seeds, data, workdir):
+        trained.append((variant, fold, workdir.name))
+        return {seed: (workdir / str(seed), {"seed": seed}) for seed in seeds}
+
+    def evaluated(module, key, data, workdir, summary, *, references):
+        assert (workdir.name, summary["seed"]) == (str(key[2]), key[2])
+        assert not references
+        asked.append(key)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return _run(*key, 0.5)
+
+    monkeypatch.setattr(study, "train_seeds", train_seeds)
+    monkeypatch.setattr(study, "evaluated", evaluated)
+    monkeypatch.setattr(study, "keep_compiled_programs", lambda: None)
+    argv = ["study", str(tmp_path / "study.py"), "--out", str(out), "--together"]
+    argv += ["--no-references", "--seeds", "0", "1", "--folds", "one"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(KeyboardInterrupt):
+        study.main()
+    study.main()
+    # The one that is left is a member of the same sweep, which goes on where it was.
+    first = ("recipe", "one", "recipe-one-0+1")
+    assert trained == [first, first, ("other", "one", "other-one-0+1")]
+    expected = [(v, "one", seed) for v in ("recipe", "other") for seed in (0, 1)]
+    assert asked == [expected[0], expected[1], *expected[1:]]
+    found = [(r["variant"], r["fold"], r["seed"]) for r in json.loads(out.read_text())]
+    assert found == expected
+
+
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     writer = load_file(ROOT / "scripts" / "write_results.py")
     folder = tmp_path / "results"
