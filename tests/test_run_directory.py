@@ -61,7 +61,7 @@ def test_a_run_from_before_a_key_goes_on_where_the_key_changes_nothing(tmp_path)
         pass
     assert default_path("pretrain", same) == default_path("pretrain", _config())
     drawn = _config(data={"tick_s": 1.0, "draw_lead": True})
-    with pytest.raises(ValueError, match="differs in data.draw_lead"):
+    with pytest.raises(ValueError, match=r"differs in data\.draw_lead"):
         RunDirectory(tmp_path, drawn, write=True)
     assert default_path("pretrain", drawn) != default_path("pretrain", same)
 
