@@ -10,7 +10,7 @@ again, so that a study may be stopped at any time and grow later; a run that was
 interrupted goes on. scripts/write_results.py makes tables of what was found.
 
 With --together the seeds of a variant are trained in one program (docs/sweep.md), which
-a GPU does in little more time than one of them.
+for small models a GPU does in the time of one (docs/performance.md).
 """
 
 from __future__ import annotations
