@@ -96,6 +96,14 @@ def test_a_run_draws_its_leads_and_is_validated_at_its_own(config, tmp_path):
     assert restored.confirm_training_windows(run, store, windows["train"])
     samples = windows["train"].ticks.samples["current"]
     assert samples.shape[1] == config.data.samples_per_tick.current
+    # Stopped and gone on with, streamed and two steps a call, it draws the same ones.
+    config.data.resident = False
+    for config.max_steps, config.steps_per_dispatch in ((4, 1), (8, 2)):
+        with tiny.visible_devices(1):
+            _, other = train.train(config, tmp_path / "other")
+    assert other["step"] == summary["step"] == 8
+    for part in ("train", "validation"):
+        assert other[part]["loss"] == pytest.approx(summary[part]["loss"], rel=1e-5)
 
 
 def test_a_sweep_refuses_it(config, tmp_path):
