@@ -20,7 +20,8 @@ Purpose   One command from nothing to a trained furnace model. The furnaces are
 Expected time   `default`: 6 min 25 s on two CPU cores, of which installing the package
   and simulating ten furnaces of 50 min take about a minute and training (320 steps,
   with compiling) five. `smoke`: 39 s with the furnaces simulated. `full` and `fmf`
-  have not been run.
+  have not been trained; their model takes finite steps, on a CPU, and `fmf` ran for two
+  steps of short windows on a folder in layout V2.
 
 Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` with its
   default head (92 windows, 74 s on shared cores; 95 % intervals over two furnaces say
