@@ -78,7 +78,6 @@ def clips(config: ConfigDict) -> None:
     config.data.windows = "clip"
     config.data.window_ticks = 16
     config.data.samples_per_tick.current = 8
-    config.codebook.codes = 400
     config.batch_size = 64
     config.epochs = 67.0
     config.eval_every_epochs = 10.0

@@ -154,7 +154,7 @@ VARIANTS: dict[str, Change] = {
     "codes_50": setting("codebook.codes", 50),
     "codes_100": setting("codebook.codes", 100),
     "codes_200": setting("codebook.codes", 200),
-    "codes_128": setting("codebook.codes", 128),
+    "codes_400": setting("codebook.codes", 400),
     "codes_800": setting("codebook.codes", 800),
     "sampled_codes": setting("codebook.initialisation", "sample"),
     "plain_cwcl": plain_cwcl,
