@@ -53,8 +53,10 @@ def mean(runs: Sequence[Run], split: str) -> float:
 
 
 def spread(values: Iterable[float]) -> str:
-    """Returns mean and standard deviation; of one value the value."""
+    """Returns mean and standard deviation; of one value the value, of none nothing."""
     found = np.array(list(values), dtype=float)
+    if not len(found):
+        return ""
     if len(found) < 2:
         return f"{found.mean():.3f}"
     return f"{found.mean():.3f} ± {found.std(ddof=1):.3f}"
@@ -79,6 +81,7 @@ def headline(runs: Sequence[Run]) -> str:
     rows = []
     for fold, own in grouped(runs, "fold").items():
         codes = [run["evaluations"]["codes"] for run in own]
+        with_references = [c for c in codes if c["oracle"]]
         rows.append(
             [
                 fold,
@@ -86,8 +89,8 @@ def headline(runs: Sequence[Run]) -> str:
                 *(spread(score(r, "codes", d) for r in own) for d in DIRECTIONS),
                 spread(score(r, "codes_by_recording", FORTH) for r in own),
                 spread(score(r, "semantic", FORTH) for r in own),
-                spread(reference(c["oracle"]) for c in codes),
-                spread(reference(c["random_encoders"][FORTH]) for c in codes),
+                spread(reference(c["oracle"]) for c in with_references),
+                spread(reference(c["random_encoders"][FORTH]) for c in with_references),
                 f"{codes[0]['chance']:.3f}",
             ]
         )
