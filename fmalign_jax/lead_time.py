@@ -86,7 +86,7 @@ def search(
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
-        "trained_lead_s": None if data.get("draw_lead", False) else data.lead_s,
+        "trained_lead_s": None if data.draw_lead else data.lead_s,
         "origin": material.origin,
         "trained_on": material.trained_on,
         **find_lead(clips, config, data),

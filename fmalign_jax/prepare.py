@@ -55,8 +55,7 @@ def window_spec(
         window_ticks=data.window_ticks,
         stride_ticks=stride_ticks,
         lead_s=data.lead_s,
-        # Absent in runs that were saved before there was such a key.
-        other_leads_s=tuple(data.get("other_leads_s", ())),
+        other_leads_s=tuple(data.other_leads_s),
         read_all_leads=read_all_leads,
         leading_stream=data.leading_stream,
         reference_stream=data.reference_stream,
@@ -113,8 +112,7 @@ def training_windows(
     Those of `windows`, as from `make_windows`, or the same ones at all leads where the
     run draws its leads (`data.draw_lead`).
     """
-    # Absent in runs that were saved before there was such a key.
-    if not config.data.get("draw_lead", False):
+    if not config.data.draw_lead:
         return windows["train"]
     return make_windows(store, config, read_all_leads=True)["train"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity, prepare, sharding
+from fmalign_jax import checkpoint, integrity, prepare, run_directory, sharding
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
@@ -61,7 +61,9 @@ def open_run(path: pathlib.Path, step: str) -> Run:
             f"checkpoints; got {path}; give the folder that training named, such as "
             "runs/pretrain-1a2b3c4d"
         )
-    config = ConfigDict(_as_tuples(json.loads((path / "config.json").read_text())))
+    settings = json.loads((path / "config.json").read_text())
+    run_directory.add_later_keys(settings)
+    config = ConfigDict(_as_tuples(settings))
     steps, best = checkpoint.saved_steps(directory)
     if not steps:
         raise ValueError(

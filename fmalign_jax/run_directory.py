@@ -202,6 +202,16 @@ def _is_free(path: pathlib.Path) -> bool:
     return not (foreign or reported or saved)
 
 
+def add_later_keys(settings: dict[str, Any]) -> None:
+    """Adds the keys of ABSENT that the settings of a saved run lack."""
+    for key, value in ABSENT.items():
+        *sections, name = key.split(".")
+        entry = settings
+        for section in sections:
+            entry = entry[section]
+        entry.setdefault(name, value)
+
+
 def _lasting(settings: Any, prefix: str = "") -> Any:
     """Returns the settings without the keys that may change or need not be there."""
     if not isinstance(settings, dict):

@@ -198,7 +198,7 @@ def fresh_state(
         jax.random.key(config.seed), 3
     )
     streams = batch["streams"]
-    if config.data.get("draw_lead", False):
+    if config.data.draw_lead:
         streams = inputs_lib.at_lead(
             streams,
             jnp.zeros(len(batch["mask"]), jnp.int32),

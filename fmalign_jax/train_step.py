@@ -205,7 +205,7 @@ def _at_drawn_leads(
 ) -> Mapping[str, Array]:
     """Draws a lead for each window, where the run draws its leads."""
     data = config.data
-    if not data.get("draw_lead", False):
+    if not data.draw_lead:
         return streams
     samples = data.samples_per_tick[data.leading_stream]
     windows, _, slots = streams[data.leading_stream].shape[:3]

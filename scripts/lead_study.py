@@ -204,7 +204,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
     answers = Answers(arguments.out)
     config = search_config(run.path)
     trained = f"{run.config.data.lead_s:g} s"
-    if run.config.data.get("draw_lead", False):
+    if run.config.data.draw_lead:
         trained = DRAWN
         config.indicators = (*INDICATORS, BOUND)
     for level in arguments.levels:

@@ -66,6 +66,12 @@ def test_a_run_from_before_a_key_goes_on_where_the_key_changes_nothing(tmp_path)
     assert default_path("pretrain", drawn) != default_path("pretrain", same)
 
 
+def test_a_run_from_before_a_key_is_read_with_what_its_absence_means():
+    settings = {"data": {"tick_s": 1.0, "draw_lead": True}}
+    run_directory.add_later_keys(settings)
+    assert settings["data"] == {"tick_s": 1.0, "draw_lead": True, "other_leads_s": []}
+
+
 def test_what_changes_no_result_may_change(tmp_path):
     _begin(tmp_path, _config(data={"read_threads": 1, "prepared_dir": "a"}))
     other = _config(data={"read_threads": 8, "prepared_dir": "b"})
