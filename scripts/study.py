@@ -29,7 +29,6 @@ from types import ModuleType
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from fmalign_jax.command import keep_compiled_programs
 from fmalign_jax.evaluate import evaluate
@@ -53,23 +52,6 @@ EVALUATIONS: dict[str, dict[str, str]] = {
 KEPT = ("accuracy", "balanced_accuracy", "auroc")
 
 
-def run_one(
-    study: ModuleType,
-    key: tuple[str, str, int],
-    data: str,
-    workdir: pathlib.Path,
-    *,
-    references: bool,
-) -> dict[str, Any]:
-    """Trains one run, as far as its folder does not hold it, and evaluates it."""
-    variant, fold, seed = key
-    config = variant_config(study, variant, fold, data)
-    config.seed = seed
-    _, summary = train(config, workdir)
-    check_finished(summary, workdir)
-    return evaluated(study, key, data, workdir, summary, references=references)
-
-
 def train_seeds(
     study: ModuleType,
     variant: str,
@@ -78,30 +60,28 @@ def train_seeds(
     data: str,
     workdir: pathlib.Path,
 ) -> dict[int, tuple[pathlib.Path, Mapping[str, Any]]]:
-    """Trains the seeds of a variant together; returns folder and summary of each."""
-    config = variant_config(study, variant, fold, data)
-    _, table = train_together(config, combinations({"seed": seeds}), workdir)
-    check_finished(table, workdir)
-    own_s = round(table["seconds"] / len(seeds), 1)
-    trained = {}
-    for seed, row in zip(seeds, table["members"], strict=True):
-        if row["diverged"] is not None:
-            raise FloatingPointError(f"{row['run']}: {row['diverged']}")
-        trained[seed] = pathlib.Path(row["run"]), row | {"seconds": own_s}
-    return trained
+    """Trains one seed of a variant, or several together, as far as it is not done.
 
-
-def variant_config(study: ModuleType, variant: str, fold: str, data: str) -> ConfigDict:
-    """Returns the config of a variant's runs."""
-    config: ConfigDict = study.train_config(fold, data)
+    Returns:
+      By seed the folder of its run, and the summary.
+    """
+    config = study.train_config(fold, data)
     study.VARIANTS[variant](config)
-    return config
-
-
-def check_finished(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
-    """Ends the study where a run was asked to stop."""
+    if len(seeds) == 1:
+        config.seed = seeds[0]
+        _, summary = train(config, workdir)
+        trained = {seeds[0]: (workdir, summary)}
+    else:
+        _, summary = train_together(config, combinations({"seed": seeds}), workdir)
+        own_s = round(summary["seconds"] / len(seeds), 1)
+        trained = {}
+        for seed, row in zip(seeds, summary["members"], strict=True):
+            if row["diverged"] is not None:
+                raise FloatingPointError(f"{row['run']}: {row['diverged']}")
+            trained[seed] = pathlib.Path(row["run"]), row | {"seconds": own_s}
     if not summary["finished"]:
         raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
+    return trained
 
 
 def evaluated(
@@ -206,12 +186,6 @@ def main() -> None:
     done = {(run["variant"], run["fold"], run["seed"]) for run in found}
     seeds, beside = arguments.seeds or study.SEEDS, not arguments.no_references
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-
-    def keep(run: dict[str, Any]) -> None:
-        found.append(run)
-        write_text(arguments.out, json.dumps(found, indent=1) + "\n")
-        print(run["variant"], run["fold"], run["seed"], "done", flush=True)
-
     # One seed of everything before the next, unless all are trained together.
     rounds = [seeds] if arguments.together else [[seed] for seed in seeds]
     for own_seeds, variant, fold in itertools.product(
@@ -220,15 +194,15 @@ def main() -> None:
         arguments.folds or study.FOLDS,
     ):
         missing = [seed for seed in own_seeds if (variant, fold, seed) not in done]
-        name = f"{variant}-{fold}-{'+'.join(map(str, own_seeds))}"
-        if missing and len(own_seeds) > 1:
-            trained = train_seeds(study, variant, fold, own_seeds, data, folder / name)
-            for seed in missing:
-                key = (variant, fold, seed)
-                keep(evaluated(study, key, data, *trained[seed], references=beside))
-        elif missing:
-            key = (variant, fold, *missing)
-            keep(run_one(study, key, data, folder / name, references=beside))
+        if not missing:
+            continue
+        workdir = folder / f"{variant}-{fold}-{'+'.join(map(str, own_seeds))}"
+        trained = train_seeds(study, variant, fold, own_seeds, data, workdir)
+        for seed in missing:
+            key = (variant, fold, seed)
+            found.append(evaluated(study, key, data, *trained[seed], references=beside))
+            write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+            print(*key, "done", flush=True)
         jax.clear_caches()
 
 

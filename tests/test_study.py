@@ -99,14 +99,19 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     out = tmp_path / "out" / "found.json"
     asked = []
 
-    def run_one(module, key, data, workdir, *, references):
+    def train_seeds(module, variant, fold, seeds, data, workdir):
+        assert workdir.name == f"{variant}-{fold}-0"
+        return {seed: (workdir, {}) for seed in seeds}
+
+    def evaluated(module, key, data, workdir, summary, *, references):
         assert references
         asked.append(key)
         if len(asked) == 3:
             raise KeyboardInterrupt
         return _run(*key, 0.5)
 
-    monkeypatch.setattr(study, "run_one", run_one)
+    monkeypatch.setattr(study, "train_seeds", train_seeds)
+    monkeypatch.setattr(study, "evaluated", evaluated)
     monkeypatch.setattr(study, "keep_compiled_programs", lambda: None)
     monkeypatch.setattr(
         sys, "argv", ["study", str(tmp_path / "study.py"), "--out", str(out)]
