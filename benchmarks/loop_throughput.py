@@ -15,13 +15,14 @@ import itertools
 import json
 import pathlib
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import cases
 import jax
 import jax.numpy as jnp
 import measure
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -64,12 +65,19 @@ def main() -> None:
 
 
 class Loop:
-    """The loop of a run, whose program is compiled; each call makes some more steps."""
+    """The loop of a run, whose program is compiled, and how long its turns took."""
 
     def __init__(
         self, data: train.Data, learner: Learner, state: TrainState, mesh: Mesh
     ) -> None:
-        """Compiles; the state stays the caller's."""
+        """Compiles.
+
+        Args:
+          data: of the run.
+          learner: with the run's config.
+          state: before the first step; it stays the caller's.
+          mesh: the devices.
+        """
         self._config = config = learner.config
         self._mesh = mesh
         self._state = jax.tree.map(jnp.copy, state)
@@ -77,20 +85,43 @@ class Loop:
         self._windows = None
         if config.data.resident:
             self._windows = resident.place(data.store, data.training, mesh)
-        self.batches = train.training_batches(
+        self._batches = train.training_batches(
             data, config, seed=0, numbers_only=config.data.resident
         )
+        self._step_s: list[float] = []
+        self._waiting: list[float] = []
         started_s = time.perf_counter()
-        self(config.steps_per_dispatch)
-        self.compile_s = time.perf_counter() - started_s
+        self._train(config.steps_per_dispatch)
+        self._compile_s = time.perf_counter() - started_s
 
-    def __call__(self, steps: int) -> dict[str, float]:
-        """Makes some steps; returns the values that training would report of them."""
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._batches.close()
+
+    def turn(self, steps: int) -> None:
+        """Makes some steps and notes how long they took."""
+        started_s = time.perf_counter()
+        values = self._train(steps)
+        self._step_s.append((time.perf_counter() - started_s) / steps)
+        self._waiting.append(values["waiting_share"])
+
+    def found(self) -> dict[str, Any]:
+        """Returns what was measured; the first turn, in which caches fill, is out."""
+        return {
+            "resident": self._config.data.resident,
+            "steps_per_dispatch": self._config.steps_per_dispatch,
+            "compile_s": round(self._compile_s, 1),
+            "step": measure.spread(self._step_s[1:]),
+            "waiting_share": float(np.mean(self._waiting[1:])),
+        }
+
+    def _train(self, steps: int) -> dict[str, float]:
+        """Returns the values that training would report of so many more steps."""
         config = self._config
         meter = reporting.Meter(first_step=1, batch_size=config.batch_size)
         for step in range(0, steps, config.steps_per_dispatch):
             drawn = [
-                sharding.place_batch(meter.next_batch(self.batches), self._mesh)
+                sharding.place_batch(meter.next_batch(self._batches), self._mesh)
                 for _ in range(config.steps_per_dispatch)
             ]
             self._state, metrics = self._steps(self._state, drawn, self._windows)
@@ -108,32 +139,17 @@ def measure_ways(
     data, mesh = train.load_data(config), sharding.make_mesh()
     lengths = {"steps_per_epoch": data.steps_per_epoch, "steps": data.planned_steps}
     state = train.first_state(make_learner(config, **lengths), data, mesh)
-    found, loops = [], []
-    for on_device, number in itertools.product((False, True), (1, together)):
-        own = config.copy_and_resolve_references()
-        own.data.resident, own.steps_per_dispatch = on_device, number
-        loops.append(Loop(data, make_learner(own, **lengths), state, mesh))
-        found.append(
-            {
-                "resident": on_device,
-                "steps_per_dispatch": number,
-                "compile_s": round(loops[-1].compile_s, 1),
-            }
-        )
-        loops[-1](steps)  # threads start, caches fill
-    times_s: list[list[float]] = [[] for _ in loops]
-    waiting: list[list[float]] = [[] for _ in loops]
-    for _ in range(turns):
-        for loop, own_s, shares in zip(loops, times_s, waiting, strict=True):
-            started_s = time.perf_counter()
-            values = loop(steps)
-            own_s.append((time.perf_counter() - started_s) / steps)
-            shares.append(values["waiting_share"])
-    for way, loop, own_s, shares in zip(found, loops, times_s, waiting, strict=True):
-        with closing(loop.batches):
-            way["step"] = measure.spread(own_s)
-            way["waiting_share"] = sum(shares) / len(shares)
-    return found
+    with ExitStack() as stack:
+        loops = []
+        for on_device, number in itertools.product((False, True), (1, together)):
+            own = config.copy_and_resolve_references()
+            own.data.resident, own.steps_per_dispatch = on_device, number
+            loop = Loop(data, make_learner(own, **lengths), state, mesh)
+            loops.append(stack.enter_context(closing(loop)))
+        for _ in range(1 + turns):
+            for loop in loops:
+                loop.turn(steps)
+        return [loop.found() for loop in loops]
 
 
 def print_table(found: dict[str, Any]) -> None:
@@ -145,11 +161,10 @@ def print_table(found: dict[str, Any]) -> None:
         "|---|---|---|---|---|"
     )
     for way in found["ways"]:
-        low, high = way["step"]["quartiles_ms"]
         print(
             f"| {'on the device' if way['resident'] else 'streamed'} | "
-            f"{way['steps_per_dispatch']} | {way['step']['median_ms']:.2f} ({low:.2f}, "
-            f"{high:.2f}) | {way['waiting_share']:.3f} | {way['compile_s']} |"
+            f"{way['steps_per_dispatch']} | {measure.shown(way['step'], 2)} | "
+            f"{way['waiting_share']:.3f} | {way['compile_s']} |"
         )
 
 

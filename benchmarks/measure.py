@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,6 +62,12 @@ def spread(times_s: list[float]) -> dict[str, float]:
         "quartiles_ms": [round(float(low), 3), round(float(high), 3)],
         "calls": len(times_s),
     }
+
+
+def shown(found: Mapping[str, Any], digits: int = 1) -> str:
+    """Returns a spread as tables show it: median (quartiles)."""
+    low, high = found["quartiles_ms"]
+    return f"{found['median_ms']:.{digits}f} ({low:.{digits}f}, {high:.{digits}f})"
 
 
 def repeated(

@@ -66,7 +66,6 @@ def jobs(platform: str, devices: int) -> dict[str, list[str]]:
         "loop": [LOOP, "--config", f"{FURNACE}:smoke"],
     }
     if not small:
-        planned["runs together"] += ["--steps", "200"]
         bf16 = ["--precision", "bf16"]
         planned["paper bf16"] = [STEP, *paper, *bf16, *torch, "compiled bf16"]
         large = ["--config", PAPER, "--batch", "160,320", "--budget-s", "5"]

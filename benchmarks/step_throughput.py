@@ -345,13 +345,12 @@ def print_tables(found: dict[str, Any]) -> None:
     print("|" + "---|" * 11)
     for run in found["runs"]:
         kind = "bf16" if run["compute_dtype"] == "bfloat16" else "fp32"
-        low, high = run["step"]["quartiles_ms"]
         ceiling = run["flops_per_s"] / limit[f"matrix_{kind}_flops"]
         share = run["bytes_per_s"] / limit["memory_bytes_per_s"]
         print(
             f"| {run['devices']} | {run['batch']} | {run['ticks']} | {run['codes']} | "
-            f"{run['compile_s']} | {run['step']['median_ms']:.1f} ({low:.1f}, "
-            f"{high:.1f}) | {run['step_alone']['median_ms']:.1f} | "
+            f"{run['compile_s']} | {measure.shown(run['step'])} | "
+            f"{run['step_alone']['median_ms']:.1f} | "
             f"{run['windows_per_s']:.1f} | "
             f"{run['flops_per_s'] / 1e9:.1f} ({ceiling:.2f}) | "
             f"{run['bytes_per_s'] / 1e9:.1f} ({share:.2f}) | "

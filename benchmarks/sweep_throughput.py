@@ -53,7 +53,7 @@ def main() -> None:
         help="runs one after the other, by default all members; the rest are taken to "
         "be as long as those after the first, which compiles",
     )
-    parser.add_argument("--steps", type=int, default=0, help="of a run; 0: config's")
+    parser.add_argument("--steps", type=int, default=0, help="of a run, at most")
     parser.add_argument("--budget-s", type=float, default=10.0, help="for warm steps")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     arguments = parser.parse_args()
