@@ -37,6 +37,7 @@ TOKENS, CHANCE, MERGED, COSINE = (
         "code_cosine",
     )
 )
+SPLITS = (["test"], ["validation"], ["validation", "test"])  # what tables show
 MIN_RUNS = 5  # for a rank correlation
 PERPLEXITIES = ("perplexity/video", "perplexity/current")
 
@@ -47,9 +48,19 @@ def score(run: Run, evaluation: str, direction: str, split: str = "test") -> flo
     return float(found["balanced_accuracy"])
 
 
-def mean(runs: Sequence[Run], split: str) -> float:
-    """Returns the mean of the transfer by codes over runs."""
-    return float(np.mean([score(run, "codes", FORTH, split) for run in runs]))
+def transfers(runs: Sequence[Run], splits: Sequence[str]) -> np.ndarray:
+    """Returns the transfer by codes of each run, its mean over splits."""
+    scores = [[score(run, "codes", FORTH, split) for split in splits] for run in runs]
+    return np.array(scores).mean(axis=1)
+
+
+def difference(values: np.ndarray, others: np.ndarray) -> str:
+    """Returns how far two means are apart, and the standard error of that."""
+    apart = f"{values.mean() - others.mean():+.3f}"
+    if min(len(values), len(others)) < 2:
+        return apart
+    variances = [own.var(ddof=1) / len(own) for own in (values, others)]
+    return f"{apart} ± {np.sqrt(sum(variances)):.3f}"
 
 
 def spread(values: Iterable[float]) -> str:
@@ -104,16 +115,46 @@ def reference(scores: dict[str, Any]) -> float:
     return float(scores["test"]["balanced_accuracy"])
 
 
+def by_variant(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
+    """Returns the runs of every variant and fold, with their names."""
+    return [
+        (variant, fold, own)
+        for variant, all_folds in grouped(runs, "variant").items()
+        for fold, own in grouped(all_folds, "fold").items()
+    ]
+
+
 def ablations(runs: Sequence[Run]) -> str:
-    """Returns every variant by fold, and its difference from the recipe's mean."""
+    """Returns the transfer of every variant by fold, beside the recipe's."""
     recipes = grouped([run for run in runs if run["variant"] == "recipe"], "fold")
     rows = []
-    by_variant = grouped(runs, "variant").items()
-    for variant, fold, own in (
-        (variant, fold, own)
-        for variant, all_folds in by_variant
-        for fold, own in grouped(all_folds, "fold").items()
-    ):
+    for variant, fold, own in by_variant(runs):
+        compared = variant != "recipe" and fold in recipes
+        rows.append(
+            [
+                variant.replace("_", " "),
+                fold,
+                str(len(own)),
+                *(spread(transfers(own, splits)) for splits in SPLITS),
+                *(
+                    difference(transfers(own, splits), transfers(recipes[fold], splits))
+                    if compared
+                    else ""
+                    for splits in (SPLITS[0], SPLITS[-1])
+                ),
+                spread(score(r, "semantic", FORTH) for r in own),
+                spread(score(r, "codes", BACK) for r in own),
+            ]
+        )
+    columns = ["variant", "fold", "runs", FORTH, "on validation", "mean of both"]
+    columns += ["against the recipe", "mean of both, against the recipe"]
+    return table([*columns, f"{FORTH}, continuous", BACK], rows)
+
+
+def code_use(runs: Sequence[Run]) -> str:
+    """Returns how video and current use the codes, by variant and fold."""
+    rows = []
+    for variant, fold, own in by_variant(runs):
         seen = {
             name: np.mean([run["validation"][name] for run in own])
             for name in (TOKENS, CHANCE, MERGED, "equal_share", *PERPLEXITIES)
@@ -122,25 +163,13 @@ def ablations(runs: Sequence[Run]) -> str:
             [
                 variant.replace("_", " "),
                 fold,
-                str(len(own)),
-                spread(score(r, "codes", FORTH) for r in own),
-                *(
-                    ""
-                    if variant == "recipe" or fold not in recipes
-                    else f"{mean(own, split) - mean(recipes[fold], split):+.3f}"
-                    for split in ("test", "validation")
-                ),
-                spread(score(r, "codes", BACK) for r in own),
-                spread(score(r, "semantic", FORTH) for r in own),
                 f"{seen[TOKENS]:.3f} ({seen[CHANCE]:.3f})",
                 f"{seen[MERGED]:.3f}",
                 f"{seen['equal_share']:.3f}",
                 " / ".join(f"{seen[name]:.0f}" for name in PERPLEXITIES),
             ]
         )
-    columns = ["variant", "fold", "runs", FORTH, "against the recipe"]
-    columns += ["the same on validation", BACK]
-    columns += [f"{FORTH}, continuous", "token agreement (chance)", "merged"]
+    columns = ["variant", "fold", "token agreement (chance)", "merged agreement"]
     return table([*columns, "equal share", "perplexity v / c"], rows)
 
 
@@ -149,7 +178,7 @@ def agreement(runs: Sequence[Run]) -> str:
     if len(runs) < MIN_RUNS:
         return f"Fewer than {MIN_RUNS} runs: not told.\n"
     rows = []
-    transfer = np.array([score(run, "codes", FORTH, "validation") for run in runs])
+    transfer = transfers(runs, ["validation"])
     for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
         values = np.array([run["validation"].get(name, np.nan) for run in runs])
         known = np.isfinite(values)
@@ -226,6 +255,8 @@ def main() -> None:
             headline([run for run in runs if run["variant"] == "recipe"]),
             "### What each part does",
             ablations(runs),
+            "### How the codes are used, on validation",
+            code_use(runs),
             "### Does agreement rise with transfer?",
             agreement(runs),
             provenance(runs),

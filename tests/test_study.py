@@ -163,6 +163,9 @@ def test_seeds_are_trained_together_and_kept_one_by_one(tmp_path, monkeypatch):
     assert found == expected
 
 
+AGREED = "0.125 (0.125)"
+
+
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     writer = load_file(ROOT / "scripts" / "write_results.py")
     folder = tmp_path / "results"
@@ -193,11 +196,13 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     assert two[-3:] == ["", "", "0.500"]
     without = next(row for row in rows if row[:3] == ["without club", "one", "2"])
     assert without[3] == "0.500 ± 0.000"
-    assert without[4] == without[5] == "-0.200"  # 0.5 less the mean of 0.6 and 0.8
-    assert without[8] == "0.125 (0.125)"
-    assert without[-1] == "9 / 40"
+    assert without[4] == without[5] == without[3]  # as good on validation
+    # 0.5 less the mean of 0.6 and 0.8; their standard error is 0.1, the others' 0.
+    assert without[6] == without[7] == "-0.200 ± 0.100"
     alone = next(row for row in rows if row[:3] == ["without club", "three", "1"])
-    assert alone[3:6] == ["0.300", "", ""]
+    assert alone[3:8] == ["0.300"] * 3 + ["", ""]
+    codes = next(row for row in rows if row[:3] == ["without club", "one", AGREED])
+    assert codes[-1] == "9 / 40"
     shares = next(row for row in rows if row[:1] == ["`equal_share`"])
     assert shares[1:3] == ["6", "+1.00"]
     picture = plt.imread(folder / "agreement.png")
