@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from fnmatch import fnmatch
 
 import matplotlib.pyplot as plt
 import pytest
@@ -44,6 +45,24 @@ def test_folds_of_people_keep_them_apart():
         tested.append(test)
     assert sorted(tested) == list(study.PEOPLE)
     assert study.people("s6") == ([1, 2, 3, 4], 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [("recipe", [1, 2, 3, 4]), ("transductive", [1, 2, 3, 4, 6])],
+)
+def test_transductive_adds_the_person_tested_alone(variant, expected):
+    study = load_file(ROOT / "configs" / "studies" / "utd_mhad.py")
+    config = study.train_config("s6", "folder")
+    study.VARIANTS[variant](config)
+    held_out = config.data.split.validation_recordings
+    names = {person: f"utd_mhad_s{person}" for person in study.PEOPLE}
+    trained = [
+        person
+        for person, name in names.items()
+        if fnmatch(f"folder/{name}.npz", config.data.path) and name not in held_out
+    ]
+    assert trained == expected
 
 
 STUDY = """

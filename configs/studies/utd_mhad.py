@@ -126,8 +126,15 @@ def triplet(config: ConfigDict) -> None:
     )
 
 
+def transductive(config: ConfigDict) -> None:
+    """The person tested trains too, without labels; the one who validates does not."""
+    everybody = f"utd_mhad_s[{PEOPLE[0]}-{PEOPLE[-1]}].npz"
+    config.data.path = str(pathlib.Path(config.data.path).with_name(everybody))
+
+
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
+    "transductive": transductive,
     "without_cross_cpc": without("cross_cpc"),
     "without_club": without("club"),
     "without_cross_cpc_and_club": without("cross_cpc", "club"),
