@@ -174,19 +174,35 @@ def code_use(runs: Sequence[Run]) -> str:
 
 
 def agreement(runs: Sequence[Run]) -> str:
-    """Returns how agreement and zero-shot transfer go together over all runs."""
-    if len(runs) < MIN_RUNS:
+    """Returns how agreement and zero-shot transfer go together over runs.
+
+    Over all, and over those with as many codes as the recipe: fewer codes agree more
+    often whatever they are worth.
+    """
+    alike = [run for run in runs if not run["variant"].startswith("codes_")]
+    if len(alike) < MIN_RUNS:
         return f"Fewer than {MIN_RUNS} runs: not told.\n"
     rows = []
-    transfer = transfers(runs, ["validation"])
     for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
-        values = np.array([run["validation"].get(name, np.nan) for run in runs])
-        known = np.isfinite(values)
-        if known.sum() < MIN_RUNS or np.ptp(values[known]) == 0:
-            continue
-        rho, p = spearmanr(values[known], transfer[known])
-        rows.append([f"`{name}`", str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"])
-    return table(["validation metric", "runs", "rank correlation", "p"], rows)
+        found = [rank_correlation(own, name) for own in (runs, alike)]
+        if all(found):
+            rows.append([f"`{name}`", *found[0], *found[1]])
+    columns = ["runs", "rank correlation", "p"]
+    alike_columns = [f"{name}, as many codes" for name in columns]
+    return table(["validation metric", *columns, *alike_columns], rows)
+
+
+def rank_correlation(runs: Sequence[Run], name: str) -> list[str]:
+    """Returns the runs that have a metric, its rank correlation with transfer, and p.
+
+    Nothing of too few runs, or of runs that all have the same value.
+    """
+    values = np.array([run["validation"].get(name, np.nan) for run in runs])
+    known = np.isfinite(values)
+    if known.sum() < MIN_RUNS or np.ptp(values[known]) == 0:
+        return []
+    rho, p = spearmanr(values[known], transfers(runs, ["validation"])[known])
+    return [str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"]
 
 
 def draw(studies: dict[str, list[Run]], path: pathlib.Path) -> None:

@@ -196,7 +196,9 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
         _run("without_club", "one", 0, 0.5),
         _run("without_club", "one", 1, 0.5),
         _run("without_club", "three", 1, 0.3),  # no recipe to compare with
+        _run("codes_20", "three", 1, 0.1),
     ]
+    runs[-1]["validation"]["equal_share"] = 0.9
     for run in runs[1:3]:  # as with --no-references
         run["evaluations"]["codes"] |= {"oracle": None, "random_encoders": {}}
     (folder / "toy.json").write_text(json.dumps(runs))
@@ -223,7 +225,10 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     codes = next(row for row in rows if row[:3] == ["without club", "one", AGREED])
     assert codes[-1] == "9 / 40"
     shares = next(row for row in rows if row[:1] == ["`equal_share`"])
-    assert shares[1:3] == ["6", "+1.00"]
+    # Ranks differ by 1 six times and by 6 once; a pair shares its rank in both:
+    # (2 * 27.5 - 42) / (2 * 27.5).
+    assert shares[1:3] == ["7", "+0.24"]
+    assert shares[4:6] == ["6", "+1.00"]
     picture = plt.imread(folder / "agreement.png")
     assert picture.std() > 0
 
