@@ -37,7 +37,8 @@ TOKENS, CHANCE, MERGED, COSINE = (
         "code_cosine",
     )
 )
-SPLITS = (["test"], ["validation"], ["validation", "test"])  # what tables show
+TEST, VALIDATION = ["test"], ["validation"]
+BOTH = [*VALIDATION, *TEST]
 MIN_RUNS = 5  # for a rank correlation
 PERPLEXITIES = ("perplexity/video", "perplexity/current")
 
@@ -135,12 +136,15 @@ def ablations(runs: Sequence[Run]) -> str:
                 variant.replace("_", " "),
                 fold,
                 str(len(own)),
-                *(spread(transfers(own, splits)) for splits in SPLITS),
+                *(
+                    spread(transfers(own, splits))
+                    for splits in (TEST, VALIDATION, BOTH)
+                ),
                 *(
                     difference(transfers(own, splits), transfers(recipes[fold], splits))
                     if compared
                     else ""
-                    for splits in (SPLITS[0], SPLITS[-1])
+                    for splits in (TEST, BOTH)
                 ),
                 spread(score(r, "semantic", FORTH) for r in own),
                 spread(score(r, "codes", BACK) for r in own),
@@ -201,7 +205,7 @@ def rank_correlation(runs: Sequence[Run], name: str) -> list[str]:
     known = np.isfinite(values)
     if known.sum() < MIN_RUNS or np.ptp(values[known]) == 0:
         return []
-    rho, p = spearmanr(values[known], transfers(runs, ["validation"])[known])
+    rho, p = spearmanr(values[known], transfers(runs, VALIDATION)[known])
     return [str(known.sum()), f"{rho:+.2f}", f"{p:.2g}"]
 
 

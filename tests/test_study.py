@@ -182,9 +182,6 @@ def test_seeds_are_trained_together_and_kept_one_by_one(tmp_path, monkeypatch):
     assert found == expected
 
 
-AGREED = "0.125 (0.125)"
-
-
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     writer = load_file(ROOT / "scripts" / "write_results.py")
     folder = tmp_path / "results"
@@ -222,7 +219,8 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     assert without[6] == without[7] == "-0.200 ± 0.100"
     alone = next(row for row in rows if row[:3] == ["without club", "three", "1"])
     assert alone[3:8] == ["0.300"] * 3 + ["", ""]
-    codes = next(row for row in rows if row[:3] == ["without club", "one", AGREED])
+    agreed = "0.125 (0.125)"
+    codes = next(row for row in rows if row[:3] == ["without club", "one", agreed])
     assert codes[-1] == "9 / 40"
     shares = next(row for row in rows if row[:1] == ["`equal_share`"])
     # Ranks differ by 1 six times and by 6 once; a pair shares its rank in both:

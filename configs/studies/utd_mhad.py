@@ -128,8 +128,8 @@ def triplet(config: ConfigDict) -> None:
 
 def transductive(config: ConfigDict) -> None:
     """The person tested trains too, without labels; the one who validates does not."""
-    everybody = f"utd_mhad_s[{PEOPLE[0]}-{PEOPLE[-1]}].npz"
-    config.data.path = str(pathlib.Path(config.data.path).with_name(everybody))
+    data = pathlib.Path(config.data.path).parent
+    config.data.path = files(str(data), list(PEOPLE))
 
 
 VARIANTS: dict[str, Change] = {
