@@ -1,5 +1,6 @@
 """Shared test setup: shape checking, virtual devices, where real recordings lie."""
 
+import collections
 import os
 import pathlib
 
@@ -23,11 +24,23 @@ jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook("fmalign_jax", "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first: no worker is left with one at the end."""
+    slow = collections.Counter(
+        item.path for item in items if item.get_closest_marker("slow")
+    )
+    items.sort(key=lambda item: -slow[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs of one config compile once, as they do for a user."""
-    folder = tmp_path_factory.mktemp("compiled")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+def compiled_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Programs of one config compile once, as they do for a user, for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    # With a limit of size JAX locks what it reads and writes.
+    jax.config.update("jax_compilation_cache_max_size", 2**32)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

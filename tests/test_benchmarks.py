@@ -47,6 +47,7 @@ def test_flops_are_counted_as_often_as_a_loop_runs():
     assert measure.matrix_flops(jaxpr) == expected
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
     arguments = argparse.Namespace(
         config="configs/pretrain.py:smoke", weak=True, precision="fp32", budget_s=0.0
@@ -79,9 +80,11 @@ def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
     assert "| 2 | 8 | 10 | 16 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_input_is_measured_beside_the_step(tmp_path):
     tiny.write_recordings(tmp_path / "raw", seed=3)
     config = tiny.tiny_config(tmp_path)
+    config.update_from_flattened_dict(tiny.LIGHT)
     found = input_pipeline.measure_input(config, 4)
     assert found["pipeline_windows_per_s"] > 0
     assert 0 <= found["waiting_share"] <= 1

@@ -46,6 +46,7 @@ def config(tmp_path_factory):
     return _drawing(tmp_path_factory.mktemp("drawn"))
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_a_batch_read_at_the_leads_drawn(config):
     data = train.load_data(config)
     samples = config.data.samples_per_tick.current
@@ -83,6 +84,7 @@ def test_a_step_is_that_of_a_batch_read_at_the_leads_drawn(config):
         np.testing.assert_allclose(found["scalars"][name], value, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_run_draws_its_leads_and_is_validated_at_its_own(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.data.resident = True

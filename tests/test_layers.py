@@ -54,6 +54,7 @@ def test_product_of_patches_is_the_convolution(space, kernel, strides, padding):
     check_same(layers.convolve_by_product, lhs, rhs, strides, padding)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(space=sizes)
 def test_widening_is_a_convolution_over_zeros(space):

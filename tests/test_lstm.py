@@ -81,6 +81,7 @@ def plain_loop(gates, kernel):
     return jax.lax.scan(tick, (start, start), gates)[1]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(
     ticks=st.integers(1, 5),

@@ -46,6 +46,7 @@ def both(request):
     return case, reference, normalised, batch
 
 
+@pytest.mark.slow
 def test_encoders_codes_and_losses_are_the_same(both):
     case, reference, normalised, batch = both
     expected = encode(
@@ -75,6 +76,7 @@ def test_encoders_codes_and_losses_are_the_same(both):
         )
 
 
+@pytest.mark.slow
 def test_a_train_step_does_the_same(both):
     case, reference, _, batch = both
     reference.copy_from(jax.device_get(case.state))

@@ -114,6 +114,7 @@ def eight(config):
         return _train(config, devices=8)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(one, eight):
     for alone, shared in zip(one.metrics, eight.metrics, strict=True):
         _assert_close(shared["scalars"], alone["scalars"], what="metric ")
@@ -142,6 +143,7 @@ def sharded(config):
         return _train(config, devices=8)
 
 
+@pytest.mark.slow
 def test_devices_that_share_the_optimisers_state_equal_one(one, sharded):
     for step, (alone, shared) in enumerate(
         zip(one.states, sharded.states, strict=True)
@@ -445,6 +447,7 @@ def test_norms_and_learning_rate_are_what_they_say(config, one):
         assert scalars["learning_rate"] == pytest.approx(rate, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_but_does_not_store():
     config = tiny.tiny_config()
     config.compute_dtype = "bfloat16"
@@ -478,6 +481,7 @@ def test_bfloat16_computes_but_does_not_store():
     }
 
 
+@pytest.mark.slow
 def test_three_modalities_train_from_configuration_alone():
     config = tiny.with_text(tiny.tiny_config())
     trained = _train(config, devices=1, steps=2)

@@ -20,7 +20,7 @@ import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Shaped
@@ -113,8 +113,11 @@ def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) 
         save(temporary, **arrays)  # type: ignore[arg-type]
 
 
-class _Arrays(Mapping[str, np.ndarray]):
-    """The arrays of a file, each read when asked for: other keys do not matter."""
+class _Arrays:
+    """The arrays of a file, each read when asked for: other keys do not matter.
+
+    No Mapping, of which a checker of types may read an item at every call.
+    """
 
     def __init__(self, path: pathlib.Path, file: np.lib.npyio.NpzFile) -> None:
         self._path = path
@@ -126,9 +129,6 @@ class _Arrays(Mapping[str, np.ndarray]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._file.files)
 
-    def __len__(self) -> int:
-        return len(self._file.files)
-
     def __getitem__(self, key: str) -> np.ndarray:
         try:
             return self._file[key]
@@ -137,6 +137,11 @@ class _Arrays(Mapping[str, np.ndarray]):
                 f"{self._path}, key {key!r}: must hold no pickled objects; got: "
                 f"{error}; convert it to numbers or strings and save it again"
             ) from None
+
+    def get(self, key: str, missing: np.ndarray) -> np.ndarray:
+        if key not in self:
+            return missing
+        return self[key]
 
 
 @contextlib.contextmanager
