@@ -217,6 +217,10 @@ def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):
     assert without[4] == without[5] == without[3]  # as good on validation
     # 0.5 less the mean of 0.6 and 0.8; their standard error is 0.1, the others' 0.
     assert without[6] == without[7] == "-0.200 ± 0.100"
+    # Fold by fold, the best first; each variant once in both tables.
+    order = [row[:2] for row in rows if len(row) > 1 and row[1] in ("one", "three")]
+    best_first = [["**recipe**", "one"], ["without club", "one"]]
+    assert order == 2 * [*best_first, ["without club", "three"], ["codes 20", "three"]]
     alone = next(row for row in rows if row[:3] == ["without club", "three", "1"])
     assert alone[3:8] == ["0.300"] * 3 + ["", ""]
     agreed = "0.125 (0.125)"
