@@ -12,8 +12,8 @@ Data      Simulated, 22 recordings of 50 min of as many furnaces: 10 train, 2 va
 Purpose   Two classes. The current is read 240 s before the video, the simulator's
   lead; `read_at_lead_0` reads it at the wrong moment.
 
-Expected time   On two CPU cores that another run shared 11 min a run, and two and a
-  half minutes for both evaluations of `recipe`.
+Expected time   On two idle CPU cores 3 min a run with its evaluations, three times that
+  with 12 epochs; the references beside `recipe` take a minute more.
 """
 
 import pathlib

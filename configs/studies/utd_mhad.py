@@ -11,8 +11,8 @@ Purpose   27 actions. Four people train, without labels; a head is fitted on the
   labelled video and tried on the sensor of a person who was in neither. The validation
   person is there to look at while settings are chosen; `test` is reported.
 
-Expected time   On two CPU cores that another run shared 10 min a run, and a minute and
-  a half for both evaluations of `recipe`.
+Expected time   On two idle CPU cores 3 min a run with its evaluations; the references
+  beside `recipe` take a minute more.
 """
 
 import pathlib
