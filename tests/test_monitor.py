@@ -155,7 +155,8 @@ def test_another_rate_than_in_training_is_said_once(alarm, caplog):
 
 def _own_bytes():
     """Bytes that the package holds; threads of other tests may hold some too."""
-    own = tracemalloc.Filter(True, "*/fmalign_jax/*", all_frames=True)
+    package = pathlib.Path(exported.__file__).parents[1]
+    own = tracemalloc.Filter(True, f"{package}/*", all_frames=True)
     traces = tracemalloc.take_snapshot().filter_traces([own]).traces
     return sum(trace.size for trace in traces)
 

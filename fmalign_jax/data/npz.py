@@ -138,11 +138,6 @@ class _Arrays:
                 f"{error}; convert it to numbers or strings and save it again"
             ) from None
 
-    def get(self, key: str, missing: np.ndarray) -> np.ndarray:
-        if key not in self:
-            return missing
-        return self[key]
-
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[_Arrays]:
@@ -170,7 +165,7 @@ def _channel_key(name: str) -> str:
 
 
 def _strings(arrays: _Arrays, key: str) -> list[str]:
-    texts = np.atleast_1d(arrays.get(key, np.zeros(0, str))).tolist()
+    texts = np.atleast_1d(arrays[key]).tolist() if key in arrays else []
     return [
         t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in texts
     ]
