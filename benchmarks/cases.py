@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fmalign_jax import sharding
+from fmalign_jax.config.overrides import load_file
 from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
-from fmalign_jax.variations import load_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -23,8 +23,8 @@ from torch_model import (
     copy_parameters,
 )
 
+from fmalign_jax.config.pair_tables import learning_scale, pair_entries
 from fmalign_jax.models.quantizer import COUNT_FLOOR
-from fmalign_jax.pairs import learning_scale, pair_entries
 
 KNOWN_TERMS = (
     "reconstruction",

@@ -59,8 +59,7 @@ Result   On the random features, two CPU cores; CPC accuracy is between the moda
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import component, default_config
-from fmalign_jax.variations import unchanged
+from fmalign_jax.config import component, default_config, unchanged
 
 MODELS = "fmalign_jax.models."
 

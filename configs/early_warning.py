@@ -13,7 +13,7 @@ Purpose   From a run and labelled recordings an alarm that needs no camera: its 
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.command_config import early_warning_config
+from fmalign_jax.config import early_warning_config
 
 
 def get_config() -> ConfigDict:

@@ -18,7 +18,7 @@ Result   Those of a run stand with the run's config: furnaces in configs/pretrai
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.config import evaluation_config
 
 
 def get_config() -> ConfigDict:

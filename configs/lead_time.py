@@ -19,7 +19,7 @@ Result   On that run (step 320): 262 s [229, 296]; by the simulator the two reco
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.command_config import lead_config
+from fmalign_jax.config import lead_config
 
 
 def get_config() -> ConfigDict:

@@ -40,8 +40,7 @@ Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` wi
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import component, default_config, let_teach
-from fmalign_jax.variations import unchanged
+from fmalign_jax.config import component, default_config, let_teach, unchanged
 
 
 def get_config(variant: str = "default") -> ConfigDict:

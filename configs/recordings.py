@@ -33,8 +33,7 @@ Result   `sliding`, one seed each, on recordings or clips never seen; chance of 
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.default_config import component, default_config, let_teach
-from fmalign_jax.variations import unchanged
+from fmalign_jax.config import component, default_config, let_teach, unchanged
 
 
 def get_config(variant: str = "sliding") -> ConfigDict:

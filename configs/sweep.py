@@ -18,8 +18,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.command_config import sweep_config
-from fmalign_jax.variations import load_file
+from fmalign_jax.config import load_file, sweep_config
 
 PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 LEADS_S = tuple(float(lead_s) for lead_s in range(0, 421, 60))

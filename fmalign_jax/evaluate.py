@@ -31,6 +31,7 @@ from fmalign_jax import (
     restored,
     sharding,
 )
+from fmalign_jax.config.saved import to_json
 from fmalign_jax.evaluation_report import (
     Probabilities,
     score_all,
@@ -40,7 +41,6 @@ from fmalign_jax.evaluation_report import (
 from fmalign_jax.frozen import Encoded, Encoder, Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import LabelledWindows, Splits
-from fmalign_jax.run_directory import to_json
 from fmalign_jax.scores import resampling_units
 
 

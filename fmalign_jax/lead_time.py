@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fmalign_jax import command, evaluation_files, labelled, prepare, restored, sharding
+from fmalign_jax.config.saved import to_json
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.lead import lead_files, tick_features
@@ -30,7 +31,6 @@ from fmalign_jax.lead.lead_rows import INDICATORS
 from fmalign_jax.lead.lead_search import FEW_UNITS, find_lead
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run
-from fmalign_jax.run_directory import to_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _alarm_of(checkpoint: pathlib.Path) -> pathlib.Path:
     if not path.is_file():
         logging.warning("%s has no alarm yet: making it", checkpoint)
         # Only here is the training code needed.
-        command_config = importlib.import_module("fmalign_jax.command_config")
+        command_config = importlib.import_module("fmalign_jax.config.commands")
         early_warning: Any = importlib.import_module("fmalign_jax.early_warning")
         config = command_config.early_warning_config()
         config.checkpoint = str(checkpoint)

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from fmalign_jax import command, imports
+from fmalign_jax import command
+from fmalign_jax.config import build
 from fmalign_jax.data import alignment, builder
 from fmalign_jax.data.store import RecordingStore
 
@@ -34,7 +35,7 @@ def prepare(config: ConfigDict) -> RecordingStore:
 
 
 def _source(data: ConfigDict) -> builder.Source:
-    kind = imports.load(data.source)
+    kind = build.load(data.source)
     try:
         inspect.signature(kind).bind(data.path, **data.options.to_dict())
     except TypeError as error:

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import logging
 import pathlib
-from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity, prepare, run_directory, sharding
+from fmalign_jax import checkpoint, integrity, prepare, sharding
+from fmalign_jax.config import saved
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
@@ -62,8 +62,7 @@ def open_run(path: pathlib.Path, step: str) -> Run:
             "runs/pretrain-1a2b3c4d"
         )
     settings = json.loads((path / "config.json").read_text())
-    run_directory.add_later_keys(settings)
-    config = ConfigDict(_as_tuples(settings))
+    config = saved.from_json(settings)
     steps, best = checkpoint.saved_steps(directory)
     if not steps:
         raise ValueError(
@@ -135,10 +134,3 @@ def confirm_training_windows(
             run.path,
         )
     return same
-
-
-def _as_tuples(value: Any) -> Any:
-    """Returns a config as it was before JSON made lists of its tuples."""
-    if isinstance(value, dict):
-        return {key: _as_tuples(entry) for key, entry in value.items()}
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
@@ -14,21 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-MAY_CHANGE = (
-    "max_steps",
-    "log_every_steps",
-    "checkpoint_every_steps",
-    "steps_per_dispatch",
-    "data.resident",
-    "data.read_threads",
-    "data.prefetch_batches",
-    "data.prepared_dir",
-    "optimizer.shard_state",
-)
-"""Config keys under which a run may be continued with another value."""
-
-ABSENT: Mapping[str, Any] = {"data.draw_lead": False, "data.other_leads_s": []}
-"""Config keys that came later than the first runs, and what a run without them does."""
+from fmalign_jax.config.saved import differences, digest, to_json
 
 CONTENT = (
     "config.json",
@@ -159,15 +144,7 @@ class RunDirectory:
 
 def default_path(name: str, config: ConfigDict) -> pathlib.Path:
     """Returns runs/NAME-DIGEST: the same command finds its run again."""
-    text = json.dumps(_lasting(to_json(config)), sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return pathlib.Path("runs") / f"{name}-{digest}"
-
-
-def to_json(config: ConfigDict) -> dict[str, Any]:
-    """Returns a config as plain JSON values."""
-    settings: dict[str, Any] = json.loads(config.to_json())
-    return settings
+    return pathlib.Path("runs") / f"{name}-{digest(config)}"
 
 
 def check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
@@ -184,7 +161,7 @@ def check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
             "holds no config.json; choose another folder"
         )
     saved = json.loads((path / "config.json").read_text())
-    different = _differences(_lasting(saved), _lasting(settings))
+    different = differences(saved, settings)
     if different:
         raise ValueError(
             f"a run goes on only with the config it was started with; {path} differs "
@@ -200,40 +177,6 @@ def _is_free(path: pathlib.Path) -> bool:
     reported = (path / "metrics.jsonl").exists()
     saved = any(path.glob("*checkpoints/[0-9]*"))
     return not (foreign or reported or saved)
-
-
-def add_later_keys(settings: dict[str, Any]) -> None:
-    """Adds the keys of ABSENT that the settings of a saved run lack."""
-    for key, value in ABSENT.items():
-        *sections, name = key.split(".")
-        entry = settings
-        for section in sections:
-            entry = entry[section]
-        entry.setdefault(name, value)
-
-
-def _lasting(settings: Any, prefix: str = "") -> Any:
-    """Returns the settings without the keys that may change or need not be there."""
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: _lasting(value, f"{prefix}{key}.")
-        for key, value in settings.items()
-        if f"{prefix}{key}" not in MAY_CHANGE
-        and not (f"{prefix}{key}" in ABSENT and value == ABSENT[f"{prefix}{key}"])
-    }
-
-
-def _differences(saved: Any, given: Any, prefix: str = "") -> list[str]:
-    if not (isinstance(saved, dict) and isinstance(given, dict)):
-        return [] if saved == given else [f"{prefix} ({saved!r} there, {given!r} here)"]
-    return [
-        line
-        for key in sorted(saved.keys() | given.keys())
-        for line in _differences(
-            saved.get(key), given.get(key), f"{prefix}.{key}" if prefix else key
-        )
-    ]
 
 
 def _step_of(line: str) -> float:

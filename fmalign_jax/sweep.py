@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import command, run_directory, sharding, train
 from fmalign_jax.checkpoint import Checkpoints, abstract
+from fmalign_jax.config import saved
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
@@ -57,7 +58,7 @@ def train_together(
     started_s = time.perf_counter()
     _check_can_be_together(config)
     configs = member_configs(config, members)
-    settings = run_directory.to_json(config)
+    settings = saved.to_json(config)
     settings["members"] = {member.name: dict(member.changes) for member in members}
     run_directory.check_same_run(workdir, settings)
     mesh = sharding.one_device_mesh()

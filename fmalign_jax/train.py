@@ -23,14 +23,15 @@ from tqdm import tqdm
 
 from fmalign_jax import command, prepare, reporting, resident, sharding, train_step
 from fmalign_jax.checkpoint import Checkpoints, abstract
-from fmalign_jax.config_check import check_config
+from fmalign_jax.config.check import check_config
+from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.interruption import Interruption
 from fmalign_jax.models import quantizer
-from fmalign_jax.run_directory import RunDirectory, default_path, to_json
+from fmalign_jax.run_directory import RunDirectory, default_path
 from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
 from fmalign_jax.validation import Validation, score_of
 

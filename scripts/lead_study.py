@@ -40,7 +40,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import lead_time, restored
 from fmalign_jax.command import keep_compiled_programs
-from fmalign_jax.command_config import lead_config
+from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.npz import write_npz
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.simulator import SimulatedFurnaces

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fresh_parameters import fresh_parameters
 
+from fmalign_jax.config.build import build
 from fmalign_jax.models import decoders, quantizer
 from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.models.components import build
 from fmalign_jax.models.critics import ClubNetwork, CpcNetwork
 
 B, T, D, M = 3, 5, 16, 12

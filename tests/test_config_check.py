@@ -5,7 +5,7 @@ import logging
 import pytest
 import tiny
 
-from fmalign_jax.config_check import check_config
+from fmalign_jax.config.check import check_config
 
 
 def _changed(key, value):

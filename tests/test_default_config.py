@@ -7,19 +7,20 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from fmalign_jax import imports, prepare, train_state
-from fmalign_jax.command_config import (
+from fmalign_jax import prepare, train_state
+from fmalign_jax.config import build
+from fmalign_jax.config.check import check_config
+from fmalign_jax.config.commands import (
     early_warning_config,
     evaluation_config,
     lead_config,
 )
-from fmalign_jax.config_check import check_config
+from fmalign_jax.config.default import component, default_config
+from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data import alignment
-from fmalign_jax.default_config import component, default_config
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
-from fmalign_jax.variations import load_file
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -87,12 +88,12 @@ def test_every_variant_builds_what_it_describes(path, variant):
     assert {config.data.reference_stream, config.data.leading_stream} <= modalities
     assert isinstance(learner.objectives, Objectives)
     for term in learner.objectives.terms.values():
-        imports.load(term["name"])
+        build.load(term["name"])
     for parts in config.model.modalities.values():
         for part in filter(None, parts.values()):
-            imports.load(part.name)
-    assert inspect.isclass(imports.load(config.data.source))
-    inspect.signature(imports.load(config.data.source)).bind(
+            build.load(part.name)
+    assert inspect.isclass(build.load(config.data.source))
+    inspect.signature(build.load(config.data.source)).bind(
         config.data.path, **config.data.options
     )
     spec = prepare.window_spec(config.data, stride_ticks=config.data.stride_ticks)
@@ -165,7 +166,7 @@ def test_by_default_the_current_learns_from_the_video_more_than_the_other_way():
 
 
 def test_by_default_the_current_keeps_its_level_and_amplitude():
-    assert not imports.load("fmalign_jax.models.encoders.SensorStem").phase_layer_norm
+    assert not build.load("fmalign_jax.models.encoders.SensorStem").phase_layer_norm
     for path, variant in CASES:
         stem = _config(path, variant).model.modalities.current.stem
         assert not stem.get("phase_layer_norm", False), (path, variant)

@@ -9,7 +9,7 @@ import tiny
 
 from fmalign_jax import early_warning as command
 from fmalign_jax import evaluate, monitor, restored, sharding, train
-from fmalign_jax.command_config import early_warning_config, evaluation_config
+from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.warning import exported

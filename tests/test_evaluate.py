@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import evaluate as command
 from fmalign_jax import evaluation_files, restored, sharding, train
-from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec

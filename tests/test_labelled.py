@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from fmalign_jax import labelled, prepare
-from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.config.commands import evaluation_config
 
 
 def test_a_window_has_the_class_of_most_of_its_labelled_ticks():

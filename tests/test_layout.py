@@ -10,13 +10,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "fmalign_jax"
 FLOORS = [
     [
         "structs",
-        "imports",
-        "pairs",
-        "default_config",
-        "command_config",
-        "config_check",
-        "variations",
+        "config",
     ],
+    ["default_config"],
     ["data"],
     ["models"],
     ["losses"],

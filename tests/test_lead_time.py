@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from fmalign_jax import lead_time, train
-from fmalign_jax.command_config import lead_config
+from fmalign_jax.config.commands import lead_config
 from fmalign_jax.lead import lead_files, lead_search, tick_features
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmalign_jax import sweep, train_state
-from fmalign_jax.command_config import sweep_config
+from fmalign_jax.config.commands import sweep_config
 from fmalign_jax.sweeps import members, sweep_files
 from fmalign_jax.sweeps.members import Member
 

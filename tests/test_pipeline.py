@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 
 from fmalign_jax.data import builder
 from fmalign_jax.data.alignment import SplitSpec, WindowIndex, WindowSpec, build_index
-from fmalign_jax.data.pipeline import (
-    evaluation_batches,
-    training_batches,
-)
+from fmalign_jax.data.pipeline import evaluation_batches, training_batches
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.statistics import channel_statistics
 from fmalign_jax.data.store import RecordingStore

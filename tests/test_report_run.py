@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from fmalign_jax import evaluate, report, restored, sharding, train
-from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.run_report import report_data

@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax import run_directory
+from fmalign_jax.config import saved
 from fmalign_jax.run_directory import RunDirectory, default_path
 
 
@@ -68,7 +69,7 @@ def test_a_run_from_before_a_key_goes_on_where_the_key_changes_nothing(tmp_path)
 
 def test_a_run_from_before_a_key_is_read_with_what_its_absence_means():
     settings = {"data": {"tick_s": 1.0, "draw_lead": True}}
-    run_directory.add_later_keys(settings)
+    saved.add_later_keys(settings)
     assert settings["data"] == {"tick_s": 1.0, "draw_lead": True, "other_leads_s": []}
 
 

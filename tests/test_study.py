@@ -8,10 +8,10 @@ from fnmatch import fnmatch
 import matplotlib.pyplot as plt
 import pytest
 
-from fmalign_jax.config_check import check_config
+from fmalign_jax.config.check import check_config
+from fmalign_jax.config.overrides import load_file
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.train_state import make_learner
-from fmalign_jax.variations import load_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from fmalign_jax import sharding, train_state, train_step
-from fmalign_jax.default_config import component
+from fmalign_jax.config.default import component
 from fmalign_jax.models import critics, quantizer
 from fmalign_jax.models.cmg import Cmg
 

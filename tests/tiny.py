@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax import sharding, train_state
-from fmalign_jax.default_config import component, default_config
+from fmalign_jax.config.default import component, default_config
 
 LIGHT = {
     "model.transformer.layers": 0,

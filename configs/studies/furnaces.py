@@ -20,9 +20,15 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.command_config import evaluation_config
-from fmalign_jax.default_config import let_teach
-from fmalign_jax.variations import Change, load_file, setting, unchanged, without
+from fmalign_jax.config import (
+    Change,
+    evaluation_config,
+    let_teach,
+    load_file,
+    setting,
+    unchanged,
+    without,
+)
 
 CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/simulated"

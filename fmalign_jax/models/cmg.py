@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from fmalign_jax.models.components import build
+from fmalign_jax.config.build import build
 from fmalign_jax.models.quantizer import (
     Codebook,
     assign,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fmalign_jax.pairs import PairTable, check_names
+from fmalign_jax.config.pair_tables import PairTable, check_names
 
 COUNT_FLOOR = 1e-3
 """Counts stop decaying here. 0.99**n leaves fp32 after about 8700 unused steps, and

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
+from fmalign_jax.config.pair_tables import PairTable, check_names, pair_entries
 from fmalign_jax.models.cmg import Features
-from fmalign_jax.pairs import PairTable, check_names, pair_entries
 
 
 class Commitment(nn.Module):

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fmalign_jax import losses
+from fmalign_jax.config.pair_tables import (
+    PairTable,
+    check_names,
+    learning_scale,
+    pair_entries,
+)
 from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork, contexts_side_by_side
-from fmalign_jax.pairs import PairTable, check_names, learning_scale, pair_entries
 
 
 class CrossCpc(nn.Module):

@@ -11,8 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
+from fmalign_jax.config.build import build
 from fmalign_jax.models.cmg import Features
-from fmalign_jax.models.components import build
 
 
 class Reconstruction(nn.Module):

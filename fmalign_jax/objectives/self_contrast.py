@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
+from fmalign_jax.config.pair_tables import check_names
 from fmalign_jax.models.cmg import Features
-from fmalign_jax.pairs import check_names
 
 
 class SelfContrast(nn.Module):

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from fmalign_jax.imports import load
+from fmalign_jax.config.build import build, load
 from fmalign_jax.models.cmg import Features
-from fmalign_jax.models.components import build
 
 
 class Objectives(nn.Module):

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax import checkpoint, labelled, prepare, restored, sharding, train
-from fmalign_jax.command_config import evaluation_config
+from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.models import quantizer

@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from fmalign_jax import inputs as inputs_lib
-from fmalign_jax.imports import load
+from fmalign_jax.config.build import load
+from fmalign_jax.config.pair_tables import pair_entries
 from fmalign_jax.metrics import Mean
 from fmalign_jax.objectives.cross_cpc import CrossCpc
-from fmalign_jax.pairs import pair_entries
 from fmalign_jax.train_state import Learner, TrainState, encode
 
 

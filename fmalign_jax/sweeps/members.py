@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.config_check import check_config
+from fmalign_jax.config.check import check_config
 from fmalign_jax.train_state import Learner, make_learner
 
 LEAD = "data.lead_s"

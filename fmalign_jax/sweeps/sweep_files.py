@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import evaluation_files
 from fmalign_jax.checkpoint import Checkpoints
-from fmalign_jax.run_directory import RunDirectory, to_json
+from fmalign_jax.config.saved import to_json
+from fmalign_jax.run_directory import RunDirectory
 from fmalign_jax.sweeps.members import LEAD, Member
 from fmalign_jax.train_state import TrainState
 

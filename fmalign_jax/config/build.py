@@ -1,18 +1,15 @@
-"""Builds the parts of a model that a config names."""
+"""Builds what a config names: parts of a model, objectives, sources of data."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 
-from fmalign_jax.imports import load
-
-
-def build(entry: Mapping[str, Any], role: str, **defaults: Any) -> nn.Module:
-    """Builds a Linen module from a config entry.
+def build(entry: Mapping[str, Any], role: str, **defaults: Any) -> Any:
+    """Builds a module from a config entry.
 
     Args:
       entry: ``{"name": "package.module.Class", **kwargs of that class}``.
@@ -50,3 +47,37 @@ def build(entry: Mapping[str, Any], role: str, **defaults: Any) -> nn.Module:
 def _needed(field: dataclasses.Field[Any]) -> bool:
     missing = dataclasses.MISSING
     return field.default is missing and field.default_factory is missing
+
+
+def load(dotted_name: str) -> Any:
+    """Returns the object that a config names, such as ``"package.module.Class"``.
+
+    Any importable package may be named, the user's own included: an encoder, a loss
+    term or a data source is added by writing one file and naming it in a config.
+
+    Args:
+      dotted_name: module path and attribute, joined by dots.
+
+    Raises:
+      ValueError: when the module or the attribute does not exist.
+    """
+    module_name, _, attribute = dotted_name.rpartition(".")
+    if not module_name:
+        raise ValueError(
+            "a component is named by its module and class, joined by dots; got "
+            f"{dotted_name!r}; write for example 'my_package.my_module.MyClass'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"a component's module must be importable; got {dotted_name!r}, but "
+            f"{error}; check the spelling in the config or install the package"
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise ValueError(
+            f"a component must exist in its module; {module_name!r} has no "
+            f"{attribute!r}; check the spelling in the config"
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fmalign_jax.pairs import check_names, learning_scale, pair_entries
+from fmalign_jax.config.pair_tables import check_names, learning_scale, pair_entries
 
 TABLE = {"video": {"video": 0.1, "current": 0}, "current": {"video": 1}}
 

@@ -1,0 +1,30 @@
+"""Every setting: its default, its check, and how a run keeps it.
+
+All that a config file needs is imported from here::
+
+    from fmalign_jax.config import component, default_config
+"""
+
+from fmalign_jax.config.commands import (
+    early_warning_config,
+    evaluation_config,
+    lead_config,
+    sweep_config,
+)
+from fmalign_jax.config.default import component, default_config, let_teach
+from fmalign_jax.config.overrides import Change, load_file, setting, unchanged, without
+
+__all__ = [
+    "Change",
+    "component",
+    "default_config",
+    "early_warning_config",
+    "evaluation_config",
+    "lead_config",
+    "let_teach",
+    "load_file",
+    "setting",
+    "sweep_config",
+    "unchanged",
+    "without",
+]

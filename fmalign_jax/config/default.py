@@ -1,0 +1,273 @@
+"""The default configuration of a run: every key a config may set, with its meaning.
+
+The files in configs/ start from here and change what their experiment needs. A
+component (data source, encoder part, objective) is named by `name`, the dotted path of
+its class; the keys beside `name` are its keyword arguments. What the other commands can
+be told is in `config.commands`.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def component(name: str, **options: object) -> ConfigDict:
+    """Returns a config entry: a class by its dotted path, and its arguments."""
+    return ConfigDict({"name": name, **options})
+
+
+def default_config() -> ConfigDict:
+    """Returns the furnace model on simulated furnaces, sized for two CPU cores."""
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 32  # windows, over all devices together
+    config.epochs = 10.0
+    config.max_steps = 0  # stop after so many steps; 0: no limit but `epochs`
+    config.compute_dtype = "float32"  # or "bfloat16"; quantiser and losses stay float32
+
+    config.standardise_projections = True  # at the start, from the first batch
+
+    config.log_every_steps = 10
+    config.eval_every_epochs = 1.0
+    config.checkpoint_every_steps = 100
+    # Steps in one call of the compiled program, without the host between them; for
+    # small models. A divisor of log_every_steps and checkpoint_every_steps.
+    config.steps_per_dispatch = 1
+    # Label-free validation score that picks the best; "-loss": lower is better.
+    config.score = "cpc_accuracy"
+    # At every validation also class means, fitted on labelled training windows of one
+    # modality and tried on the others: `zero_shot/video->current`, also as `score`.
+    config.labelled_validation = False
+
+    config.data = data_config()
+    config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
+    config.augment = ConfigDict(
+        {
+            "video": {"flip": 0.5, "crop": 4, "brightness": 0.2},
+            "current": {"jitter": 0.05, "scale": 0.05, "mask": 0.05},
+        }
+    )
+    config.model = model_config()
+    config.codebook = codebook_config()
+    config.objectives = objectives_config()
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-3,  # the paper's 4e-4 suits its larger model
+            "schedule": "cosine",  # or "constant", "halving" (at the epochs below)
+            "warmup_steps": 50,
+            "halve_at_epochs": (10, 20, 30),
+            "clip_norm": 0.5,
+            "weight_decay": 0.0,  # of kernels, decoupled from the gradient (AdamW)
+            "epsilon": 1e-8,  # of both Adams
+            "critic_learning_rate": 1e-3,
+            "critic_steps": 5,  # likelihood steps of the critics in every step
+            "shard_state": False,  # each device keeps its part of Adam's memory
+        }
+    )
+    return config
+
+
+def data_config() -> ConfigDict:
+    """Returns where recordings come from and how they become windows."""
+    return ConfigDict(
+        {
+            "source": "fmalign_jax.data.simulator.SimulatedFurnaces",
+            "path": "data/simulated",  # a folder, or a glob for files
+            "options": {},  # further arguments of the source
+            "prepared_dir": "data/prepared",  # where prepared data sets are cached
+            "reference_stream": "video",  # its clock and labels are the window's
+            "leading_stream": "current",  # read lead_s EARLIER than the reference
+            "lead_s": 0.0,
+            # Leads at which every window must be readable too, so that runs at any of
+            # them see the same video; a sweep sets it.
+            "other_leads_s": (),
+            # Read each training window at one of all these leads, drawn anew in every
+            # step: no lead is preferred, and the search shows which fits best.
+            "draw_lead": False,
+            "windows": "sliding",  # or "clip": a clip is one window of equal ticks
+            "tick_s": 2.0,
+            "window_ticks": 30,
+            "stride_ticks": 5,  # between training windows
+            "eval_stride_ticks": 30,  # between evaluation windows
+            "samples_per_tick": {"video": 1, "current": 4},
+            "max_gap_s": 0.0,  # a tick without a sample this near is left out; 0: auto
+            "split": {
+                "by": "auto",  # "recording", "clip", "block", "given"
+                "validation": 0.2,  # share of recordings, clips or time
+                "test": 0.0,
+                "seed": 0,
+                "guard_s": 0.0,  # gap between splits of one recording; 0: auto
+                "validation_recordings": (),  # by name (* allowed), not share
+                "test_recordings": (),
+            },
+            # "recording": the windows of a batch come from one recording, so that the
+            # contrast between them cannot be won by telling the recordings apart.
+            "batch_from": "all",
+            # Keep what training and validation read on every device, and send window
+            # numbers instead of windows.
+            "resident": False,
+            "read_threads": 2,
+            "prefetch_batches": 2,
+        }
+    )
+
+
+def model_config() -> ConfigDict:
+    """Returns the encoders of the small furnace model."""
+    encoders = "fmalign_jax.models.encoders."
+    return ConfigDict(
+        {
+            "width": 128,  # D, of semantic features and codes
+            "transformer": {
+                "layers": 2,
+                "heads": 4,
+                "ffn": 256,
+                "dropout": 0.1,
+                "positions": "none",  # as in the paper; or "sinusoidal", "learned"
+            },
+            "modalities": {
+                "video": {
+                    "stem": component(
+                        encoders + "FrameStem", features=(64, 64), strides=(8, 2)
+                    ),
+                    "pool": component(encoders + "AttentivePool"),
+                    "specific": component(
+                        encoders + "ConvSpecific", features=(64,), residual=32
+                    ),
+                },
+                "current": {
+                    "stem": component(encoders + "SensorStem", features=(64, 128)),
+                    "pool": None,
+                    "specific": component(encoders + "DenseSpecific", features=64),
+                },
+            },
+        }
+    )
+
+
+def codebook_config() -> ConfigDict:
+    """Returns the shared codebook, directed: the current learns from the video."""
+    return ConfigDict(
+        {
+            "codes": 128,  # M
+            # The paper's 0.99 and 300 suit runs of 10 000 steps and more. In a short
+            # run they leave one code alive, the commitment pulls all features to it,
+            # and both collapse.
+            "decay": 0.95,
+            # ema_mix.current.video: share of the video's vector in what a code that
+            # the current chose moves to. Rows sum to 1; a modality without a row moves
+            # no code.
+            "ema_mix": {
+                "video": {"video": 0.9, "current": 0.1},
+                "current": {"video": 0.7, "current": 0.3},
+            },
+            "initialisation": "kmeans",  # or "sample"
+            "idle_steps": 20,  # a code unused for so long is re-seeded
+            "idle_rule": "all",  # unused by "all" modalities, or by "any"
+            "revival_noise": 0.01,  # in standard deviations of the features
+        }
+    )
+
+
+LEARNS_FROM = {
+    "video": {"current": 0.2},
+    "current": {"video": 1.0},
+}
+"""How much of a cross-modal gradient reaches the learner (row) from the teacher."""
+
+
+def objectives_config() -> ConfigDict:
+    """Returns the terms of the loss; a weight of 0 leaves a term out."""
+    objectives = "fmalign_jax.objectives."
+    decoders = "fmalign_jax.models.decoders."
+    config = ConfigDict()
+    config.reconstruction = component(
+        objectives + "reconstruction.Reconstruction",
+        weight=1.0,
+        decoders={
+            "video": component(decoders + "FrameDecoder", target_size=16),
+            "current": component(decoders + "DenseDecoder"),
+        },
+    )
+    config.commitment = component(
+        objectives + "commitment.Commitment",
+        weight=1.0,
+        # beta[learner][teacher]: pull of the teacher's code vector on the learner
+        weights={
+            "video": {"video": 0.25, "current": 0.05},
+            "current": {"video": 0.25, "current": 0.25},
+        },
+    )
+    config.code_matching = component(
+        objectives + "code_matching.CodeMatching", weight=0.5, learns_from=LEARNS_FROM
+    )
+    config.cross_cpc = component(
+        objectives + "cross_cpc.CrossCpc",
+        weight=1.0,
+        steps=5,  # K
+        starts="all",  # or "random": one start a step, as in the paper
+        width=128,
+        # weights[context][target]
+        weights={
+            "video": {"video": 0.1, "current": 1.0},
+            "current": {"video": 1.0, "current": 0.1},
+        },
+        learns_from=LEARNS_FROM,
+    )
+    config.window_contrast = component(
+        objectives + "cwcl.Cwcl",
+        weight=1.0,
+        stronger="video",
+        weaker="current",
+        temperature=0.1,
+        weight_temperature=0.01,
+        learns_from=LEARNS_FROM,
+    )
+    # Weight 1, the paper's, collapses the semantic features of learnt stems: a
+    # constant z has no information to minimise.
+    config.club = component(objectives + "club.Club", weight=0.01)
+    return config
+
+
+def let_teach(
+    config: ConfigDict,
+    *,
+    teacher: str,
+    learner: str,
+    back: float = 0.0,
+    pull: float = 0.25,
+) -> None:
+    """Lets one modality learn by contrast with itself, and the other follow it.
+
+    Args:
+      config: as from `default_config`, changed in place.
+      teacher: the modality that carries over best to recordings never seen.
+      learner: the other one.
+      back: share of the cross-modal gradients that reaches the teacher.
+      pull: commitment of the learner to the teacher's code vectors.
+    """
+    objectives = config.objectives
+    for term in ("code_matching", "cross_cpc", "window_contrast"):
+        objectives[term].learns_from = {
+            learner: {teacher: 1.0},
+            teacher: {learner: back},
+        }
+    objectives.window_contrast.stronger = teacher
+    objectives.window_contrast.weaker = learner
+    objectives.self_contrast = component(
+        "fmalign_jax.objectives.self_contrast.SelfContrast",
+        weight=1.0,
+        second_views=(teacher,),
+    )
+    objectives.code_prediction = component(
+        "fmalign_jax.objectives.code_prediction.CodePrediction",
+        weight=0.5,
+        weights={learner: {teacher: 1.0}},
+    )
+    objectives.commitment.weights = {
+        learner: {learner: 0.25, teacher: pull},
+        teacher: {teacher: 0.25},
+    }
+    # The learner finds its place among the teacher's codes: if it moved those that it
+    # chose, both would end on codes of their own.
+    config.codebook.ema_mix = {teacher: {teacher: 1.0}}
