@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import measure
 import numpy as np
 
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 
 NOT_NUMBERS = ("step", "split", "windows_per_s", "waiting_share")
 """What a line of metrics.jsonl holds beside the values that should be the same."""

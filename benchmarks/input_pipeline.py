@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import sharding, train, train_step
 from fmalign_jax.command import keep_compiled_programs
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 from fmalign_jax.train_state import make_learner
 
 

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import reporting, resident, sharding, train, train_step
 from fmalign_jax.command import set_up_jax
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 from fmalign_jax.train_state import Learner, TrainState, make_learner
 
 

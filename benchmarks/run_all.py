@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 
 HERE = pathlib.Path(__file__).parent
 PAPER, FURNACE = "configs/cmg_paper.py", "configs/pretrain.py"

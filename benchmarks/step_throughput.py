@@ -33,7 +33,7 @@ from ml_collections import ConfigDict
 from fmalign_jax import inputs as inputs_lib
 from fmalign_jax import sharding, train_step
 from fmalign_jax.command import set_up_jax
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 from fmalign_jax.train_state import encode
 
 TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")

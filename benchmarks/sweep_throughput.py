@@ -27,7 +27,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from fmalign_jax import sharding, sweep, train, train_step
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.together import Together

@@ -29,11 +29,11 @@ from fmalign_jax import (
     evaluation_files,
     labelled,
     oracle,
-    prepare,
     restored,
     sharding,
 )
-from fmalign_jax.data.ticks import WindowSpec
+from fmalign_jax.data import dataset
+from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.frozen import Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
@@ -77,7 +77,7 @@ def early_warning(
 
     frozen = restored.restore(run, sharding.make_mesh())
     model = AlarmModel.fit(config, run, frozen, splits)
-    spec = prepare.window_spec(run.config.data, stride_ticks=1)
+    spec = dataset.window_spec(run.config.data, stride_ticks=1)
     definition = Definition(
         lead_s=-spec.shifts_s(config.target)[0],
         spread_s=config.spread_s,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fmalign_jax import pictures
-from fmalign_jax.data.files import replacing
+from fmalign_jax.data.files import json_text, replacing, write_json
 from fmalign_jax.evaluation_report import Probabilities
 from fmalign_jax.frozen import Encoded
 from fmalign_jax.labelled import LabelledWindows
@@ -57,7 +56,7 @@ def choose_folder(
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Returns eight hexadecimal digits that tell settings apart."""
-    return hashlib.blake2b(_text(settings).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json_text(settings).encode(), digest_size=4).hexdigest()
 
 
 def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
@@ -68,7 +67,7 @@ def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
     file = folder / SETTINGS
     if not file.is_file():
         return not any(folder.iterdir())
-    return file.read_text() == _text(settings)
+    return file.read_text(encoding="utf-8") == json_text(settings)
 
 
 def write_report(
@@ -80,17 +79,6 @@ def write_report(
     """Writes settings.json and the report, eval.json by default."""
     write_json(folder / SETTINGS, settings)
     write_json(folder / name, report)
-
-
-def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole or not at all, the same for the same values."""
-    write_text(path, _text(value))
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def write_predictions(
@@ -236,7 +224,3 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
             f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
         )
     return cells
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"

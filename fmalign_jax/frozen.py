@@ -23,8 +23,8 @@ from numpy import ndarray
 
 from fmalign_jax import inputs, sharding
 from fmalign_jax.data import pipeline
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
 from fmalign_jax.train_state import standardise_projections

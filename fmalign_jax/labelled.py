@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,18 +20,17 @@ from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import prepare
-from fmalign_jax.data import alignment, builder
-from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data import dataset
+from fmalign_jax.data.dataset import open_recordings
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows import index
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.structs import UNLABELLED
 
 HEAD, VALIDATION, TEST = "head", "validation", "test"
 RUN_SPLITS = {HEAD: "train", VALIDATION: "validation", TEST: "test"}
 """Which of the run's splits each split of an evaluation is by default."""
 
-_FILES = "fmalign_jax.data.recordings.RecordingFiles"
-_BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
 _DIGESTED_SAMPLES = 16
 
 
@@ -225,8 +223,8 @@ def label_run(store: RecordingStore, windows: Mapping[str, WindowIndex]) -> Spli
 def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
     """Returns the run's own splits; none if they are not needed and not there."""
     try:
-        store = prepare.prepare(run_config)
-        windows = prepare.make_windows(store, run_config)
+        store = dataset.open_dataset(run_config)
+        windows = dataset.make_windows(store, run_config)
     except (ValueError, OSError) as error:
         if needed:
             raise
@@ -253,37 +251,14 @@ def _override(
     )
     store = open_recordings(path, data)
     stride = data.stride_ticks if name == HEAD else data.eval_stride_ticks
-    whole = alignment.SplitSpec(by="recording", validation=0.0, test=0.0)
+    whole = index.SplitSpec(by="recording", validation=0.0, test=0.0)
     try:
-        windows = alignment.build_index(
-            store.timelines(), prepare.window_spec(data, stride_ticks=stride), whole
+        windows = index.build_index(
+            store.timelines(), dataset.window_spec(data, stride_ticks=stride), whole
         )
     except ValueError as error:
         raise ValueError(f"{name}_data={path}: {error}") from error
     return _Raw(path, store, windows["train"])
-
-
-def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
-    """Opens a prepared data set, or prepares what lies there.
-
-    Options of the run's source hold for other recordings of the same kind.
-
-    Args:
-      path: a glob, a folder in layout V2, or a prepared data set.
-      data: the run's settings of data, changed in place to name what was opened.
-
-    Raises:
-      ValueError: there is nothing, or it is faulty.
-    """
-    folder = pathlib.Path(path).expanduser()
-    if builder.is_complete(folder):
-        return RecordingStore(folder)
-    layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
-    source = _BENCHMARK if layout else _FILES
-    if source != data.source:
-        data.source, data.options = source, ConfigDict()
-    data.path = path
-    return prepare.prepare(ConfigDict({"data": data}))
 
 
 def _class_names(head: _Raw) -> tuple[str, ...]:
@@ -342,7 +317,7 @@ def _check_apart(splits: Mapping[str, LabelledWindows], streams: Sequence[str]) 
         if name == HEAD:
             continue
         if split.store.fingerprint == head.store.fingerprint:
-            alignment.assert_no_leak({HEAD: head.windows, name: split.windows})
+            index.assert_no_leak({HEAD: head.windows, name: split.windows})
             continue
         for recording, digest in split.digests(streams).items():
             if digest in ours:

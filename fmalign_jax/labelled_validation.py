@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from sklearn.metrics import recall_score
 
 from fmalign_jax import heads, labelled
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows
 from fmalign_jax.models import quantizer

@@ -22,8 +22,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import command, evaluation_files, labelled, prepare, restored, sharding
+from fmalign_jax import command, evaluation_files, restored, sharding
 from fmalign_jax.config.saved import to_json
+from fmalign_jax.data import dataset
+from fmalign_jax.data.files import write_json
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.lead import lead_files, tick_features
@@ -81,7 +83,7 @@ def search(
     folder = evaluation_files.choose_folder(
         run.path, workdir, settings, name="lead_time"
     )
-    evaluation_files.write_json(folder / evaluation_files.SETTINGS, settings)
+    write_json(folder / evaluation_files.SETTINGS, settings)
     clips = encode(config, run, material, workdir or run.path)
     report = {
         "run": str(run.path),
@@ -136,11 +138,11 @@ def choose_recordings(config: ConfigDict, run: Run) -> Material:
     """
     if config.recordings:
         data = ConfigDict(run.config.data.to_dict())
-        store = labelled.open_recordings(config.recordings, data)
+        store = dataset.open_recordings(config.recordings, data)
         numbers = tuple(range(len(store.names)))
         return Material(store, numbers, config.recordings, trained_on=False)
-    store = prepare.prepare(run.config)
-    windows = prepare.make_windows(store, run.config)
+    store = dataset.open_dataset(run.config)
+    windows = dataset.make_windows(store, run.config)
     seen = set(np.unique(windows["train"].recording).tolist())
     unseen = tuple(n for n in range(len(store.names)) if n not in seen)
     numbers = unseen or tuple(range(len(store.names)))

@@ -7,120 +7,17 @@ Training does the same by itself when the prepared set is absent.
 
 from __future__ import annotations
 
-import inspect
 import logging
-import pathlib
-from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from fmalign_jax import command
-from fmalign_jax.config import build
-from fmalign_jax.data import alignment, builder
-from fmalign_jax.data.store import RecordingStore
-
-
-def prepare(config: ConfigDict) -> RecordingStore:
-    """Opens the prepared data set of a config, building it when it is absent.
-
-    Raises:
-      ValueError: when the raw data are missing or faulty; the message names the file.
-    """
-    data = config.data
-    source = _source(data)
-    name = data.source.rpartition(".")[2].lower()
-    directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
-    builder.prepare(source, directory)
-    return RecordingStore(directory)
-
-
-def _source(data: ConfigDict) -> builder.Source:
-    kind = build.load(data.source)
-    try:
-        inspect.signature(kind).bind(data.path, **data.options.to_dict())
-    except TypeError as error:
-        raise ValueError(
-            f"data.options must be arguments of {data.source}; {error}; it takes "
-            f"{', '.join(list(inspect.signature(kind).parameters)[1:])}"
-        ) from error
-    source: builder.Source = kind(data.path, **data.options.to_dict())
-    return source
-
-
-def window_spec(
-    data: ConfigDict, *, stride_ticks: int, read_all_leads: bool = False
-) -> alignment.WindowSpec:
-    """Returns how the config cuts recordings into windows."""
-    return alignment.WindowSpec(
-        tick_s=data.tick_s,
-        window_ticks=data.window_ticks,
-        stride_ticks=stride_ticks,
-        lead_s=data.lead_s,
-        other_leads_s=tuple(data.other_leads_s),
-        read_all_leads=read_all_leads,
-        leading_stream=data.leading_stream,
-        reference_stream=data.reference_stream,
-        samples_per_tick=data.samples_per_tick.to_dict(),
-        mode=data.windows,
-        max_gap_s=data.max_gap_s or None,
-    )
-
-
-def make_windows(
-    store: RecordingStore, config: ConfigDict, *, read_all_leads: bool = False
-) -> dict[str, alignment.WindowIndex]:
-    """Returns the windows of each split: "train", "validation" and "test".
-
-    Training windows overlap (`stride_ticks`); evaluation windows have their own stride.
-
-    Args:
-      store: the recordings.
-      config: of a run.
-      read_all_leads: read the leading stream at `lead_s` and at `other_leads_s`, side
-        by side in each tick: [n, L * R] samples. The windows are the same ones.
-
-    Raises:
-      ValueError: the recordings lack a stream, or no windows or splits can be made.
-    """
-    data = config.data
-    missing = sorted(set(data.samples_per_tick) - set(store.stream_names))
-    if missing:
-        raise ValueError(
-            f"{data.path}: the streams of data.samples_per_tick must be in the "
-            f"files; got {list(store.stream_names)} without {missing}; add them to "
-            "the files, or leave them out of data.samples_per_tick and of the model"
-        )
-    split = alignment.SplitSpec(
-        **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
-    )
-    return alignment.build_index(
-        store.timelines(),
-        window_spec(
-            data, stride_ticks=data.stride_ticks, read_all_leads=read_all_leads
-        ),
-        split,
-        evaluation_stride_ticks=data.eval_stride_ticks,
-    )
-
-
-def training_windows(
-    store: RecordingStore,
-    config: ConfigDict,
-    windows: Mapping[str, alignment.WindowIndex],
-) -> alignment.WindowIndex:
-    """Returns the training windows as training reads them.
-
-    Those of `windows`, as from `make_windows`, or the same ones at all leads where the
-    run draws its leads (`data.draw_lead`).
-    """
-    if not config.data.draw_lead:
-        return windows["train"]
-    return make_windows(store, config, read_all_leads=True)["train"]
+from fmalign_jax.data.dataset import make_windows, open_dataset
 
 
 def main(config: ConfigDict) -> None:
     """Prepares the data set and says what it holds."""
-    store = prepare(config)
+    store = open_dataset(config)
     for split, index in make_windows(store, config).items():
         logging.info("%s: %d windows", split, len(index))
 

@@ -21,7 +21,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from fmalign_jax import command
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 from fmalign_jax.run_report.report_data import collect
 
 _PAGE = importlib.resources.files("fmalign_jax.run_report") / "report_page"

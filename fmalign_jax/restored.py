@@ -10,11 +10,11 @@ import pathlib
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity, prepare, sharding
+from fmalign_jax import checkpoint, integrity, sharding
 from fmalign_jax.config import saved
-from fmalign_jax.data import pipeline
-from fmalign_jax.data.alignment import WindowIndex
+from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.frozen import Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
@@ -123,7 +123,7 @@ def confirm_training_windows(
       store: its recordings.
       windows: its training windows at the lead of its config.
     """
-    windows = prepare.training_windows(store, run.config, {"train": windows})
+    windows = dataset.training_windows(store, run.config, {"train": windows})
     saved = checkpoint.saved_data_state(run.checkpoints, run.step)
     found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
     same: bool = saved["windows_crc32"] == found

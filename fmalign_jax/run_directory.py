@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from fmalign_jax.config.saved import differences, digest, to_json
+from fmalign_jax.data.files import write_json, write_text
 
 CONTENT = (
     "config.json",
@@ -87,13 +87,13 @@ class RunDirectory:
         if not self._write:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "config.json", self._settings)
+        write_json(self.path / "config.json", self._settings, allow_nan=True)
         if step < last_step:
             self._summary.unlink(missing_ok=True)
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
-            _write_text(self.metrics, "".join(f"{line}\n" for line in kept))
+            write_text(self.metrics, "".join(f"{line}\n" for line in kept))
         self._writer = SummaryWriter(
             str(self.path / "tensorboard"), purge_step=step + 1
         )
@@ -134,7 +134,7 @@ class RunDirectory:
     def finish(self, summary: Mapping[str, Any]) -> pathlib.Path:
         """Writes summary.json and returns its path."""
         if self._write:
-            write_json(self._summary, summary)
+            write_json(self._summary, summary, allow_nan=True)
         return self._summary
 
     @property
@@ -185,15 +185,3 @@ def _step_of(line: str) -> float:
     except (ValueError, KeyError):  # the line a kill cut short
         return float("inf")
     return step
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    _write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

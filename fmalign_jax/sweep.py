@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from fmalign_jax import command, run_directory, sharding, train
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.config import saved
+from fmalign_jax.data.files import write_json
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
@@ -80,7 +81,7 @@ def train_together(
         restored = checkpoints.restore_latest(
             abstract(states, sharding.replicated(mesh))
         )
-        run_directory.write_json(workdir / "config.json", settings)
+        write_json(workdir / "config.json", settings, allow_nan=True)
         folders = [
             stack.enter_context(
                 MemberFolder(
@@ -116,7 +117,7 @@ def train_together(
         table = sweep.table(states)
         seconds = round(time.perf_counter() - started_s, 1)
         table["seconds"] = seconds if earlier_s is None else earlier_s
-        run_directory.write_json(workdir / "sweep.json", table)
+        write_json(workdir / "sweep.json", table, allow_nan=True)
     return [programs.member(states, i) for i in range(len(members))], table
 
 

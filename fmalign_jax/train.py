@@ -21,14 +21,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import command, prepare, reporting, resident, sharding, train_step
+from fmalign_jax import command, reporting, resident, sharding, train_step
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
-from fmalign_jax.data import pipeline
-from fmalign_jax.data.alignment import WindowIndex
-from fmalign_jax.data.statistics import channel_statistics
+from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.statistics import channel_statistics
 from fmalign_jax.interruption import Interruption
 from fmalign_jax.models import quantizer
 from fmalign_jax.run_directory import RunDirectory, default_path
@@ -159,8 +159,8 @@ def train(
 
 def load_data(config: ConfigDict) -> Data:
     """Opens the data set (prepared when absent) and cuts it into windows."""
-    store = prepare.prepare(config)
-    windows = prepare.make_windows(store, config)
+    store = dataset.open_dataset(config)
+    windows = dataset.make_windows(store, config)
     steps_per_epoch = pipeline.batches_per_epoch(
         windows["train"], config.batch_size, config.data.batch_from
     )
@@ -172,7 +172,7 @@ def load_data(config: ConfigDict) -> Data:
             "or more"
         )
     steps = min(planned, config.max_steps) if config.max_steps else planned
-    training = prepare.training_windows(store, config, windows)
+    training = dataset.training_windows(store, config, windows)
     return Data(store, windows, training, steps_per_epoch, planned, steps)
 
 

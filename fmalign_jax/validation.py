@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from fmalign_jax import reporting, resident, sharding, train_step
 from fmalign_jax.data import pipeline
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.train_state import Learner, TrainState
 

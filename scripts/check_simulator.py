@@ -26,16 +26,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from spot_detector import video_accuracy
 
-from fmalign_jax.data.circuit import (
+from fmalign_jax.data.clocks import spread_within_seconds
+from fmalign_jax.data.simulator import PROFILES, FurnaceProfile, simulate
+from fmalign_jax.data.simulator.circuit import (
     ADC_CEILING_A,
     clock_offset_s,
     log_rows,
     simulate_current,
 )
-from fmalign_jax.data.clocks import spread_within_seconds
-from fmalign_jax.data.operation import Operation, operate
-from fmalign_jax.data.profiles import PROFILES, FurnaceProfile
-from fmalign_jax.data.simulator import simulate
+from fmalign_jax.data.simulator.operation import Operation, operate
 
 WINDOW_ROWS = 120
 """60 s at two rows a second, for the models."""

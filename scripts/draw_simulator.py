@@ -19,11 +19,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from fmalign_jax.data.circuit import simulate_current
-from fmalign_jax.data.operation import Operation, operate
-from fmalign_jax.data.profiles import DEFAULT
-from fmalign_jax.data.renderer import draw_weather, render
-from fmalign_jax.data.shell import draw_shell
+from fmalign_jax.data.simulator.circuit import simulate_current
+from fmalign_jax.data.simulator.operation import Operation, operate
+from fmalign_jax.data.simulator.profiles import DEFAULT
+from fmalign_jax.data.simulator.renderer import draw_weather, render
+from fmalign_jax.data.simulator.shell import draw_shell
 
 PANEL_S = 275.0
 HOUR_S = 3600.0

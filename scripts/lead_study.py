@@ -41,10 +41,9 @@ from ml_collections import ConfigDict
 from fmalign_jax import lead_time, restored
 from fmalign_jax.command import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
-from fmalign_jax.data.npz import write_npz
-from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.files import write_text
+from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.simulator import SimulatedFurnaces
-from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.lead import lead_search
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run

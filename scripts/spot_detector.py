@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.metrics import balanced_accuracy_score
 
-from fmalign_jax.data.simulator import SimulatedFurnace
+from fmalign_jax.data.simulator.furnaces import SimulatedFurnace
 
 CLIP_FRAMES = 7
 """7 s at one frame a second."""

@@ -32,8 +32,8 @@ import jax
 
 from fmalign_jax.command import keep_compiled_programs
 from fmalign_jax.config.overrides import load_file
+from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluate import evaluate
-from fmalign_jax.evaluation_files import write_text
 from fmalign_jax.sweep import train_together
 from fmalign_jax.sweeps.members import combinations
 from fmalign_jax.train import train

@@ -22,7 +22,7 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
-from fmalign_jax.evaluation_files import write_text
+from fmalign_jax.data.files import write_text
 
 Run = dict[str, Any]
 

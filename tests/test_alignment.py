@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.data.alignment import (
+from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.windows.index import (
     SplitSpec,
     WindowSpec,
     assert_no_leak,
     build_index,
     whole_ticks,
 )
-from fmalign_jax.data.recordings import RecordingFiles
-from fmalign_jax.data.ticks import align
-from fmalign_jax.data.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.windows.ticks import align
 
 NO_SPLIT = SplitSpec(by="recording", validation=0.0)
 

@@ -13,8 +13,7 @@ from fake_source import FakeSource, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.data import builder
-from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.structs import Recording
 
 
@@ -342,9 +341,10 @@ def test_neither_tensorflow_nor_jax_is_imported(tmp_path):
     code = (
         "import sys\n"
         "from fake_source import FakeSource\n"
-        "from fmalign_jax.data import alignment, builder, store\n"
+        "from fmalign_jax.data.store import RecordingStore, builder\n"
+        "from fmalign_jax.data.windows import index\n"
         "builder.prepare(FakeSource((20,)), sys.argv[1], progress=False)\n"
-        "store.RecordingStore(sys.argv[1])\n"
+        "RecordingStore(sys.argv[1])\n"
         "loaded = {'jax', 'tensorflow'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.data import circuit
-from fmalign_jax.data.circuit import (
+from fmalign_jax.data.simulator import PROFILES, circuit
+from fmalign_jax.data.simulator.circuit import (
     draw_supply,
     log_rows,
     simulate_current,
     star_phasors,
 )
-from fmalign_jax.data.operation import ONSET_TAU_S, operate
-from fmalign_jax.data.profiles import DEFAULT, PROFILES
+from fmalign_jax.data.simulator.operation import ONSET_TAU_S, operate
+from fmalign_jax.data.simulator.profiles import DEFAULT
 
 HOUR_S = 3600.0
 resistances = st.lists(

@@ -7,7 +7,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from fmalign_jax import prepare, train_state
+from fmalign_jax import train_state
 from fmalign_jax.config import build
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.commands import (
@@ -17,7 +17,8 @@ from fmalign_jax.config.commands import (
 )
 from fmalign_jax.config.default import component, default_config
 from fmalign_jax.config.overrides import load_file
-from fmalign_jax.data import alignment
+from fmalign_jax.data import dataset
+from fmalign_jax.data.windows import index
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
@@ -96,8 +97,8 @@ def test_every_variant_builds_what_it_describes(path, variant):
     inspect.signature(build.load(config.data.source)).bind(
         config.data.path, **config.data.options
     )
-    spec = prepare.window_spec(config.data, stride_ticks=config.data.stride_ticks)
-    assert isinstance(spec, alignment.WindowSpec)
+    spec = dataset.window_spec(config.data, stride_ticks=config.data.stride_ticks)
+    assert isinstance(spec, index.WindowSpec)
     book = blank(config.codebook.codes, config.model.width, modalities=modalities)
     assert book.sums.shape == (config.codebook.codes, config.model.width)
 

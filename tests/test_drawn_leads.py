@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import inputs, prepare, restored, sharding, sweep, train, train_step
+from fmalign_jax import inputs, restored, sharding, sweep, train, train_step
+from fmalign_jax.data import dataset
 from fmalign_jax.sweeps.members import Member
 from fmalign_jax.train_state import make_learner
 
@@ -93,8 +94,8 @@ def test_a_run_draws_its_leads_and_is_validated_at_its_own(config, tmp_path):
     assert summary["finished"]
     assert np.isfinite(summary["validation"]["loss"])
     run = restored.open_run(tmp_path / "run", "latest")
-    store = prepare.prepare(run.config)
-    windows = prepare.make_windows(store, run.config)
+    store = dataset.open_dataset(run.config)
+    windows = dataset.make_windows(store, run.config)
     assert restored.confirm_training_windows(run, store, windows["train"])
     samples = windows["train"].ticks.samples["current"]
     assert samples.shape[1] == config.data.samples_per_tick.current

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from fmalign_jax.data import fmf, fmf_video
+from fmalign_jax.data import fmf
+from fmalign_jax.data.fmf import video as fmf_video
 
 NAME = "SaveToAvi-4-19-21_40_52-6002"
 START = np.datetime64("2021-04-19T21:40:52", "s")

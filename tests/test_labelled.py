@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import labelled, prepare
+from fmalign_jax import labelled
 from fmalign_jax.config.commands import evaluation_config
+from fmalign_jax.data import dataset
 
 
 def test_a_window_has_the_class_of_most_of_its_labelled_ticks():
@@ -42,7 +43,7 @@ def _load(run_config, **changes):
 
 def test_the_runs_own_splits_are_used_as_they_are(run_config):
     splits = _load(run_config)
-    own = prepare.make_windows(prepare.prepare(run_config), run_config)
+    own = dataset.make_windows(dataset.open_dataset(run_config), run_config)
     assert list(splits.by_name) == ["head", "validation"]
     assert splits.headline == "validation"
     assert splits.classes == ("normal", "abnormal")
@@ -104,7 +105,7 @@ def test_other_recordings_are_cut_with_the_runs_window_settings(run_config, tmp_
 def test_prepared_data_and_the_benchmarks_layout_are_recognised(run_config, tmp_path):
     raw = labelled_recordings.write(tmp_path / "head", seed=1)
     run_config.data.path = f"{raw}/*.npz"
-    prepared = prepare.prepare(run_config).directory
+    prepared = dataset.open_dataset(run_config).directory
     run_config.data.path = str(tmp_path / "raw" / "*.npz")
     test = labelled_recordings.write(tmp_path / "test", seed=2)
     splits = _load(run_config, head_data=str(prepared), test_data=str(test))

@@ -12,12 +12,16 @@ from fake_source import FakeSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.data import builder
-from fmalign_jax.data.alignment import SplitSpec, WindowIndex, WindowSpec, build_index
 from fmalign_jax.data.pipeline import evaluation_batches, training_batches
 from fmalign_jax.data.recordings import RecordingFiles
-from fmalign_jax.data.statistics import channel_statistics
-from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.store import RecordingStore, builder
+from fmalign_jax.data.windows.index import (
+    SplitSpec,
+    WindowIndex,
+    WindowSpec,
+    build_index,
+)
+from fmalign_jax.data.windows.statistics import channel_statistics
 
 WINDOW = WindowSpec(
     samples_per_tick={"video": 1, "current": 2, "text": 1},
@@ -419,7 +423,8 @@ def test_real_clips_reach_the_batch(shared_data, tmp_path):
 def test_nothing_is_printed_at_exit(store):
     code = (
         "import sys\n"
-        "from fmalign_jax.data.alignment import SplitSpec, WindowSpec, build_index\n"
+        "from fmalign_jax.data.windows.index import SplitSpec, WindowSpec\n"
+        "from fmalign_jax.data.windows.index import build_index\n"
         "from fmalign_jax.data.pipeline import training_batches\n"
         "from fmalign_jax.data.store import RecordingStore\n"
         "store = RecordingStore(sys.argv[1])\n"

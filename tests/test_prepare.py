@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import prepare
-from fmalign_jax.data.alignment import assert_no_leak
+from fmalign_jax.data import dataset
+from fmalign_jax.data.windows.index import assert_no_leak
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def test_windows_of_both_strides_share_no_sample(config, by):
     config.data.split.by = by
     config.data.stride_ticks, config.data.eval_stride_ticks = 3, 7
     config.data.lead_s = 5.0
-    indexes = prepare.make_windows(prepare.prepare(config), config)
+    indexes = dataset.make_windows(dataset.open_dataset(config), config)
     assert_no_leak(indexes)
     for name, stride_ticks in (("train", 3), ("validation", 7)):
         start, recording = indexes[name].start, indexes[name].recording
@@ -30,6 +30,6 @@ def test_windows_of_both_strides_share_no_sample(config, by):
 def test_a_stream_that_no_recording_has_is_named_with_the_path(config):
     config = config.copy_and_resolve_references()
     config.data.samples_per_tick.text = 4
-    store = prepare.prepare(config)
+    store = dataset.open_dataset(config)
     with pytest.raises(ValueError, match=r"raw/\*\.npz: .*\['text'\]; add them"):
-        prepare.make_windows(store, config)
+        dataset.make_windows(store, config)

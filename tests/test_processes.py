@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax.data.processes import (
+from fmalign_jax.data.simulator.processes import (
     generator,
     ornstein_uhlenbeck,
     poisson_spans,

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fmalign_jax.data import renderer
-from fmalign_jax.data.operation import operate
-from fmalign_jax.data.processes import generator
-from fmalign_jax.data.profiles import DEFAULT
-from fmalign_jax.data.renderer import draw_weather, render
-from fmalign_jax.data.shell import Spot, draw_shell, draw_spots
+from fmalign_jax.data.simulator import renderer
+from fmalign_jax.data.simulator.operation import operate
+from fmalign_jax.data.simulator.processes import generator
+from fmalign_jax.data.simulator.profiles import DEFAULT
+from fmalign_jax.data.simulator.renderer import draw_weather, render
+from fmalign_jax.data.simulator.shell import Spot, draw_shell, draw_spots
 
 SECONDS = np.arange(0, 1800.0)
 SPARSE = np.arange(0, 3600.0, 20.0)

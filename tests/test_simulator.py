@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fmalign_jax.data import simulator
-from fmalign_jax.data.circuit import ADC_STEP_A
 from fmalign_jax.data.fmf import BenchmarkDirectory
-from fmalign_jax.data.profiles import DEFAULT, PROFILES, changed
-from fmalign_jax.data.simulator import SimulatedFurnaces, simulate
+from fmalign_jax.data.simulator import PROFILES, SimulatedFurnaces, furnaces, simulate
+from fmalign_jax.data.simulator.circuit import ADC_STEP_A
+from fmalign_jax.data.simulator.profiles import DEFAULT, changed
 
 SMALL = {"recordings": 3, "test_recordings": 1, "duration_s": 60.0}
 
@@ -154,7 +154,7 @@ def test_without_test_recordings_each_ends_in_a_test_block(tmp_path):
 
 def test_complete_set_is_used_again(tmp_path, monkeypatch):
     first = SimulatedFurnaces(str(tmp_path), **SMALL)
-    monkeypatch.setattr(simulator, "simulate", None)
+    monkeypatch.setattr(furnaces, "simulate", None)
     again = SimulatedFurnaces(str(tmp_path), **SMALL)
     assert again.names() == first.names()
     assert again.fingerprint() == first.fingerprint()
@@ -169,7 +169,7 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(simulator, "simulate", interrupted)
+    monkeypatch.setattr(furnaces, "simulate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         SimulatedFurnaces(str(tmp_path), **SMALL)
     assert list(tmp_path.iterdir()) == []

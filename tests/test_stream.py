@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmalign_jax.data import clocks
-from fmalign_jax.data.ticks import WindowSpec, align
-from fmalign_jax.data.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.windows.ticks import WindowSpec, align
 from fmalign_jax.warning import stream
 from fmalign_jax.warning.stream import RowReader, TickAssembler, Warnings, Windows
 

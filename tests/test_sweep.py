@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import prepare, resident, restored, sharding, sweep, train
-from fmalign_jax.data import pipeline
+from fmalign_jax import resident, restored, sharding, sweep, train
+from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.models import critics, encoders
 from fmalign_jax.sweeps import sweep_data, sweep_run
 from fmalign_jax.sweeps.members import Member, member_configs
@@ -128,8 +128,8 @@ def test_the_folder_of_a_member_is_that_of_a_run(config, straight):
     expected = dict(_leaves(states[1].params["model"]))
     for path, value in _leaves(frozen.params):
         np.testing.assert_array_equal(value, expected[path])
-    store = prepare.prepare(run.config)
-    windows = prepare.make_windows(store, run.config)
+    store = dataset.open_dataset(run.config)
+    windows = dataset.make_windows(store, run.config)
     assert restored.confirm_training_windows(run, store, windows["train"])
 
 

@@ -8,7 +8,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmalign_jax import prepare
+from fmalign_jax.data import dataset
 from fmalign_jax.lead import tick_features
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
@@ -86,7 +86,7 @@ def test_files_read_back(tmp_path):
 def test_windows_follow_the_clock_of_their_own_modality(tmp_path, modality):
     config = tiny.tiny_config(tmp_path)
     config.data.other_leads_s = (4.0,)  # the leads of a run do not enter
-    store = prepare.prepare(config)
+    store = dataset.open_dataset(config)
     windows = tick_features.lay_windows(store, config.data, modality, stride_ticks=3)
     assert set(windows.ticks.samples) == {modality}
     first = windows.ticks.samples[modality][0]

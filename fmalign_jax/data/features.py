@@ -2,7 +2,7 @@
 
 They stand in for what pretrained networks make of real clips; no result on them says
 anything about real data. Real features need no code: write the neutral form (see
-fmalign_jax.data.npz), one file for some tens of clips, and read it with
+fmalign_jax.data.recordings.npz), one file for some tens of clips, and read it with
 fmalign_jax.data.recordings.RecordingFiles:
 
     frames       float32 [N, 7, 7, 512]  last feature map of an image network, one a
@@ -27,8 +27,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 from tqdm import tqdm
 
-from fmalign_jax.data.npz import write_npz
-from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.structs import Recording, Stream
 
 CLIPS_PER_RECORDING = 32

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 
 def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str:
@@ -46,3 +48,25 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(
+    path: pathlib.Path, value: Mapping[str, Any], *, allow_nan: bool = False
+) -> None:
+    """Writes a JSON file whole or not at all, the same for the same values.
+
+    Raises:
+      ValueError: a number is not finite; `allow_nan` writes it as NaN instead.
+    """
+    write_text(path, json_text(value, allow_nan=allow_nan))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    """Returns JSON as files hold it: indented, keys in order."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=allow_nan) + "\n"

@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Int, Int32, Shaped
 from numpy import ndarray
 
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.structs import UNLABELLED, Batch
 
 _Read = Callable[[Int[ndarray, " B"]], Any]

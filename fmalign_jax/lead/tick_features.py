@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import prepare
-from fmalign_jax.data import alignment
-from fmalign_jax.data.alignment import SplitSpec, WindowIndex
+from fmalign_jax.data import dataset
 from fmalign_jax.data.files import replacing
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows import index
+from fmalign_jax.data.windows.index import SplitSpec, WindowIndex
 from fmalign_jax.frozen import Encoder, Frozen
 
 _WHOLE = SplitSpec(by="recording", validation=0.0, test=0.0)
@@ -85,8 +85,8 @@ def lay_windows(
     alone = ConfigDict(data.to_dict())
     alone.samples_per_tick = ConfigDict({modality: data.samples_per_tick[modality]})
     alone.update({"reference_stream": modality, "lead_s": 0.0, "other_leads_s": ()})
-    spec = prepare.window_spec(alone, stride_ticks=stride_ticks)
-    return alignment.build_index(store.timelines(), spec, _WHOLE)["train"]
+    spec = dataset.window_spec(alone, stride_ticks=stride_ticks)
+    return index.build_index(store.timelines(), spec, _WHOLE)["train"]
 
 
 def encode_recording(

@@ -19,8 +19,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import checkpoint, labelled, prepare, restored, sharding, train
+from fmalign_jax import checkpoint, labelled, restored, sharding, train
 from fmalign_jax.config.commands import evaluation_config
+from fmalign_jax.data import dataset
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.models import quantizer
@@ -126,10 +127,10 @@ def _splits(run: Run, evaluation: Json | None) -> Splits:
             if split["origin"] != "the run":
                 config[f"{name}_data"] = split["origin"]
         return labelled.load_splits(config, run.config)
-    store = prepare.prepare(run.config)
+    store = dataset.open_dataset(run.config)
     windows = {
         name: index
-        for name, index in prepare.make_windows(store, run.config).items()
+        for name, index in dataset.make_windows(store, run.config).items()
         if len(index)
     }
     head = windows["train"]

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import prepare, train
-from fmalign_jax.data import pipeline
-from fmalign_jax.data.alignment import WindowIndex
-from fmalign_jax.data.statistics import channel_statistics
+from fmalign_jax import train
+from fmalign_jax.data import dataset, pipeline
+from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.statistics import channel_statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def load_data(configs: Sequence[ConfigDict]) -> SweepData:
     first, *others = sorted(of_lead)
     run = train.load_data(of_lead[first])
     by_lead = {first: run.windows} | {
-        lead_s: prepare.make_windows(run.store, of_lead[lead_s]) for lead_s in others
+        lead_s: dataset.make_windows(run.store, of_lead[lead_s]) for lead_s in others
     }
     leading = configs[0].data.leading_stream
     windows = {

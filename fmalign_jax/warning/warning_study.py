@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.data.ticks import WindowSpec
+from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.labelled import HEAD, VALIDATION, LabelledWindows, Splits, tick_labels
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.warning import baselines, events, thresholds

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import signal
 
-from fmalign_jax.data.profiles import Interval
+from fmalign_jax.data.simulator.profiles import Interval
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int, Int8
 from numpy import ndarray
 
-from fmalign_jax.data.ticks import Ticks, WindowSpec
-from fmalign_jax.data.timelines import Timeline
+from fmalign_jax.data.store.timelines import Timeline
+from fmalign_jax.data.windows.ticks import Ticks, WindowSpec
 
 SPLITS = ("train", "validation", "test")
 NO_SPLIT = -1

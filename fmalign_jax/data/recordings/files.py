@@ -1,6 +1,6 @@
 """Recordings by glob: neutral .npz files, and video files with a CSV beside them.
 
-<stem>.npz                       one recording, see fmalign_jax.data.npz
+<stem>.npz                       one recording, see fmalign_jax.data.recordings.npz
 <stem>.mp4 (avi, mkv, mov)       the video of one recording, with beside it
 <stem>.csv                       a time column and channel columns
 <stem>.labels.csv                optional; time, label: it holds until the next row
@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-from fmalign_jax.data import clocks, label_file
+from fmalign_jax.data import clocks
 from fmalign_jax.data.files import fingerprint
-from fmalign_jax.data.npz import read_label_names, read_npz, write_npz
+from fmalign_jax.data.recordings import label_file
+from fmalign_jax.data.recordings.npz import read_label_names, read_npz, write_npz
+from fmalign_jax.data.recordings.video import SUFFIXES, read_video
 from fmalign_jax.data.validation import check_recording
-from fmalign_jax.data.video import SUFFIXES, read_video
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 __all__ = ["RecordingFiles", "write_npz"]

@@ -13,8 +13,8 @@ import math
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from fmalign_jax.data.operation import ONSET_TAU_S, WARM_UP_S, Operation
-from fmalign_jax.data.processes import (
+from fmalign_jax.data.simulator.operation import ONSET_TAU_S, WARM_UP_S, Operation
+from fmalign_jax.data.simulator.processes import (
     generator,
     ornstein_uhlenbeck,
     pulses,
@@ -22,7 +22,7 @@ from fmalign_jax.data.processes import (
     smooth_steps,
     white,
 )
-from fmalign_jax.data.profiles import FurnaceProfile
+from fmalign_jax.data.simulator.profiles import FurnaceProfile
 
 ROW_RATE_HZ = 2.0
 ADC_CEILING_A = 14_000.0

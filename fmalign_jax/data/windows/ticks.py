@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 from numpy import ndarray
 
-from fmalign_jax.data.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 from fmalign_jax.structs import UNLABELLED
 
 MODES = ("sliding", "clip")

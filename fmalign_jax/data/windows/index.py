@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32, Int64
 from numpy import ndarray
 
-from fmalign_jax.data import splits
-from fmalign_jax.data.splits import SPLITS, SplitSpec
-from fmalign_jax.data.ticks import Ticks, WindowSpec, align, whole_ticks
-from fmalign_jax.data.timelines import Timeline
+from fmalign_jax.data.store.timelines import Timeline
+from fmalign_jax.data.windows import splits
+from fmalign_jax.data.windows.splits import SPLITS, SplitSpec
+from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align, whole_ticks
 
 __all__ = [
     "SplitSpec",

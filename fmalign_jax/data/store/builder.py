@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from fmalign_jax.data import records
+from fmalign_jax.data.store import records
 from fmalign_jax.structs import Recording
 
 DATASET_NAME = "recordings"

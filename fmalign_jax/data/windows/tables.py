@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy import ndarray
 
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 
 
 class WindowTables(TypedDict):

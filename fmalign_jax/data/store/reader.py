@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64, Shaped
 
-from fmalign_jax.data import builder
-from fmalign_jax.data.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.store import builder
+from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 
 _PORTION_BYTES = 32 << 20  # as float64
 

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fmalign_jax.data.processes import generator, poisson_spans, pulses
-from fmalign_jax.data.profiles import FurnaceProfile
+from fmalign_jax.data.simulator.processes import generator, poisson_spans, pulses
+from fmalign_jax.data.simulator.profiles import FurnaceProfile
 
 ONSET_TAU_S = 10.0
 """Time constant with which the current takes on and loses the signs of a spell."""

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage, special
 
-from fmalign_jax.data.operation import Operation
-from fmalign_jax.data.processes import generator
-from fmalign_jax.data.profiles import FurnaceProfile
+from fmalign_jax.data.simulator.operation import Operation
+from fmalign_jax.data.simulator.processes import generator
+from fmalign_jax.data.simulator.profiles import FurnaceProfile
 
 SIZE_PX = 64
 MIST_PERIOD_PX = 509

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fmalign_jax.data.alignment import WindowIndex
 from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.structs import StreamStatistics
 
 _CONSTANT = 1e-6  # of the mean's size: a smaller deviation is rounding

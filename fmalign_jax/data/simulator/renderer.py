@@ -12,10 +12,10 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from fmalign_jax.data import shell as shells
-from fmalign_jax.data.operation import Operation
-from fmalign_jax.data.processes import generator, ornstein_uhlenbeck, white
-from fmalign_jax.data.shell import SIZE_PX, Shell, Spot
+from fmalign_jax.data.simulator import shell as shells
+from fmalign_jax.data.simulator.operation import Operation
+from fmalign_jax.data.simulator.processes import generator, ornstein_uhlenbeck, white
+from fmalign_jax.data.simulator.shell import SIZE_PX, Shell, Spot
 
 MASK_LEVEL = 0.45
 """A pixel is marked where a lobe of the spot exceeds this share of its peak."""

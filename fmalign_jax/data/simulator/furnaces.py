@@ -24,12 +24,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from tqdm import tqdm
 
-from fmalign_jax.data.circuit import clock_offset_s, log_rows, simulate_current
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
-from fmalign_jax.data.operation import Operation, operate
-from fmalign_jax.data.processes import generator
-from fmalign_jax.data.profiles import FurnaceProfile, changed
-from fmalign_jax.data.renderer import render
+from fmalign_jax.data.simulator.circuit import (
+    clock_offset_s,
+    log_rows,
+    simulate_current,
+)
+from fmalign_jax.data.simulator.operation import Operation, operate
+from fmalign_jax.data.simulator.processes import generator
+from fmalign_jax.data.simulator.profiles import FurnaceProfile, changed
+from fmalign_jax.data.simulator.renderer import render
 from fmalign_jax.structs import Recording
 
 VERSION = 2

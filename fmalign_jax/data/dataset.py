@@ -1,0 +1,137 @@
+"""From a config to recordings and windows: the one place that opens a data set."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.config import build
+from fmalign_jax.data.store import RecordingStore, builder
+from fmalign_jax.data.windows import index
+
+_FILES = "fmalign_jax.data.recordings.RecordingFiles"
+_BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
+
+
+def open_dataset(config: ConfigDict) -> RecordingStore:
+    """Opens the prepared data set of a config, building it when it is absent.
+
+    Raises:
+      ValueError: when the raw data are missing or faulty; the message names the file.
+    """
+    data = config.data
+    source = _source(data)
+    name = data.source.rpartition(".")[2].lower()
+    directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
+    builder.prepare(source, directory)
+    return RecordingStore(directory)
+
+
+def _source(data: ConfigDict) -> builder.Source:
+    kind = build.load(data.source)
+    try:
+        inspect.signature(kind).bind(data.path, **data.options.to_dict())
+    except TypeError as error:
+        raise ValueError(
+            f"data.options must be arguments of {data.source}; {error}; it takes "
+            f"{', '.join(list(inspect.signature(kind).parameters)[1:])}"
+        ) from error
+    source: builder.Source = kind(data.path, **data.options.to_dict())
+    return source
+
+
+def window_spec(
+    data: ConfigDict, *, stride_ticks: int, read_all_leads: bool = False
+) -> index.WindowSpec:
+    """Returns how the config cuts recordings into windows."""
+    return index.WindowSpec(
+        tick_s=data.tick_s,
+        window_ticks=data.window_ticks,
+        stride_ticks=stride_ticks,
+        lead_s=data.lead_s,
+        other_leads_s=tuple(data.other_leads_s),
+        read_all_leads=read_all_leads,
+        leading_stream=data.leading_stream,
+        reference_stream=data.reference_stream,
+        samples_per_tick=data.samples_per_tick.to_dict(),
+        mode=data.windows,
+        max_gap_s=data.max_gap_s or None,
+    )
+
+
+def make_windows(
+    store: RecordingStore, config: ConfigDict, *, read_all_leads: bool = False
+) -> dict[str, index.WindowIndex]:
+    """Returns the windows of each split: "train", "validation" and "test".
+
+    Training windows overlap (`stride_ticks`); evaluation windows have their own stride.
+
+    Args:
+      store: the recordings.
+      config: of a run.
+      read_all_leads: read the leading stream at `lead_s` and at `other_leads_s`, side
+        by side in each tick: [n, L * R] samples. The windows are the same ones.
+
+    Raises:
+      ValueError: the recordings lack a stream, or no windows or splits can be made.
+    """
+    data = config.data
+    missing = sorted(set(data.samples_per_tick) - set(store.stream_names))
+    if missing:
+        raise ValueError(
+            f"{data.path}: the streams of data.samples_per_tick must be in the "
+            f"files; got {list(store.stream_names)} without {missing}; add them to "
+            "the files, or leave them out of data.samples_per_tick and of the model"
+        )
+    split = index.SplitSpec(
+        **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
+    )
+    return index.build_index(
+        store.timelines(),
+        window_spec(
+            data, stride_ticks=data.stride_ticks, read_all_leads=read_all_leads
+        ),
+        split,
+        evaluation_stride_ticks=data.eval_stride_ticks,
+    )
+
+
+def training_windows(
+    store: RecordingStore,
+    config: ConfigDict,
+    windows: Mapping[str, index.WindowIndex],
+) -> index.WindowIndex:
+    """Returns the training windows as training reads them.
+
+    Those of `windows`, as from `make_windows`, or the same ones at all leads where the
+    run draws its leads (`data.draw_lead`).
+    """
+    if not config.data.draw_lead:
+        return windows["train"]
+    return make_windows(store, config, read_all_leads=True)["train"]
+
+
+def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
+    """Opens a prepared data set, or prepares what lies there.
+
+    Options of the run's source hold for other recordings of the same kind.
+
+    Args:
+      path: a glob, a folder in layout V2, or a prepared data set.
+      data: the run's settings of data, changed in place to name what was opened.
+
+    Raises:
+      ValueError: there is nothing, or it is faulty.
+    """
+    folder = pathlib.Path(path).expanduser()
+    if builder.is_complete(folder):
+        return RecordingStore(folder)
+    layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
+    source = _BENCHMARK if layout else _FILES
+    if source != data.source:
+        data.source, data.options = source, ConfigDict()
+    data.path = path
+    return open_dataset(ConfigDict({"data": data}))

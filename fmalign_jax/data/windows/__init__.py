@@ -1,0 +1,1 @@
+"""From clocks to windows: ticks, splits, the index of windows, statistics."""
