@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import sharding
 from fmalign_jax.config.overrides import load_file
-from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
+from fmalign_jax.training import sharding
+from fmalign_jax.training.state import Trainer, TrainState, init_state, make_trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -30,14 +30,14 @@ class Case:
     """All that a step needs.
 
     Attributes:
-      learner: the static half.
+      trainer: the static half.
       state: before the first step, on the mesh.
       batch: one batch, on the mesh.
       tick_shapes: by modality [R, ...], one tick.
       mesh: the devices.
     """
 
-    learner: Learner
+    trainer: Trainer
     state: TrainState
     batch: dict[str, Any]
     tick_shapes: Mapping[str, tuple[int, ...]]
@@ -71,7 +71,7 @@ def sample_shapes(config: ConfigDict) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 
 def make_case(config: ConfigDict, mesh: Mesh | None = None) -> Case:
-    """Builds learner, first state and one batch for a config.
+    """Builds trainer, first state and one batch for a config.
 
     Args:
       config: of a run.
@@ -100,9 +100,9 @@ def make_case(config: ConfigDict, mesh: Mesh | None = None) -> Case:
         "recording": np.arange(rows, dtype=np.int32) % 4,
         "time_s": 100.0 * np.arange(rows),
     }
-    learner = make_learner(config, steps_per_epoch=100, steps=1000)
+    trainer = make_trainer(config, steps_per_epoch=100, steps=1000)
     placed = sharding.place_batch(batch, mesh)
     everywhere = sharding.replicated(mesh)
     statistics = jax.device_put(statistics, everywhere)
-    state = init_state(learner, placed, statistics, mesh)
-    return Case(learner, state, placed, tick_shapes, mesh)
+    state = init_state(trainer, placed, statistics, mesh)
+    return Case(trainer, state, placed, tick_shapes, mesh)

@@ -20,21 +20,21 @@ jax.config.update("jax_enable_x64", True)
 # Before Flax is imported, which takes its parameters' type from here.
 jnp.float32 = jnp.float64
 
-from fmalign_jax import train_state  # noqa: E402
+from fmalign_jax.training import state  # noqa: E402
 
-_make_learner = train_state.make_learner
+_make_trainer = state.make_trainer
 
 
-def make_learner(*arguments: Any, **settings: Any) -> train_state.Learner:
-    """Returns the learner of a config, whose modules compute in float64."""
-    learner = _make_learner(*arguments, **settings)
+def make_trainer(*arguments: Any, **settings: Any) -> state.Trainer:
+    """Returns the trainer of a config, whose modules compute in float64."""
+    trainer = _make_trainer(*arguments, **settings)
     return dataclasses.replace(
-        learner,
-        model=learner.model.clone(dtype=jnp.float64),
-        objectives=learner.objectives.clone(dtype=jnp.float64),
+        trainer,
+        model=trainer.model.clone(dtype=jnp.float64),
+        objectives=trainer.objectives.clone(dtype=jnp.float64),
     )
 
 
 if __name__ == "__main__":
-    train_state.make_learner = make_learner
+    state.make_trainer = make_trainer
     runpy.run_module("fmalign_jax.train", run_name="__main__", alter_sys=True)

@@ -21,10 +21,11 @@ import jax
 import measure
 from ml_collections import ConfigDict
 
-from fmalign_jax import sharding, train, train_step
-from fmalign_jax.command import keep_compiled_programs
+from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.data.files import write_text
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training import setup, sharding
+from fmalign_jax.training import step as train_step
+from fmalign_jax.training.state import make_trainer
 
 
 def main() -> None:
@@ -63,13 +64,13 @@ def main() -> None:
 def measure_input(config: ConfigDict, steps: int) -> dict[str, Any]:
     """Returns the pipeline's rate, the step's, and the share of time spent waiting."""
     mesh = sharding.make_mesh()
-    data = train.load_data(config)
-    learner = make_learner(
+    data = setup.load_data(config)
+    trainer = make_trainer(
         config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
     )
-    state = train.first_state(learner, data, mesh)
-    step = train_step.make_train_step(learner, mesh)
-    with closing(train.training_batches(data, config, seed=0)) as batches:
+    state = setup.first_state(trainer, data, mesh)
+    step = train_step.make_train_step(trainer, mesh)
+    with closing(setup.training_batches(data, config, seed=0)) as batches:
         for _ in range(3):  # threads start, caches fill
             batch = sharding.place_batch(next(batches), mesh)
         started_s = time.perf_counter()

@@ -26,10 +26,18 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import reporting, resident, sharding, train, train_step
-from fmalign_jax.command import set_up_jax
+from fmalign_jax.cli import set_up_jax
 from fmalign_jax.data.files import write_text
-from fmalign_jax.train_state import Learner, TrainState, make_learner
+from fmalign_jax.training import (
+    logged_values,
+    resident,
+    setup,
+    sharding,
+)
+from fmalign_jax.training import (
+    step as train_step,
+)
+from fmalign_jax.training.state import Trainer, TrainState, make_trainer
 
 
 def main() -> None:
@@ -68,24 +76,24 @@ class Loop:
     """The loop of a run, whose program is compiled, and how long its turns took."""
 
     def __init__(
-        self, data: train.Data, learner: Learner, state: TrainState, mesh: Mesh
+        self, data: setup.Data, trainer: Trainer, state: TrainState, mesh: Mesh
     ) -> None:
         """Compiles.
 
         Args:
           data: of the run.
-          learner: with the run's config.
+          trainer: with the run's config.
           state: before the first step; it stays the caller's.
           mesh: the devices.
         """
-        self._config = config = learner.config
+        self._config = config = trainer.config
         self._mesh = mesh
         self._state = jax.tree.map(jnp.copy, state)
-        self._steps = train_step.make_train_steps(learner, mesh)
+        self._steps = train_step.make_train_steps(trainer, mesh)
         self._windows = None
         if config.data.resident:
             self._windows = resident.place(data.store, data.training, mesh)
-        self._batches = train.training_batches(
+        self._batches = setup.training_batches(
             data, config, seed=0, numbers_only=config.data.resident
         )
         self._step_s: list[float] = []
@@ -118,7 +126,7 @@ class Loop:
     def _train(self, steps: int) -> dict[str, float]:
         """Returns the values that training would report of so many more steps."""
         config = self._config
-        meter = reporting.Meter(first_step=1, batch_size=config.batch_size)
+        meter = logged_values.Meter(first_step=1, batch_size=config.batch_size)
         for step in range(0, steps, config.steps_per_dispatch):
             drawn = [
                 sharding.place_batch(meter.next_batch(self._batches), self._mesh)
@@ -136,15 +144,15 @@ def measure_ways(
     config: ConfigDict, together: int, steps: int, turns: int
 ) -> list[dict[str, Any]]:
     """Returns the time of a step and the share spent waiting, for each way."""
-    data, mesh = train.load_data(config), sharding.make_mesh()
+    data, mesh = setup.load_data(config), sharding.make_mesh()
     lengths = {"steps_per_epoch": data.steps_per_epoch, "steps": data.planned_steps}
-    state = train.first_state(make_learner(config, **lengths), data, mesh)
+    state = setup.first_state(make_trainer(config, **lengths), data, mesh)
     with ExitStack() as stack:
         loops = []
         for on_device, number in itertools.product((False, True), (1, together)):
             own = config.copy_and_resolve_references()
             own.data.resident, own.steps_per_dispatch = on_device, number
-            loop = Loop(data, make_learner(own, **lengths), state, mesh)
+            loop = Loop(data, make_trainer(own, **lengths), state, mesh)
             loops.append(stack.enter_context(closing(loop)))
         for _ in range(1 + turns):
             for loop in loops:

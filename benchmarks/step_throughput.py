@@ -30,11 +30,11 @@ import measure
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import inputs as inputs_lib
-from fmalign_jax import sharding, train_step
-from fmalign_jax.command import set_up_jax
+from fmalign_jax.cli import set_up_jax
 from fmalign_jax.data.files import write_text
-from fmalign_jax.train_state import encode
+from fmalign_jax.training import preprocess, sharding
+from fmalign_jax.training import step as train_step
+from fmalign_jax.training.state import encode
 
 TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")
 
@@ -139,7 +139,7 @@ class Stepper:
     def __init__(self, config: ConfigDict, devices: int = 1) -> None:
         self.case = cases.make_case(config, sharding.make_mesh(jax.devices()[:devices]))
         self.state = self.case.state
-        step = train_step.make_train_step(self.case.learner, self.case.mesh)
+        step = train_step.make_train_step(self.case.trainer, self.case.mesh)
         started_s = time.perf_counter()
         self.compiled = step.lower(self.state, self.case.batch).compile()
         self.compile_s = time.perf_counter() - started_s
@@ -192,22 +192,22 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
 def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
     """Times the pieces of a step, each compiled by itself, with its gradient."""
     case = cases.make_case(config, sharding.one_device_mesh())
-    learner, state, batch = case.learner, case.state, case.batch
+    trainer, state, batch = case.trainer, case.state, case.batch
     keys = train_step.step_keys(0, jnp.int32(0))
     params, plain = state.params["model"], None
-    normalise = jax.jit(lambda b: inputs_lib.normalise(b["streams"], state.statistics))
+    normalise = jax.jit(lambda b: preprocess.normalise(b["streams"], state.statistics))
     plain = normalise(batch)
     view = jax.jit(lambda x: train_step._random_view(config, keys["augment"], x))
     inputs = view(plain)
 
     def semantic(p: Any, some: Any) -> Any:
-        found: Any = learner.model.apply(
+        found: Any = trainer.model.apply(
             {"params": p}, some, train=True, rngs=keys, method="encode"
         )
         return sum(jnp.square(z).sum() for z in found.values())
 
     def encoded(p: Any) -> Any:
-        return encode(learner, p, state.codebook, inputs, batch, train=True, rngs=keys)
+        return encode(trainer, p, state.codebook, inputs, batch, train=True, rngs=keys)
 
     def everything(p: Any) -> Any:
         features = encoded(p)
@@ -218,15 +218,15 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 
     features = jax.jit(encoded)(params)
     second = jax.jit(
-        lambda p: train_step._second_view(learner, p, plain, keys["second_view"])
+        lambda p: train_step._second_view(trainer, p, plain, keys["second_view"])
     )
     features = dataclasses.replace(features, second_view=second(params))
-    names = list(learner.weights)
+    names = list(trainer.weights)
 
     def term(name: str) -> Callable[..., Any]:
         def loss(own: Any, vectors: Any) -> Any:
             changed = dataclasses.replace(features, semantic=vectors, quantized=vectors)
-            terms, _ = learner.objectives.apply(
+            terms, _ = trainer.objectives.apply(
                 {"params": own | state.critic_params}, changed, train=True, rngs=keys
             )
             return terms[name].mean() if name in terms else 0.0
@@ -239,21 +239,21 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
         "augment": lambda: view(plain),
         "encoders": functools.partial(jax.jit(jax.grad(everything)), params),
         "critics": functools.partial(
-            jax.jit(lambda f: train_step._fit_critics(learner, state, f)), features
+            jax.jit(lambda f: train_step._fit_critics(trainer, state, f)), features
         ),
         "codebook": functools.partial(
             jax.jit(
-                lambda f: train_step._update_codebook(learner, state, f, keys["revive"])
+                lambda f: train_step._update_codebook(trainer, state, f, keys["revive"])
             ),
             features,
         ),
         "optimiser": functools.partial(
-            jax.jit(lambda g: learner.optimizer.update(g, state.opt_state, g)),
+            jax.jit(lambda g: trainer.optimizer.update(g, state.opt_state, g)),
             state.params,
         ),
     }
     gradient = jax.jit(jax.grad(semantic))
-    for name in learner.objectives.second_views:
+    for name in trainer.objectives.second_views:
         some = {name: inputs[name]}
         pieces[f"second view of {name}"] = functools.partial(gradient, params, some)
     for name in inputs:
@@ -273,27 +273,27 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str, Any]:
     """Measures our step and PyTorch's in turn, of the same config and batch."""
     import torch
-    from torch_step import TorchLearner
+    from torch_step import TorchTrainer
 
     config = configured(arguments, dataclasses.replace(sizes, devices=1))
     cases.without_augmentation(config)
     stepper = Stepper(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float64 if form.endswith("fp64") else torch.float32
-    learner = TorchLearner(config, stepper.case.tick_shapes)
-    learner.copy_from(jax.device_get(stepper.state))
-    learner = learner.to(device, dtype)
-    learner.make_optimisers()
-    plain = inputs_lib.normalise(
+    trainer = TorchTrainer(config, stepper.case.tick_shapes)
+    trainer.copy_from(jax.device_get(stepper.state))
+    trainer = trainer.to(device, dtype)
+    trainer.make_optimisers()
+    plain = preprocess.normalise(
         stepper.case.batch["streams"], stepper.state.statistics
     )
     batch = {
         name: torch.tensor(np.asarray(x), device=device, dtype=dtype)
         for name, x in plain.items()
     }
-    call = learner.step
+    call = trainer.step
     if form.startswith("compiled"):
-        call = torch.compile(learner.step)
+        call = torch.compile(trainer.step)
 
     def torch_step() -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=form.endswith("bf16")):

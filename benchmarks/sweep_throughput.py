@@ -26,12 +26,14 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from fmalign_jax import sharding, sweep, train, train_step
+from fmalign_jax import sweep, train
 from fmalign_jax.data.files import write_text
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.together import Together
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training import setup, sharding
+from fmalign_jax.training import step as train_step
+from fmalign_jax.training.state import make_trainer
 
 LONGEST_LEAD_S = 420.0
 CACHE_LIMITS = {  # as `command.keep_compiled_programs` has them
@@ -105,10 +107,10 @@ def measure_steps(
         states, metrics = programs.train_step(states, batch)
         return metrics
 
-    learner = make_learner(configs[0], **lengths)
-    state = train.first_state(learner, data.run, mesh)
-    step = train_step.make_train_step(learner, mesh)
-    with closing(train.training_batches(data.run, configs[0], seed=0)) as batches:
+    trainer = make_trainer(configs[0], **lengths)
+    state = setup.first_state(trainer, data.run, mesh)
+    step = train_step.make_train_step(trainer, mesh)
+    with closing(setup.training_batches(data.run, configs[0], seed=0)) as batches:
         own = sharding.place_batch(next(batches), mesh)
 
     def one() -> Any:

@@ -1,7 +1,8 @@
 """The train step in PyTorch: encoders, codebook, losses, critics and optimiser.
 
-The same order as fmalign_jax.train_step: encode and quantise, fit the critics, losses,
-Adam, one joint EMA update of the codes, revival. Nothing in it waits for the device.
+The same order as `fmalign_jax.training.step`: encode and quantise, fit the critics,
+losses, Adam, one joint EMA update of the codes, revival. Nothing in it waits for the
+device.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Critics(nn.Module):
         return total
 
 
-class TorchLearner(nn.Module):
+class TorchTrainer(nn.Module):
     """Model, codebook and optimisers, with one `step(batch)`."""
 
     counts: Tensor
@@ -326,8 +327,8 @@ class TorchLearner(nn.Module):
     def _commitment(self, features: Mapping[str, Any]) -> Tensor:
         total = torch.zeros((), device=self.sums.device)
         weights = self.terms["commitment"]["weights"]
-        for learner, teacher, weight in pair_entries(weights):
-            z, target = features["semantic"][learner], features["chosen"][teacher]
+        for student, teacher, weight in pair_entries(weights):
+            z, target = features["semantic"][student], features["chosen"][teacher]
             total = total + weight * F.mse_loss(z, target)
         return total
 
@@ -348,8 +349,8 @@ class TorchLearner(nn.Module):
     def _code_prediction(self, features: Mapping[str, Any]) -> Tensor:
         term = self.terms["code_prediction"]
         total = torch.zeros((), device=self.sums.device)
-        for learner, teacher, weight in pair_entries(term["weights"]):
-            logits = -distances(features["semantic"][learner], features["vectors"])
+        for student, teacher, weight in pair_entries(term["weights"]):
+            logits = -distances(features["semantic"][student], features["vectors"])
             logits = logits / term.get("temperature", 1.0)
             codes = features["codes"][teacher].flatten()
             total = total + weight * F.cross_entropy(logits.flatten(0, 1), codes)

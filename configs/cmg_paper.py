@@ -110,7 +110,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
 
 
 def by_pair(*, own: float, other: float) -> dict[str, dict[str, float]]:
-    """Returns the symmetric table [learner][teacher] of the two modalities."""
+    """Returns the symmetric table [student][teacher] of the two modalities."""
     names = ("video", "current")
     return {m: {n: own if m == n else other for n in names} for m in names}
 

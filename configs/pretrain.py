@@ -40,7 +40,7 @@ Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` wi
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import component, default_config, let_teach, unchanged
+from fmalign_jax.config import component, default_config, set_teacher, unchanged
 
 
 def get_config(variant: str = "default") -> ConfigDict:
@@ -97,7 +97,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         }
     )
     see_small_spots(config.model.modalities.video)
-    let_teach(config, teacher="current", learner="video", back=0.2, pull=1.0)
+    set_teacher(config, teacher="current", student="video", back=0.2, pull=1.0)
     for name in chosen:
         variants[name](config)
     return config

@@ -33,7 +33,7 @@ Result   `sliding`, one seed each, on recordings or clips never seen; chance of 
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import component, default_config, let_teach, unchanged
+from fmalign_jax.config import component, default_config, set_teacher, unchanged
 
 
 def get_config(variant: str = "sliding") -> ConfigDict:
@@ -68,7 +68,7 @@ def get_config(variant: str = "sliding") -> ConfigDict:
     video.stem.differences = True
     video.pool = component("fmalign_jax.models.encoders.FlattenPool", features=128)
     # The sensor carries over to recordings never seen, and the video follows it.
-    let_teach(config, teacher="current", learner="video")
+    set_teacher(config, teacher="current", student="video")
     variants[variant](config)
     return config
 

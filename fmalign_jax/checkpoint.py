@@ -25,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers
 from fmalign_jax import integrity
 from fmalign_jax.integrity import DamagedCheckpointError
 from fmalign_jax.models.quantizer import Codebook
-from fmalign_jax.train_state import TrainState
+from fmalign_jax.training.state import TrainState
 
 SCORE = "score"
 """Name of the validation score (higher is better) by which the best is chosen."""

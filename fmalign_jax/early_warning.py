@@ -23,21 +23,14 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import (
-    command,
-    evaluate,
-    evaluation_files,
-    labelled,
-    oracle,
-    restored,
-    sharding,
-)
+from fmalign_jax import cli, evaluate, evaluation_files, labelled, oracle, restored
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.frozen import Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
 from fmalign_jax.restored import Run
+from fmalign_jax.training import sharding
 from fmalign_jax.warning import events, exported, warning_report, warning_study
 from fmalign_jax.warning.alarm_model import AlarmModel
 from fmalign_jax.warning.exported import AlarmSettings
@@ -335,10 +328,10 @@ def _period_s(split: LabelledWindows, stream: str) -> float:
 def main(config: ConfigDict) -> None:
     """Makes the alarm of the command line's run and prints a table."""
     started_s = time.perf_counter()
-    report, folder = early_warning(config, command.workdir())
+    report, folder = early_warning(config, cli.workdir())
     warning_report.print_report(report, folder)
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -22,14 +22,13 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax import (
-    command,
+    cli,
     evaluation_files,
     evaluation_report,
     heads,
     labelled,
     oracle,
     restored,
-    sharding,
 )
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.evaluation_report import (
@@ -42,6 +41,7 @@ from fmalign_jax.frozen import Encoded, Encoder, Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.scores import resampling_units
+from fmalign_jax.training import sharding
 
 
 def evaluate(
@@ -305,10 +305,10 @@ def supervised(
 def main(config: ConfigDict) -> None:
     """Evaluates the run of the command line and prints a table."""
     started_s = time.perf_counter()
-    report, folder = evaluate(config, command.workdir())
+    report, folder = evaluate(config, cli.workdir())
     evaluation_files.print_report(report, folder)
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

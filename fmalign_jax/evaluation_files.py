@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fmalign_jax import pictures
+from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import json_text, replacing, write_json
 from fmalign_jax.evaluation_report import Probabilities
 from fmalign_jax.frozen import Encoded
@@ -203,14 +204,6 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows of cells in columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  " + "  ".join(padded).rstrip())
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:

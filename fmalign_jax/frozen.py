@@ -21,13 +21,13 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import inputs, sharding
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
-from fmalign_jax.train_state import standardise_projections
+from fmalign_jax.training import preprocess, sharding
+from fmalign_jax.training.state import standardise_projections
 
 _CODEBOOK_WINDOWS = 512
 
@@ -193,7 +193,7 @@ class Encoder:
             jax.jit, compiler_options={"xla_backend_optimization_level": 0}
         )
         def init(key: Array, streams: Any, statistics: Any) -> Any:
-            values = inputs.normalise(streams, statistics)
+            values = preprocess.normalise(streams, statistics)
             variables = self.model.init(key, values, train=False, method=Cmg.encode)
             if standardise:
                 variables = standardise_projections(self.model, variables, values)
@@ -240,7 +240,7 @@ def _encode(
     model: Cmg, frozen: Frozen, streams: Mapping[str, Array]
 ) -> dict[str, tuple[Array, Array]]:
     """Returns by modality semantic features [B, T, D] and codes [B, T]."""
-    values = inputs.normalise(streams, frozen.statistics)
+    values = preprocess.normalise(streams, frozen.statistics)
     semantic: Any = model.apply(
         {"params": frozen.params}, values, train=False, method=Cmg.encode
     )

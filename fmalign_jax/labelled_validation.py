@@ -23,7 +23,7 @@ from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows
 from fmalign_jax.models import quantizer
-from fmalign_jax.train_state import TrainState
+from fmalign_jax.training.state import TrainState
 
 _MOST_WINDOWS = 512  # of the training split; more take long and change little
 

@@ -22,7 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import command, evaluation_files, restored, sharding
+from fmalign_jax import cli, evaluation_files, restored
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import write_json
@@ -33,6 +33,7 @@ from fmalign_jax.lead.lead_rows import INDICATORS
 from fmalign_jax.lead.lead_search import FEW_UNITS, find_lead
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.restored import Run
+from fmalign_jax.training import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +240,10 @@ def _notes(report: Mapping[str, Any], run: Run, config: ConfigDict) -> list[str]
 def main(config: ConfigDict) -> None:
     """Searches with the run of the command line and prints a table."""
     started_s = time.perf_counter()
-    report, folder = search(config, command.workdir())
+    report, folder = search(config, cli.workdir())
     lead_files.show(report, folder)
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

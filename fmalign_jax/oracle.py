@@ -21,13 +21,13 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
-from fmalign_jax import inputs, sharding
 from fmalign_jax.data import pipeline
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import LabelledWindows
 from fmalign_jax.linear_head import PooledLinear, class_weights
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.training import preprocess, sharding
 
 Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, ndarray]
@@ -75,11 +75,11 @@ class _Network:
         self, params: Any, streams: Any, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B K"]:
         """Returns logits; with a key, as in training: augmented and with dropout."""
-        values = inputs.normalise(streams, self.statistics)
+        values = preprocess.normalise(streams, self.statistics)
         rngs = {}
         if key is not None:
             augment_key, dropout_key = jax.random.split(key)
-            values = inputs.random_view(
+            values = preprocess.random_view(
                 augment_key,
                 values,
                 time_warp=self.time_warp,

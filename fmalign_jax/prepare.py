@@ -11,7 +11,7 @@ import logging
 
 from ml_collections import ConfigDict
 
-from fmalign_jax import command
+from fmalign_jax import cli
 from fmalign_jax.data.dataset import make_windows, open_dataset
 
 
@@ -23,4 +23,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

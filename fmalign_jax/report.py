@@ -20,7 +20,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from fmalign_jax import command
+from fmalign_jax import cli
 from fmalign_jax.data.files import write_text
 from fmalign_jax.run_report.report_data import collect
 
@@ -104,7 +104,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    arguments = command.Arguments(
+    arguments = cli.Arguments(
         prog="python -m fmalign_jax.report", description=__doc__.splitlines()[0]
     )
     arguments.add_argument(

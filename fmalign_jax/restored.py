@@ -10,7 +10,7 @@ import pathlib
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity, sharding
+from fmalign_jax import checkpoint, integrity
 from fmalign_jax.config import saved
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
@@ -18,6 +18,7 @@ from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.frozen import Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.training import sharding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import command, run_directory, sharding, train
+from fmalign_jax import cli, run_directory
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.config import saved
 from fmalign_jax.data.files import write_json
@@ -31,7 +31,8 @@ from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
 from fmalign_jax.sweeps.sweep_files import MemberFolder, print_members
 from fmalign_jax.sweeps.sweep_run import Sweep
 from fmalign_jax.sweeps.together import Together
-from fmalign_jax.train_state import TrainState
+from fmalign_jax.training import setup, sharding
+from fmalign_jax.training.state import TrainState
 
 
 def train_together(
@@ -88,7 +89,7 @@ def train_together(
                     workdir / "members" / one.name,
                     one,
                     own,
-                    middle_step=train.middle_step(data.run, own),
+                    middle_step=setup.middle_step(data.run, own),
                 )
             )
             for one, own in zip(members, configs, strict=True)
@@ -163,13 +164,11 @@ def _check_can_be_together(config: ConfigDict) -> None:
 def main(config: ConfigDict) -> None:
     """Trains the sweep of the command line and prints its table."""
     named = ConfigDict({**config.run, "vary": config.vary})
-    workdir = command.workdir() or run_directory.default_path(
-        command.config_name(), named
-    )
+    workdir = cli.workdir() or run_directory.default_path(cli.config_name(), named)
     _, table = train_together(config.run, combinations(config.vary.to_dict()), workdir)
     print_members(table)
     print(f"written to {workdir}; each member is a run in {workdir / 'members'}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -7,7 +7,6 @@ Running the same command again resumes an interrupted run where it stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 import time
@@ -21,76 +20,27 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import command, reporting, resident, sharding, train_step
+from fmalign_jax import cli
 from fmalign_jax.checkpoint import Checkpoints, abstract
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
-from fmalign_jax.data import dataset, pipeline
-from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.data.windows.statistics import channel_statistics
-from fmalign_jax.interruption import Interruption
+from fmalign_jax.data import pipeline
+from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.run_directory import RunDirectory, default_path
-from fmalign_jax.train_state import Learner, TrainState, init_state, make_learner
-from fmalign_jax.validation import Validation, score_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The prepared recordings, their windows by split, and the run's length.
-
-    `training` are the training windows as they are read (`prepare.training_windows`).
-    `planned_steps` is what `epochs` asks for and what the learning rate follows;
-    `steps` is where this call stops, earlier with `max_steps`.
-    """
-
-    store: RecordingStore
-    windows: Mapping[str, WindowIndex]
-    training: WindowIndex
-    steps_per_epoch: int
-    planned_steps: int
-    steps: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Cadence:
-    """At which steps a run is validated and saved.
-
-    Attributes:
-      evaluate_every: steps between two validations, None without validation windows.
-      save_every: steps between two checkpoints.
-      middle: the step whose checkpoint is kept, see `middle_step`.
-      last: the last step.
-    """
-
-    evaluate_every: int | None
-    save_every: int
-    middle: int
-    last: int
-
-    @classmethod
-    def of(cls, data: Data, config: ConfigDict) -> Cadence:
-        """Returns what a config asks for."""
-        together = config.steps_per_dispatch
-        epochs = config.eval_every_epochs
-        every = together * max(1, round(epochs * data.steps_per_epoch / together))
-        return cls(
-            evaluate_every=every if len(data.windows["validation"]) > 0 else None,
-            save_every=config.checkpoint_every_steps,
-            middle=middle_step(data, config),
-            last=data.steps,
-        )
-
-    def evaluates(self, step: int) -> bool:
-        """Says whether a step is followed by a validation."""
-        every = self.evaluate_every
-        return every is not None and (step % every == 0 or step == self.last)
-
-    def saves(self, step: int) -> bool:
-        """Says whether a step is saved, even if the run goes on."""
-        due = step % self.save_every == 0 or step in (self.middle, self.last)
-        return due or self.evaluates(step)
+from fmalign_jax.training import logged_values, resident, sharding
+from fmalign_jax.training import step as train_step
+from fmalign_jax.training.interruption import Interruption
+from fmalign_jax.training.setup import (
+    Cadence,
+    Data,
+    first_state,
+    load_data,
+    middle_step,
+    training_batches,
+)
+from fmalign_jax.training.state import Trainer, TrainState, make_trainer
+from fmalign_jax.training.validation import Validation, score_of
 
 
 def train(
@@ -115,7 +65,7 @@ def train(
     sharding.check_batch_size(config.batch_size, mesh)
     with RunDirectory(workdir, config, write=jax.process_index() == 0) as run:
         data = load_data(config)
-        learner = make_learner(
+        trainer = make_trainer(
             config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
         )
         with (
@@ -131,7 +81,7 @@ def train(
                 run.checkpoints, keep_steps=[middle_step(data, config)]
             ) as checkpoints,
         ):
-            state = first_state(learner, data, mesh)
+            state = first_state(trainer, data, mesh)
             restored = checkpoints.restore_latest(abstract(state))
             if restored is not None:
                 state, position = restored
@@ -146,7 +96,7 @@ def train(
             )
             earlier = run.summary() if start >= data.steps else None
             run.start(start, last_step=data.steps)
-            state = run_steps(learner, data, mesh, state, batches, run, checkpoints)
+            state = run_steps(trainer, data, mesh, state, batches, run, checkpoints)
             checkpoints.wait()
             seconds = round(time.perf_counter() - started_s, 1)
             summary = summarise(run, checkpoints, state, data) | {
@@ -157,68 +107,8 @@ def train(
     return state, summary
 
 
-def load_data(config: ConfigDict) -> Data:
-    """Opens the data set (prepared when absent) and cuts it into windows."""
-    store = dataset.open_dataset(config)
-    windows = dataset.make_windows(store, config)
-    steps_per_epoch = pipeline.batches_per_epoch(
-        windows["train"], config.batch_size, config.data.batch_from
-    )
-    planned = round(config.epochs * steps_per_epoch)
-    if planned < 1:
-        raise ValueError(
-            f"epochs must give at least one step; got {config.epochs} epochs of "
-            f"{steps_per_epoch} steps; use --config.epochs={1 / steps_per_epoch:.2g} "
-            "or more"
-        )
-    steps = min(planned, config.max_steps) if config.max_steps else planned
-    training = dataset.training_windows(store, config, windows)
-    return Data(store, windows, training, steps_per_epoch, planned, steps)
-
-
-def middle_step(data: Data, config: ConfigDict) -> int:
-    """Returns the step whose checkpoint is kept to look at the run's middle."""
-    together = config.steps_per_dispatch
-    return together * round(data.planned_steps / 2 / together)
-
-
-def training_batches(
-    data: Data, config: ConfigDict, *, seed: int, numbers_only: bool = False
-) -> pipeline.TrainingBatches:
-    """Returns this process's endless, resumable share of shuffled batches.
-
-    With `numbers_only` they hold window numbers alone, for windows on the device.
-    """
-    return pipeline.training_batches(
-        data.store,
-        data.training,
-        batch_size=config.batch_size,
-        seed=seed,
-        batch_from=config.data.batch_from,
-        numbers_only=numbers_only,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        threads=config.data.read_threads,
-        prefetch=config.data.prefetch_batches,
-    )
-
-
-def first_state(learner: Learner, data: Data, mesh: Mesh) -> TrainState:
-    """Returns the state before the first step.
-
-    Codes and shapes come from one shuffled batch, drawn apart from the training ones.
-    """
-    config = learner.config
-    statistics = channel_statistics(
-        data.store, data.training, list(config.model.modalities)
-    )
-    with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
-        batch = sharding.place_batch(next(batches), mesh)
-    return init_state(learner, batch, statistics, mesh)
-
-
 def run_steps(
-    learner: Learner,
+    trainer: Trainer,
     data: Data,
     mesh: Mesh,
     state: TrainState,
@@ -227,18 +117,24 @@ def run_steps(
     checkpoints: Checkpoints,
 ) -> TrainState:
     """Trains to the last step, or until the run is asked to stop; saves on the way."""
-    config = learner.config
-    compiled_steps = train_step.make_train_steps(learner, mesh)
+    config = trainer.config
+    compiled_steps = train_step.make_train_steps(trainer, mesh)
     windows = None
     if config.data.resident:
         windows = resident.place(data.store, data.training, mesh)
-    validation = Validation(learner, data.store, data.windows, mesh)
+    validation = Validation(
+        trainer,
+        data.store,
+        data.windows["validation"],
+        mesh,
+        _probe(config, data, mesh),
+    )
     cadence = Cadence.of(data, config)
     if cadence.evaluate_every is not None:
         validation.check_score(state)
     together = config.steps_per_dispatch
     step = start = int(state.step)
-    meter = reporting.Meter(first_step=start + 1, batch_size=config.batch_size)
+    meter = logged_values.Meter(first_step=start + 1, batch_size=config.batch_size)
     bar = tqdm(
         total=data.steps,
         initial=start,
@@ -268,7 +164,7 @@ def run_steps(
             score = None
             if evaluate:
                 values = validation(state)
-                reporting.check_finite(values, step=step, split="validation")
+                logged_values.check_finite(values, step=step, split="validation")
                 run.log(step, "validation", values)
                 log_histograms(run, step, state)
                 score = score_of(values, config.score)
@@ -288,6 +184,14 @@ def run_steps(
                 logging.warning("asked to stop: saved step %d", step)
                 break
     return state
+
+
+def _probe(config: ConfigDict, data: Data, mesh: Mesh) -> LabelledValidation | None:
+    """Returns the validation with labels, for those who ask for it."""
+    if not config.labelled_validation:
+        return None
+    windows = {name: data.windows[name] for name in ("train", "validation")}
+    return LabelledValidation(config, data.store, windows, mesh)
 
 
 def log_histograms(run: RunDirectory, step: int, state: TrainState) -> None:
@@ -346,16 +250,16 @@ def print_summary(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
         for name, value in values.items()
         if name.startswith(("loss", "cpc_accuracy", "perplexity", "equal_share"))
     }
-    print(reporting.table(shown | rows))
+    cli.print_table(list((shown | rows).items()))
 
 
 def main(config: ConfigDict) -> None:
     """Trains the config of the command line and prints a summary."""
-    workdir = command.workdir() or default_path(command.config_name(), config)
+    workdir = cli.workdir() or default_path(cli.config_name(), config)
     _, summary = train(config, workdir)
     if jax.process_index() == 0:
         print_summary(summary, workdir)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

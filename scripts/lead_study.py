@@ -39,7 +39,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fmalign_jax import lead_time, restored
-from fmalign_jax.command import keep_compiled_programs
+from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.files import write_text
 from fmalign_jax.data.recordings import RecordingFiles, write_npz

@@ -30,7 +30,7 @@ from typing import Any
 
 import jax
 
-from fmalign_jax.command import keep_compiled_programs
+from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluate import evaluate

@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax.models import quantizer
-from fmalign_jax.train_state import Learner, make_learner
+from fmalign_jax.training.state import Trainer, make_trainer
 
 PATH = pathlib.Path(__file__).parents[1] / "configs" / "cmg_paper.py"
 SPEC = importlib.util.spec_from_file_location("cmg_paper", PATH)
@@ -48,26 +48,26 @@ def input_shapes(config: ConfigDict) -> dict[str, Any]:
 
 
 @functools.cache
-def shapes(variant: str) -> tuple[Learner, dict[str, Any], set[str]]:
-    """(learner, its parameters by part, names of its loss terms) of a variant."""
+def shapes(variant: str) -> tuple[Trainer, dict[str, Any], set[str]]:
+    """(trainer, its parameters by part, names of its loss terms) of a variant."""
     config = CMG_PAPER.get_config(variant)
-    learner = make_learner(config, steps_per_epoch=10, steps=60)
+    trainer = make_trainer(config, steps_per_epoch=10, steps=60)
 
     def init(key: Any, inputs: Any) -> Any:
         book = quantizer.blank(
             config.codebook.codes, config.model.width, modalities=inputs
         )
-        features, variables = learner.model.init_with_output(
+        features, variables = trainer.model.init_with_output(
             key, inputs, book, jnp.ones(2, bool), train=False
         )
-        (terms, _), objectives = learner.objectives.init_with_output(
+        (terms, _), objectives = trainer.objectives.init_with_output(
             key, features, train=False
         )
         parts = {**variables["params"], **objectives["params"], "codes": book.sums}
         return parts, terms
 
     parts, terms = jax.eval_shape(init, jax.random.key(0), input_shapes(config))
-    return learner, parts, set(terms)
+    return trainer, parts, set(terms)
 
 
 def count(tree: Any) -> int:
@@ -75,8 +75,8 @@ def count(tree: Any) -> int:
 
 
 def test_parameters_of_every_part() -> None:
-    learner, params, _ = shapes("paper")
-    assert learner.objectives.critic_names == ("club",)
+    trainer, params, _ = shapes("paper")
+    assert trainer.objectives.critic_names == ("club",)
     decoders = params["reconstruction"]
     parts = {
         "semantic video": count([params["pools_video"], params["semantics_video"]]),
@@ -135,7 +135,7 @@ def test_total_is_the_papers_without_its_unused_heads() -> None:
 
 @pytest.mark.parametrize("variant", ["paper", "smoke"])
 def test_losses_and_their_weights(variant: str) -> None:
-    learner, _, reported = shapes(variant)
+    trainer, _, reported = shapes(variant)
     terms = {
         "reconstruction": 1.0,
         "commitment": 1.0,
@@ -143,10 +143,10 @@ def test_losses_and_their_weights(variant: str) -> None:
         "cross_cpc": 1.0,
         "club": 1.0,
     }
-    assert learner.weights == terms | {"window_contrast": 0.0}
-    assert set(learner.objectives.terms) == set(terms)
+    assert trainer.weights == terms | {"window_contrast": 0.0}
+    assert set(trainer.objectives.terms) == set(terms)
     assert reported == set(terms)
-    described = learner.objectives.terms
+    described = trainer.objectives.terms
     assert described["commitment"]["weights"] == COMMITMENT
     assert described["cross_cpc"]["weights"] == CPC
     assert described["cross_cpc"]["steps"] == 1
@@ -157,8 +157,8 @@ def test_losses_and_their_weights(variant: str) -> None:
 
 
 def test_settings_of_the_paper() -> None:
-    learner, _, _ = shapes("paper")
-    config = learner.config
+    trainer, _, _ = shapes("paper")
+    config = trainer.config
     assert config.batch_size == 80
     assert config.epochs == 6
     assert config.augment.to_dict() == {}
@@ -182,8 +182,8 @@ def test_settings_of_the_paper() -> None:
 
 
 def test_learning_rate_halves_at_epochs_10_20_30() -> None:
-    learner, _, _ = shapes("paper")
-    at = {epoch: float(learner.schedule(10 * epoch)) for epoch in (0, 9, 11, 21, 31)}
+    trainer, _, _ = shapes("paper")
+    at = {epoch: float(trainer.schedule(10 * epoch)) for epoch in (0, 9, 11, 21, 31)}
     assert at == pytest.approx({0: 4e-4, 9: 4e-4, 11: 2e-4, 21: 1e-4, 31: 5e-5})
 
 

@@ -7,7 +7,6 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from fmalign_jax import train_state
 from fmalign_jax.config import build
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.commands import (
@@ -22,6 +21,7 @@ from fmalign_jax.data.windows import index
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
+from fmalign_jax.training import state
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -79,7 +79,7 @@ def test_variants_of_pre_training_may_be_joined():
 def test_every_variant_builds_what_it_describes(path, variant):
     config = _config(path, variant)
     check_config(config)
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    student = state.make_trainer(config, steps_per_epoch=10, steps=100)
     modalities = set(config.model.modalities)
     assert set(config.data.samples_per_tick) == modalities
     assert set(config.augment) <= modalities
@@ -87,8 +87,8 @@ def test_every_variant_builds_what_it_describes(path, variant):
     for row in config.codebook.ema_mix.values():
         assert sum(row.values()) == pytest.approx(1)
     assert {config.data.reference_stream, config.data.leading_stream} <= modalities
-    assert isinstance(learner.objectives, Objectives)
-    for term in learner.objectives.terms.values():
+    assert isinstance(student.objectives, Objectives)
+    for term in student.objectives.terms.values():
         build.load(term["name"])
     for parts in config.model.modalities.values():
         for part in filter(None, parts.values()):

@@ -41,8 +41,8 @@ def _config(folder, **changes):
 def _guarded(make):
     """Compiled steps that may not move anything between host and device."""
 
-    def make_guarded(learner, mesh):
-        compiled = make(learner, mesh)
+    def make_guarded(trainer, mesh):
+        compiled = make(trainer, mesh)
 
         def run(*arguments):
             with jax.transfer_guard("disallow"):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import inputs, restored, sharding, sweep, train, train_step
+from fmalign_jax import restored, sweep, train
 from fmalign_jax.data import dataset
 from fmalign_jax.sweeps.members import Member
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training import preprocess, setup, sharding, step
+from fmalign_jax.training.state import make_trainer
 
 LEADS_S = (0.0, 4.0, 9.0)
 
@@ -30,7 +31,7 @@ def test_each_window_is_read_at_its_own_lead():
     values = rng.normal(size=(4, 5, 3 * 2, 3)).astype(np.float32)
     video = rng.normal(size=(4, 5, 1, 2, 2, 3)).astype(np.float32)
     lead = np.array([2, 0, 1, 2])
-    found = inputs.at_lead(
+    found = preprocess.at_lead(
         {"video": jnp.asarray(video), "current": jnp.asarray(values)},
         jnp.asarray(lead),
         leading="current",
@@ -49,19 +50,19 @@ def config(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_step_is_that_of_a_batch_read_at_the_leads_drawn(config):
-    data = train.load_data(config)
+    data = setup.load_data(config)
     samples = config.data.samples_per_tick.current
     with (
         tiny.visible_devices(1),
-        closing(train.training_batches(data, config, seed=0)) as batches,
+        closing(setup.training_batches(data, config, seed=0)) as batches,
     ):
         mesh = sharding.make_mesh()
         batch = next(batches)
         slots = batch["streams"]["current"].shape[2]
         assert slots == len(LEADS_S) * samples
-        learner = make_learner(config, steps_per_epoch=10, steps=100)
-        state = train.first_state(learner, data, mesh)
-        lead_key = train_step.step_keys(config.seed, state.step)["lead"]
+        trainer = make_trainer(config, steps_per_epoch=10, steps=100)
+        state = setup.first_state(trainer, data, mesh)
+        lead_key = step.step_keys(config.seed, state.step)["lead"]
         drawn = np.asarray(
             jax.random.randint(lead_key, (config.batch_size,), 0, len(LEADS_S))
         )
@@ -75,10 +76,10 @@ def test_a_step_is_that_of_a_batch_read_at_the_leads_drawn(config):
         at_drawn = batch | {"streams": batch["streams"] | {"current": values}}
         plain = config.copy_and_resolve_references()
         plain.data.draw_lead = False
-        _, expected = train_step.make_train_step(
-            make_learner(plain, steps_per_epoch=10, steps=100), mesh
+        _, expected = step.make_train_step(
+            make_trainer(plain, steps_per_epoch=10, steps=100), mesh
         )(jax.tree.map(lambda x: x.copy(), state), sharding.place_batch(at_drawn, mesh))
-        _, found = train_step.make_train_step(learner, mesh)(
+        _, found = step.make_train_step(trainer, mesh)(
             state, sharding.place_batch(batch, mesh)
         )
     for name, value in expected["scalars"].items():

@@ -8,10 +8,11 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command
-from fmalign_jax import evaluate, monitor, restored, sharding, train
+from fmalign_jax import evaluate, monitor, restored, train
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.labelled import load_splits
+from fmalign_jax.training import sharding
 from fmalign_jax.warning import exported
 from fmalign_jax.warning.alarm_model import AlarmModel
 from fmalign_jax.warning.live import Monitor

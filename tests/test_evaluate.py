@@ -15,15 +15,16 @@ import tiny
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import evaluate as command
-from fmalign_jax import evaluation_files, restored, sharding, train
+from fmalign_jax import evaluation_files, restored, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec
-from fmalign_jax.inputs import normalise
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.scores import METRICS
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training import sharding
+from fmalign_jax.training.preprocess import normalise
+from fmalign_jax.training.state import make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -172,13 +173,13 @@ def test_encoders_are_those_of_the_run_without_dropout(run):
     assert opened.step == int(state.step) == 8
     mesh = sharding.make_mesh()
     frozen = restored.restore(opened, mesh)
-    learner = make_learner(tiny.tiny_config(), steps_per_epoch=1, steps=1)
+    trainer = make_trainer(tiny.tiny_config(), steps_per_epoch=1, steps=1)
     splits = load_splits(_config(run), opened.config)
     test = splits.by_name["test"]
     encoder = Encoder(opened.config, ("video", "current"), mesh)
     found = encoder(frozen, test.store, test.windows, keep_semantic=True)
     batch = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
-    features = learner.model.apply(
+    features = trainer.model.apply(
         {"params": state.params["model"]},
         normalise(
             jax.tree.map(jnp.asarray, batch["streams"]),

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from fmalign_jax.interruption import Interruption
+from fmalign_jax.training.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,7 @@ from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.structs import UNLABELLED
+from fmalign_jax.training import setup
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -56,7 +57,7 @@ def test_every_direction_is_reported_and_the_best_is_kept(finished):
 def test_the_score_is_that_of_the_nearest_class_mean(finished, folder):
     state, _, lines = finished
     config = _config(folder)
-    data = train.load_data(config)
+    data = setup.load_data(config)
     encoder = Encoder(config, ["current", "video"], train.sharding.make_mesh())
     epsilon = encoder.model.laplace_epsilon
     vectors = quantizer.embeddings(state.codebook, epsilon=epsilon)
@@ -114,7 +115,7 @@ def test_recordings_without_two_classes_are_refused(
 
 def test_several_processes_are_refused(finished, folder, monkeypatch):
     config = _config(folder)
-    data = train.load_data(config)
+    data = setup.load_data(config)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match="one process; got 2"):
         LabelledValidation(config, data.store, data.windows, train.sharding.make_mesh())

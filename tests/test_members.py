@@ -9,10 +9,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmalign_jax import sweep, train_state
+from fmalign_jax import sweep
 from fmalign_jax.config.commands import sweep_config
 from fmalign_jax.sweeps import members, sweep_files
 from fmalign_jax.sweeps.members import Member
+from fmalign_jax.training import state
 
 LEAD = "data.lead_s"
 
@@ -131,7 +132,7 @@ def test_settings_that_cannot_work_are_refused():
         members.member_configs(config, [Member("a", {})])
 
 
-def test_a_learner_under_trace_follows_the_values_it_is_given():
+def test_a_trainer_under_trace_follows_the_values_it_is_given():
     config = tiny.tiny_config()
     config.optimizer.warmup_steps = 0
     config.optimizer.schedule = "constant"
@@ -140,15 +141,15 @@ def test_a_learner_under_trace_follows_the_values_it_is_given():
 
     @jax.jit
     def rate_and_weight(values):
-        learner = members.own_learner(config, values, **lengths)
-        seen.append(set(learner.objectives.terms))
-        return learner.schedule(3), learner.weights["club"], learner.config.seed
+        trainer = members.own_trainer(config, values, **lengths)
+        seen.append(set(trainer.objectives.terms))
+        return trainer.schedule(3), trainer.weights["club"], trainer.config.seed
 
     own = {"seed": 7, "optimizer.learning_rate": 0.5, "objectives.club.weight": 2.0}
     assert [float(x) for x in rate_and_weight(own)] == [0.5, 2.0, 7]
     rate_and_weight({**own, "seed": 8})
     assert len(seen) == 1  # compiled once
-    plain = train_state.make_learner(config, **lengths)
+    plain = state.make_trainer(config, **lengths)
     assert seen[0] == set(plain.objectives.terms)
     assert plain.config.seed == 0
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models.cmg import Features
+from fmalign_jax.training.metrics import CodeStatistics, Mean
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 

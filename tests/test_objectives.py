@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fmalign_jax import losses, sharding
+from fmalign_jax import losses
 from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork
 from fmalign_jax.objectives.club import Club
@@ -26,6 +26,7 @@ from fmalign_jax.objectives.reconstruction import Reconstruction
 from fmalign_jax.objectives.self_contrast import SelfContrast
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.objectives.triplet import Triplet
+from fmalign_jax.training import sharding
 
 TWO = ("current", "video")
 FOLDER = "fmalign_jax.objectives."
@@ -175,13 +176,13 @@ def test_reconstruction_may_leave_a_modality_out():
     }
 
 
-def test_commitment_weighs_every_pair_of_learner_and_teacher():
+def test_commitment_weighs_every_pair_of_student_and_teacher():
     features = make_features()
     table = {"current": {"current": 0.25, "video": 0.5}, "video": {"video": 0.125}}
     loss, metrics = Commitment(weights=table).apply({}, features, train=True)
 
-    def error(learner, teacher):
-        gap = features.semantic[learner] - features.code_vectors[teacher]
+    def error(student, teacher):
+        gap = features.semantic[student] - features.code_vectors[teacher]
         return (np.array(gap) ** 2).mean(axis=(1, 2))
 
     expected = (
@@ -197,7 +198,7 @@ def test_commitment_weighs_every_pair_of_learner_and_teacher():
     ]
 
 
-def test_commitment_reaches_the_learners_features_alone():
+def test_commitment_reaches_the_students_features_alone():
     table = {"current": {"video": 1.0}}
     assert reached(Commitment(weights=table), make_features()) == {"semantic/current"}
 
@@ -291,7 +292,7 @@ def test_learns_from_scales_the_gradient_and_not_the_loss():
 # --- code prediction --------------------------------------------------------------
 
 
-def test_code_prediction_weighs_every_pair_of_learner_and_teacher():
+def test_code_prediction_weighs_every_pair_of_student_and_teacher():
     features = make_features()
     table = {"video": {"current": 0.5, "video": 0.25}}
     loss, metrics = CodePrediction(weights=table, temperature=2.0).apply(
@@ -304,7 +305,7 @@ def test_code_prediction_weighs_every_pair_of_learner_and_teacher():
     assert metrics == {}
 
 
-def test_code_prediction_reaches_the_learners_features_alone():
+def test_code_prediction_reaches_the_students_features_alone():
     term = CodePrediction(weights={"video": {"current": 1.0}})
     assert reached(term, make_features()) == {"semantic/video"}
 

@@ -15,7 +15,7 @@ def test_entries_come_by_name_and_without_zeros():
 
 
 @pytest.mark.parametrize(
-    ("table", "learner", "teacher", "expected"),
+    ("table", "student", "teacher", "expected"),
     [
         (None, "video", "current", 1.0),
         (TABLE, "current", "video", 1.0),
@@ -24,8 +24,8 @@ def test_entries_come_by_name_and_without_zeros():
         (TABLE, "text", "video", 0.0),
     ],
 )
-def test_learning_scale(table, learner, teacher, expected):
-    assert learning_scale(table, learner, teacher) == expected
+def test_learning_scale(table, student, teacher, expected):
+    assert learning_scale(table, student, teacher) == expected
 
 
 def test_a_misspelt_name_is_refused_and_a_known_one_is_not():

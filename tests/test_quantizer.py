@@ -52,9 +52,9 @@ def numpy_update(
     """METHOD section 2, one feature after another in float64."""
     counts = decay * np.asarray(codebook.counts, np.float64)
     sums = decay * np.asarray(codebook.sums, np.float64)
-    for learner, row in mix.items():
-        for b, t in np.ndindex(*codes[learner].shape):
-            j = int(codes[learner][b, t])
+    for student, row in mix.items():
+        for b, t in np.ndindex(*codes[student].shape):
+            j = int(codes[student][b, t])
             counts[j] += 1 - decay
             for teacher, share in row.items():
                 sums[j] += (1 - decay) * share * np.asarray(z[teacher][b, t])
@@ -177,7 +177,7 @@ def test_one_update_by_hand(mix: Any, jit: bool) -> None:
         )
 
 
-def test_the_partner_moves_the_learners_code_only() -> None:
+def test_the_partner_moves_the_students_code_only() -> None:
     """A[current, video] = 1: the current's code moves to the VIDEO's feature."""
     codebook = quantizer.blank(3, 1, modalities=MIX)
     z = {"video": jnp.full((1, 1, 1), 10.0), "current": jnp.full((1, 1, 1), -4.0)}
@@ -290,7 +290,7 @@ def test_other_modalities_or_widths_than_the_codebooks_are_refused() -> None:
         )
 
 
-# -- learners that own no codes --------------------------------------------------------
+# -- students that own no codes --------------------------------------------------------
 
 
 def test_a_modality_without_a_row_moves_no_code() -> None:
@@ -313,7 +313,7 @@ def test_a_modality_without_a_row_moves_no_code() -> None:
 
 
 @pytest.mark.parametrize("rule", ["any", "all"])
-def test_a_code_that_only_a_learner_uses_is_seeded_anew_from_its_teacher(rule) -> None:
+def test_a_code_that_only_a_student_uses_is_seeded_anew_from_its_teacher(rule) -> None:
     codebook, z = some_codebook(), features()
     idle = {m: jnp.zeros(M, jnp.int32) for m in z}
     idle["current"] = idle["current"].at[2].set(9)

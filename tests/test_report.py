@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from fmalign_jax import command, report
+from fmalign_jax import cli, report
 from fmalign_jax.run_report import report_codes, report_files, report_timeline
 
 PAGE = pathlib.Path(report.__file__).parent / "run_report" / "report_page"
@@ -300,7 +300,7 @@ def test_an_evaluation_that_was_given_must_be_one(tmp_path):
 
 
 def test_wrong_arguments_end_in_one_line(capsys, monkeypatch):
-    arguments = command.Arguments(prog="report")
+    arguments = cli.Arguments(prog="report")
     arguments.add_argument("run")
     monkeypatch.setattr("sys.argv", ["report", "a", "b"])
     with pytest.raises(SystemExit) as ended:

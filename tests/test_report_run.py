@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import evaluate, report, restored, sharding, train
+from fmalign_jax import evaluate, report, restored, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.frozen import Encoder
 from fmalign_jax.labelled import load_splits
 from fmalign_jax.run_report import report_data
+from fmalign_jax.training import setup, sharding
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -31,7 +32,7 @@ def run(tmp_path_factory):
     config.data.split.validation_recordings = ("furnace_1",)
     config.data.split.test_recordings = ("furnace_2",)
     started = []
-    first_state = train.first_state
+    first_state = setup.first_state
 
     def remember(*arguments):
         state = first_state(*arguments)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from fake_source import FakeSource, stream
 
-from fmalign_jax import resident, sharding
 from fmalign_jax.data.pipeline import evaluation_batches, training_batches
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows.index import SplitSpec, WindowSpec, build_index
 from fmalign_jax.data.windows.tables import tables_bytes, window_tables
 from fmalign_jax.structs import Recording
+from fmalign_jax.training import resident, sharding
 
 SAMPLES = {"video": 1, "current": 2, "text": 1}
 LAID = {

@@ -13,8 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from fmalign_jax import train
 from fmalign_jax.data import pipeline
+from fmalign_jax.training import setup
 
 ROOT = pathlib.Path(__file__).parents[1]
 LIMIT_S = 240
@@ -159,7 +159,7 @@ def test_two_processes_read_their_rows_of_resident_windows(tmp_path):
 
 def test_the_rows_of_two_processes_make_up_the_batch(tmp_path):
     config = tiny.tiny_config(tmp_path)
-    data = train.load_data(config)
+    data = setup.load_data(config)
 
     def batch(process, count):
         batches = pipeline.training_batches(

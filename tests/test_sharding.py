@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from fmalign_jax import sharding
+from fmalign_jax.training import sharding
 
 
 def test_a_batch_is_divided_over_the_devices_in_order():

@@ -11,7 +11,7 @@ import pytest
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.heads import HeadSpec
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training.state import make_trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.py"))
@@ -28,7 +28,7 @@ def test_every_variant_is_a_config_that_can_be_built(path):
         change(config)
         check_config(config)
         assert config.score == "equal_share"  # that no variant takes away
-        make_learner(config, steps_per_epoch=1, steps=1)
+        make_trainer(config, steps_per_epoch=1, steps=1)
         seen[name] = config.to_json()
     evaluation = study.evaluate_config(next(iter(study.FOLDS)), "folder")
     HeadSpec(**evaluation.head.to_dict())

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import resident, restored, sharding, sweep, train
+from fmalign_jax import restored, sweep, train
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.models import critics, encoders
 from fmalign_jax.sweeps import sweep_data, sweep_run
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.sweep_files import print_members
 from fmalign_jax.sweeps.together import Together
+from fmalign_jax.training import resident, sharding
 
 CHANGED = {
     "seed": 3,

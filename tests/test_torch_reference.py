@@ -15,9 +15,12 @@ sys.path.append(str(BENCHMARKS))
 import cases  # noqa: E402
 import torch_step  # noqa: E402
 
-from fmalign_jax import inputs as inputs_lib  # noqa: E402
-from fmalign_jax import sharding, train_step  # noqa: E402
-from fmalign_jax.train_state import encode  # noqa: E402
+from fmalign_jax.training import (  # noqa: E402
+    preprocess,
+    sharding,
+)
+from fmalign_jax.training import step as train_step  # noqa: E402
+from fmalign_jax.training.state import encode  # noqa: E402
 
 CONFIGS = ("configs/cmg_paper.py:smoke", "configs/pretrain.py:smoke")
 
@@ -39,9 +42,9 @@ def _case(path):
 @pytest.fixture(scope="module", params=CONFIGS)
 def both(request):
     case = _case(request.param)
-    reference = torch_step.TorchLearner(case.learner.config, case.tick_shapes)
+    reference = torch_step.TorchTrainer(case.trainer.config, case.tick_shapes)
     reference.copy_from(jax.device_get(case.state))
-    normalised = inputs_lib.normalise(case.batch["streams"], case.state.statistics)
+    normalised = preprocess.normalise(case.batch["streams"], case.state.statistics)
     batch = {m: torch.tensor(np.asarray(x)) for m, x in normalised.items()}
     return case, reference, normalised, batch
 
@@ -50,7 +53,7 @@ def both(request):
 def test_encoders_codes_and_losses_are_the_same(both):
     case, reference, normalised, batch = both
     expected = encode(
-        case.learner,
+        case.trainer,
         case.state.params["model"],
         case.state.codebook,
         normalised,
@@ -68,7 +71,7 @@ def test_encoders_codes_and_losses_are_the_same(both):
         )
         np.testing.assert_array_equal(found["codes"][m], expected.codes[m])
     params = case.state.params["objectives"] | case.state.critic_params
-    terms, _ = case.learner.objectives.apply({"params": params}, expected, train=False)
+    terms, _ = case.trainer.objectives.apply({"params": params}, expected, train=False)
     assert losses.keys() == terms.keys()
     for name, value in terms.items():
         np.testing.assert_allclose(
@@ -81,13 +84,13 @@ def test_a_train_step_does_the_same(both):
     case, reference, _, batch = both
     reference.copy_from(jax.device_get(case.state))
     reference.make_optimisers()
-    step = train_step.make_train_step(case.learner, case.mesh)
+    step = train_step.make_train_step(case.trainer, case.mesh)
     state = jax.tree.map(lambda x: x + 0, case.state)  # the step takes it over
     for _ in range(2):
         state, metrics = step(state, case.batch)
         loss = reference.step(batch)
         np.testing.assert_allclose(loss, metrics["scalars"]["loss"], rtol=1e-4)
-    expected = torch_step.TorchLearner(case.learner.config, case.tick_shapes)
+    expected = torch_step.TorchTrainer(case.trainer.config, case.tick_shapes)
     expected.copy_from(jax.device_get(state))
     for name, value in expected.state_dict().items():
         if not name.startswith("idle"):

@@ -16,8 +16,9 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from fmalign_jax import train, validation
+from fmalign_jax import train
 from fmalign_jax.checkpoint import Checkpoints
+from fmalign_jax.training import setup, validation
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -208,8 +209,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     workdir = _copied(stopped, tmp_path / "run")
     make_train_steps = train.train_step.make_train_steps
 
-    def poisoned(learner, mesh):
-        steps = make_train_steps(learner, mesh)
+    def poisoned(trainer, mesh):
+        steps = make_train_steps(trainer, mesh)
 
         def run(state, batches, windows):
             if int(state.step) == bad_step - 1:
@@ -246,8 +247,8 @@ def test_a_validation_that_is_not_finite_keeps_the_checkpoints_before(
     workdir = _copied(stopped, tmp_path / "run")
     make_eval_step = train.train_step.make_eval_step
 
-    def poisoned(learner, mesh):
-        evaluate = make_eval_step(learner, mesh)
+    def poisoned(trainer, mesh):
+        evaluate = make_eval_step(trainer, mesh)
         return lambda state, batch, windows: evaluate(state, _poison(batch), windows)
 
     monkeypatch.setattr(train.train_step, "make_eval_step", poisoned)
@@ -297,7 +298,7 @@ def test_epochs_that_make_no_step_are_refused(folder):
     config = tiny.tiny_config(folder)
     config.epochs = 0.01
     with pytest.raises(ValueError, match=r"at least one step; got 0.01 epochs of \d+"):
-        train.load_data(config)
+        setup.load_data(config)
 
 
 def test_another_config_is_refused_and_nothing_changes(finished, folder):
@@ -319,12 +320,12 @@ def test_another_lead_needs_no_new_preparation(finished, folder):
     before = snapshot()
     assert before
     config = tiny.tiny_config(folder)
-    straight = train.load_data(config)
+    straight = setup.load_data(config)
     config.data.lead_s = 5.0
-    leading = train.load_data(config)
+    leading = setup.load_data(config)
     assert snapshot() == before
     first, second = (
-        next(iter(train.training_batches(d, config, seed=0)))
+        next(iter(setup.training_batches(d, config, seed=0)))
         for d in (straight, leading)
     )
     assert not np.array_equal(first["streams"]["current"], second["streams"]["current"])

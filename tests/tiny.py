@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fmalign_jax import sharding, train_state
 from fmalign_jax.config.default import component, default_config
+from fmalign_jax.training import sharding
+from fmalign_jax.training import state as train_state
 
 LIGHT = {
     "model.transformer.layers": 0,
@@ -178,8 +179,8 @@ def visible_devices(number: int):
 
 
 def first_state(config: ConfigDict, devices: int = 1):
-    """Returns (learner, mesh, state before the first step) on so many devices."""
+    """Returns (trainer, mesh, state before the first step) on so many devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     batch = sharding.place_batch(random_batch(config), mesh)
-    return learner, mesh, train_state.init_state(learner, batch, STATISTICS, mesh)
+    return trainer, mesh, train_state.init_state(trainer, batch, STATISTICS, mesh)

@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 from fmalign_jax.config import (
     Change,
     evaluation_config,
-    let_teach,
     load_file,
+    set_teacher,
     setting,
     unchanged,
     without,
@@ -58,7 +58,7 @@ def evaluate_config(fold: str, data: str) -> ConfigDict:
 
 def video_teaches(config: ConfigDict) -> None:
     """The direction of the publication: the current follows the video."""
-    let_teach(config, teacher="video", learner="current", back=0.2, pull=1.0)
+    set_teacher(config, teacher="video", student="current", back=0.2, pull=1.0)
 
 
 def unaugmented(config: ConfigDict) -> None:

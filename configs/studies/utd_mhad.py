@@ -23,8 +23,8 @@ from fmalign_jax.config import (
     Change,
     component,
     evaluation_config,
-    let_teach,
     load_file,
+    set_teacher,
     setting,
     unchanged,
     without,
@@ -112,7 +112,7 @@ def symmetric(config: ConfigDict) -> None:
 
 def video_teaches(config: ConfigDict) -> None:
     """The direction of the publication: the sensor follows the video."""
-    let_teach(config, teacher="video", learner="current")
+    set_teacher(config, teacher="video", student="current")
 
 
 def plain_cwcl(config: ConfigDict) -> None:

@@ -11,7 +11,7 @@ from fmalign_jax.config.commands import (
     lead_config,
     sweep_config,
 )
-from fmalign_jax.config.default import component, default_config, let_teach
+from fmalign_jax.config.default import component, default_config, set_teacher
 from fmalign_jax.config.overrides import Change, load_file, setting, unchanged, without
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "early_warning_config",
     "evaluation_config",
     "lead_config",
-    "let_teach",
     "load_file",
+    "set_teacher",
     "setting",
     "sweep_config",
     "unchanged",

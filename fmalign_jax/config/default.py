@@ -173,7 +173,7 @@ LEARNS_FROM = {
     "video": {"current": 0.2},
     "current": {"video": 1.0},
 }
-"""How much of a cross-modal gradient reaches the learner (row) from the teacher."""
+"""How much of a cross-modal gradient reaches the student (row) from the teacher."""
 
 
 def objectives_config() -> ConfigDict:
@@ -192,7 +192,7 @@ def objectives_config() -> ConfigDict:
     config.commitment = component(
         objectives + "commitment.Commitment",
         weight=1.0,
-        # beta[learner][teacher]: pull of the teacher's code vector on the learner
+        # beta[student][teacher]: pull of the teacher's code vector on the student
         weights={
             "video": {"video": 0.25, "current": 0.05},
             "current": {"video": 0.25, "current": 0.25},
@@ -229,11 +229,11 @@ def objectives_config() -> ConfigDict:
     return config
 
 
-def let_teach(
+def set_teacher(
     config: ConfigDict,
     *,
     teacher: str,
-    learner: str,
+    student: str,
     back: float = 0.0,
     pull: float = 0.25,
 ) -> None:
@@ -242,18 +242,18 @@ def let_teach(
     Args:
       config: as from `default_config`, changed in place.
       teacher: the modality that carries over best to recordings never seen.
-      learner: the other one.
+      student: the other one.
       back: share of the cross-modal gradients that reaches the teacher.
-      pull: commitment of the learner to the teacher's code vectors.
+      pull: commitment of the student to the teacher's code vectors.
     """
     objectives = config.objectives
     for term in ("code_matching", "cross_cpc", "window_contrast"):
         objectives[term].learns_from = {
-            learner: {teacher: 1.0},
-            teacher: {learner: back},
+            student: {teacher: 1.0},
+            teacher: {student: back},
         }
     objectives.window_contrast.stronger = teacher
-    objectives.window_contrast.weaker = learner
+    objectives.window_contrast.weaker = student
     objectives.self_contrast = component(
         "fmalign_jax.objectives.self_contrast.SelfContrast",
         weight=1.0,
@@ -262,12 +262,12 @@ def let_teach(
     objectives.code_prediction = component(
         "fmalign_jax.objectives.code_prediction.CodePrediction",
         weight=0.5,
-        weights={learner: {teacher: 1.0}},
+        weights={student: {teacher: 1.0}},
     )
     objectives.commitment.weights = {
-        learner: {learner: 0.25, teacher: pull},
+        student: {student: 0.25, teacher: pull},
         teacher: {teacher: 0.25},
     }
-    # The learner finds its place among the teacher's codes: if it moved those that it
+    # The student finds its place among the teacher's codes: if it moved those that it
     # chose, both would end on codes of their own.
     config.codebook.ema_mix = {teacher: {teacher: 1.0}}

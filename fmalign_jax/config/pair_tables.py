@@ -1,6 +1,6 @@
 """Tables by ordered pair of modalities, as configs write them.
 
-Every table is read ``table[learner][teacher]``, and a missing entry is zero, so that
+Every table is read ``table[student][teacher]``, and a missing entry is zero, so that
 a directed scheme (the current learns from the video) names only what it uses:
 ``{"current": {"current": 1.0, "video": 1.0}, "video": {"video": 1.0}}``.
 """
@@ -13,24 +13,24 @@ PairTable = Mapping[str, Mapping[str, float | int]]
 
 
 def pair_entries(table: PairTable) -> Iterator[tuple[str, str, float]]:
-    """Yields (learner, teacher, value) of the entries that are not zero, by name."""
-    for learner, row in sorted(table.items()):
+    """Yields (student, teacher, value) of the entries that are not zero, by name."""
+    for student, row in sorted(table.items()):
         for teacher, value in sorted(row.items()):
             if value:
-                yield learner, teacher, float(value)
+                yield student, teacher, float(value)
 
 
-def learning_scale(table: PairTable | None, learner: str, teacher: str) -> float:
-    """Returns the share of a cross-modal gradient that the learner receives.
+def learning_scale(table: PairTable | None, student: str, teacher: str) -> float:
+    """Returns the share of a cross-modal gradient that the student receives.
 
     Args:
-      table: ``learns_from[learner][teacher]`` in [0, 1]; None means 1 everywhere.
-      learner: the modality whose features would move.
+      table: ``learns_from[student][teacher]`` in [0, 1]; None means 1 everywhere.
+      student: the modality whose features would move.
       teacher: the modality it is compared with; itself always gives 1.
     """
-    if table is None or learner == teacher:
+    if table is None or student == teacher:
         return 1.0
-    return float(table.get(learner, {}).get(teacher, 0.0))
+    return float(table.get(student, {}).get(teacher, 0.0))
 
 
 def check_names(

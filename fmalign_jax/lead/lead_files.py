@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmalign_jax import pictures
+from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import write_json
-from fmalign_jax.evaluation_files import print_table
 
 REPORT = "lead_time.json"
 PICTURE = "lead_time.png"

@@ -79,7 +79,7 @@ def code_prediction(
     2020, eq. 2), with the hard assignment of a vector quantiser.
 
     Args:
-      semantic: z [B, T, D] of the learner.
+      semantic: z [B, T, D] of the student.
       embeddings: codes e [M, D].
       codes: [B, T], those that the teacher chose.
       temperature: tau, in the units of the distances.

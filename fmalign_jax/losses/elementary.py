@@ -25,7 +25,7 @@ def masked_mean(
 def gradient_scale(x: Float[Array, "*n"], scale: float) -> Float[Array, "*n"]:
     """Returns x exactly, with its gradient multiplied by `scale`.
 
-    A scale of 0 makes x a pure teacher, of 1 an ordinary learner.
+    A scale of 0 makes x a pure teacher, of 1 an ordinary student.
 
     >>> jax.grad(lambda x: gradient_scale(x, 0.25) ** 2)(3.0)
     Array(1.5, dtype=float32, weak_type=True)
@@ -57,8 +57,8 @@ def commitment(
     """Pulls features to codes, mean ||z - sg(e_c)||^2 over T and D (METHOD 2).
 
     Args:
-      semantic: z [B, T, D] of the learner.
-      code_vectors: e_c [B, T, D], codes of the teacher at the same ticks (the learner
+      semantic: z [B, T, D] of the student.
+      code_vectors: e_c [B, T, D], codes of the teacher at the same ticks (the student
         itself included); no gradient reaches them.
 
     >>> commitment(jnp.ones((1, 1, 2)), jnp.zeros((1, 1, 2)))

@@ -183,7 +183,7 @@ def owners(ema_mix: PairTable) -> list[str]:
     """Returns the modalities that move codes, those with a row in the table A.
 
     The choices of the others move nothing, and a code that only they use is idle: such
-    a learner finds its place among the codes of its teachers. If it moved the codes it
+    a student finds its place among the codes of its teachers. If it moved the codes it
     chose, it would end on codes of its own, near the mean of what its teachers do.
     """
     return sorted(name for name, row in ema_mix.items() if row)
@@ -212,7 +212,7 @@ def ema_update(
       semantic: by modality [B, T, D], continuous features.
       codes: by modality [B, T], the codes they fall on.
       decay: g.
-      ema_mix: A[learner][teacher]; every row sums to 1. A modality without a row
+      ema_mix: A[student][teacher]; every row sums to 1. A modality without a row
         moves no code (see `owners`).
 
     Returns:

@@ -18,7 +18,7 @@ class CodeMatching(nn.Module):
     """Cross-modal code matching, L_cmcm, summed over pairs of modalities (METHOD 3).
 
     Attributes:
-      learns_from: share of each pair's gradient that reaches the learner's features;
+      learns_from: share of each pair's gradient that reaches the student's features;
         None for all of it on both sides.
     """
 

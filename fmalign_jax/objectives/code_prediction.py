@@ -1,4 +1,4 @@
-"""A learner chooses the codes that its teacher chose."""
+"""A student chooses the codes that its teacher chose."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fmalign_jax.models.cmg import Features
 
 
 class CodePrediction(nn.Module):
-    """Cross-entropy of the teacher's codes under the learner's distances to all codes.
+    """Cross-entropy of the teacher's codes under the student's distances to all codes.
 
-    Commitment to the teacher's code vectors draws the learner to their mean, which may
+    Commitment to the teacher's code vectors draws the student to their mean, which may
     be no code at all where the teacher's is uncertain; this draws it to the likeliest.
     The swapped prediction of SwAV (Caron et al. 2020) with hard assignments.
 
     Attributes:
-      weights: weights[learner][teacher].
+      weights: weights[student][teacher].
       temperature: of the distances, in their units.
     """
 
@@ -35,9 +35,9 @@ class CodePrediction(nn.Module):
         check_names(self.weights, features.semantic, table_name="weights")
         embeddings = jax.lax.stop_gradient(features.embeddings)
         total = jnp.zeros(len(features.mask))
-        for learner, teacher, weight in pair_entries(self.weights):
+        for student, teacher, weight in pair_entries(self.weights):
             total += weight * losses.code_prediction(
-                features.semantic[learner],
+                features.semantic[student],
                 embeddings,
                 features.codes[teacher],
                 self.temperature,

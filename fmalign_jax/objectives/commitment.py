@@ -15,7 +15,7 @@ class Commitment(nn.Module):
     """sum_n beta[m, n] mean||z^m - sg(e_{c^n})||^2, summed over m (METHOD 2).
 
     Attributes:
-      weights: beta[learner][teacher]; the paper's own 0.25, other 0.125.
+      weights: beta[student][teacher]; the paper's own 0.25, other 0.125.
     """
 
     weights: PairTable
@@ -24,14 +24,14 @@ class Commitment(nn.Module):
     def __call__(
         self, features: Features, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
-        """Returns the loss [B] and ``commitment/<learner>-><teacher>``, unweighted."""
+        """Returns the loss [B] and ``commitment/<student>-><teacher>``, unweighted."""
         check_names(self.weights, features.semantic, table_name="commitment weights")
         total = jnp.zeros(len(features.mask))
         metrics = {}
-        for learner, teacher, weight in pair_entries(self.weights):
+        for student, teacher, weight in pair_entries(self.weights):
             error = losses.commitment(
-                features.semantic[learner], features.code_vectors[teacher]
+                features.semantic[student], features.code_vectors[teacher]
             )
-            metrics[f"commitment/{learner}->{teacher}"] = error
+            metrics[f"commitment/{student}->{teacher}"] = error
             total += weight * error
         return total, metrics

@@ -92,8 +92,8 @@ class CrossCpc(nn.Module):
             metrics[f"cpc_accuracy/{context}->{target}"] = correct
         return total, metrics
 
-    def _scale(self, learner: str, teacher: str) -> float:
-        return learning_scale(self.learns_from, learner, teacher)
+    def _scale(self, student: str, teacher: str) -> float:
+        return learning_scale(self.learns_from, student, teacher)
 
     def _starts(self, ticks: int, *, train: bool) -> Int[Array, " S"]:
         """The ticks to look ahead from: one at random, or all that have K ahead."""

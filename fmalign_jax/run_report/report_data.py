@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import checkpoint, labelled, restored, sharding, train
+from fmalign_jax import checkpoint, labelled, restored
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import dataset
 from fmalign_jax.frozen import Encoder, Frozen
@@ -28,7 +28,8 @@ from fmalign_jax.models import quantizer
 from fmalign_jax.restored import Run
 from fmalign_jax.run_report import report_codes, report_files, report_timeline
 from fmalign_jax.structs import UNLABELLED
-from fmalign_jax.train_state import make_learner
+from fmalign_jax.training import setup, sharding
+from fmalign_jax.training.state import make_trainer
 
 Json = dict[str, Any]
 
@@ -265,7 +266,7 @@ def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | N
     another state.
     """
     try:
-        data = train.load_data(run.config)
+        data = setup.load_data(run.config)
         same = restored.confirm_training_windows(run, data.store, data.windows["train"])
     except (ValueError, OSError) as error:
         notes.append(("no_start", str(error)))
@@ -273,12 +274,12 @@ def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | N
     if not same:
         notes.append(("no_start", "the raw files of the run have changed"))
         return None
-    learner = make_learner(
+    trainer = make_trainer(
         run.config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
     )
-    state = jax.block_until_ready(train.first_state(learner, data, mesh))
+    state = jax.block_until_ready(setup.first_state(trainer, data, mesh))
     vectors = quantizer.embeddings(
-        state.codebook, epsilon=learner.model.laplace_epsilon
+        state.codebook, epsilon=trainer.model.laplace_epsilon
     )
     return Frozen(state.params["model"], vectors, state.statistics)
 

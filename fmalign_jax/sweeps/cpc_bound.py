@@ -7,16 +7,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fmalign_jax import inputs as inputs_lib
 from fmalign_jax.config.build import load
 from fmalign_jax.config.pair_tables import pair_entries
-from fmalign_jax.metrics import Mean
 from fmalign_jax.objectives.cross_cpc import CrossCpc
-from fmalign_jax.train_state import Learner, TrainState, encode
+from fmalign_jax.training import preprocess
+from fmalign_jax.training.metrics import Mean
+from fmalign_jax.training.state import Trainer, TrainState, encode
 
 
 def cross_cpc_bound(
-    learner: Learner, state: TrainState, batch: Mapping[str, Any]
+    trainer: Trainer, state: TrainState, batch: Mapping[str, Any]
 ) -> dict[str, Mean]:
     """Returns ``cpc_bound``, nats: log N - L, the mean over the cross-modal pairs.
 
@@ -28,7 +28,7 @@ def cross_cpc_bound(
     Returns:
       Nothing where the run has no Cross-CPC between two modalities.
     """
-    terms = learner.objectives.terms
+    terms = trainer.objectives.terms
     names = [name for name in terms if load(terms[name]["name"]) is CrossCpc]
     if not names:
         return {}
@@ -40,9 +40,9 @@ def cross_cpc_bound(
     if not weights:
         return {}
     options = {k: v for k, v in entry.items() if k not in ("name", "weight", "weights")}
-    inputs = inputs_lib.normalise(batch["streams"], state.statistics)
+    inputs = preprocess.normalise(batch["streams"], state.statistics)
     features = encode(
-        learner, state.params["model"], state.codebook, inputs, batch, train=False
+        trainer, state.params["model"], state.codebook, inputs, batch, train=False
     )
     loss, _ = CrossCpc(weights=weights, **options).apply(
         {"params": state.params["objectives"][names[0]]}, features, train=False

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.config.check import check_config
-from fmalign_jax.train_state import Learner, make_learner
+from fmalign_jax.training.state import Trainer, make_trainer
 
 LEAD = "data.lead_s"
 
@@ -119,10 +119,10 @@ def differing(configs: Sequence[ConfigDict]) -> dict[str, Shaped[ndarray, " N"]]
     return found
 
 
-def own_learner(
+def own_trainer(
     config: ConfigDict, values: Mapping[str, Any], *, steps_per_epoch: int, steps: int
-) -> Learner:
-    """Builds the learner of one member inside a compiled program.
+) -> Trainer:
+    """Builds the trainer of one member inside a compiled program.
 
     Args:
       config: of any member.
@@ -132,10 +132,10 @@ def own_learner(
     """
     # Which terms there are is decided by weights that are known.
     known = {k: x for k, x in values.items() if not k.startswith("objectives.")}
-    learner = make_learner(
+    trainer = make_trainer(
         _with(config, known), steps_per_epoch=steps_per_epoch, steps=steps
     )
-    return dataclasses.replace(learner, config=_with(config, values))
+    return dataclasses.replace(trainer, config=_with(config, values))
 
 
 def _changed(config: ConfigDict, member: Member) -> ConfigDict:

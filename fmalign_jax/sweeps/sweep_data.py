@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import train
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.data.windows.statistics import channel_statistics
+from fmalign_jax.training import setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SweepData:
       windows: those of all leads, side by side in each tick.
     """
 
-    run: train.Data
+    run: setup.Data
     by_lead: Mapping[float, Mapping[str, WindowIndex]]
     windows: Mapping[str, WindowIndex]
 
@@ -45,7 +45,7 @@ def load_data(configs: Sequence[ConfigDict]) -> SweepData:
     """
     of_lead = {config.data.lead_s: config for config in configs}
     first, *others = sorted(of_lead)
-    run = train.load_data(of_lead[first])
+    run = setup.load_data(of_lead[first])
     by_lead = {first: run.windows} | {
         lead_s: dataset.make_windows(run.store, of_lead[lead_s]) for lead_s in others
     }

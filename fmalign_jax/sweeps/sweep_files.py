@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import evaluation_files
+from fmalign_jax import cli
 from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.run_directory import RunDirectory
 from fmalign_jax.sweeps.members import LEAD, Member
-from fmalign_jax.train_state import TrainState
+from fmalign_jax.training.state import TrainState
 
 INDICATORS = (
     "cpc_bound",
@@ -176,4 +176,4 @@ def print_members(table: Mapping[str, Any]) -> None:
         highest_s = table["leads"]["highest_at_s"]
         cells = [f"{highest_s[name]:g}" if name in highest_s else "-" for name in shown]
         rows.append(["highest at lead_s", "", *cells, ""])
-    evaluation_files.print_table(rows)
+    cli.print_table(rows)

@@ -13,15 +13,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import reporting, resident, sharding, train
 from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.data import pipeline
-from fmalign_jax.interruption import Interruption
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
 from fmalign_jax.sweeps.sweep_files import MemberFolder, curves_over_leads
 from fmalign_jax.sweeps.together import Together
-from fmalign_jax.train_state import TrainState
-from fmalign_jax.validation import score_of
+from fmalign_jax.training import logged_values, resident, setup, sharding
+from fmalign_jax.training.interruption import Interruption
+from fmalign_jax.training.state import TrainState
+from fmalign_jax.training.validation import score_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Sweep:
     def run_steps(self, states: TrainState) -> TrainState:
         """Trains to the last step, or until asked to stop; saves on the way."""
         config, last_step = self.configs[0], self.data.run.steps
-        cadence = train.Cadence.of(self.data.run, config)
+        cadence = setup.Cadence.of(self.data.run, config)
         if cadence.evaluate_every is not None:
             self._check_score(states)
         windows = self._place_windows("train")
         start = int(states.step)
         pending: list[Any] = []
-        clock = reporting.Clock()
+        clock = logged_values.Clock()
         bar = tqdm(total=last_step, initial=start, unit="step")
         with Interruption() as interruption, bar:
             for step in range(start + 1, last_step + 1):
@@ -97,15 +97,17 @@ class Sweep:
             "versions": {"jax": jax.__version__},
         }
 
-    def _report(self, step: int, pending: list[Any], clock: reporting.Clock) -> None:
+    def _report(
+        self, step: int, pending: list[Any], clock: logged_values.Clock
+    ) -> None:
         """Logs the training values of each member since the last report."""
         steps = jax.device_get(pending)
         speed = clock.speed(len(steps) * self.configs[0].batch_size)
         clock.restart()
-        codes = reporting.merged([metrics["codes"] for metrics in steps])
+        codes = logged_values.merged([metrics["codes"] for metrics in steps])
         for number, folder in self._going():
             try:
-                values = reporting.summarise_steps(
+                values = logged_values.summarise_steps(
                     [_row(metrics["scalars"], number) for metrics in steps],
                     _row(codes, number),
                     first_step=step - len(steps) + 1,
@@ -118,15 +120,15 @@ class Sweep:
     def _validate(self, step: int, states: TrainState) -> dict[str, float]:
         """Logs the validation of each member; returns their scores by name."""
         windows = self._validation_windows
-        merged = reporting.merge_batches(
+        merged = logged_values.merge_batches(
             self.programs.evaluate(states, self._place_one(batch), windows)
             for batch in self._validation_batches()
         )
         scores = {}
         for number, folder in self._going():
-            values = reporting.summarise([_row(merged, number)])
+            values = logged_values.summarise([_row(merged, number)])
             try:
-                reporting.check_finite(values, step=step, split="validation")
+                logged_values.check_finite(values, step=step, split="validation")
             except FloatingPointError as error:
                 self._give_up(folder, error)
             else:
@@ -140,7 +142,7 @@ class Sweep:
         batch = self._place_one(self._validation_batches()[0])
         windows = self._validation_windows
         shapes = jax.eval_shape(self.programs.evaluate, states, batch, windows)
-        values = reporting.summarise([_row(reporting.blank(shapes), 0)])
+        values = logged_values.summarise([_row(logged_values.blank(shapes), 0)])
         score_of(values, self.configs[0].score)
 
     def _save_members(self, states: TrainState, scores: dict[str, float]) -> None:

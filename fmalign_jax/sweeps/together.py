@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from fmalign_jax import inputs as inputs_lib
-from fmalign_jax import resident, train_step
 from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
-from fmalign_jax.sweeps.members import differing, own_learner
-from fmalign_jax.train_state import RUNS_ONCE, Learner, TrainState, fresh_state
-from fmalign_jax.train_step import Batch, Metrics
+from fmalign_jax.sweeps.members import differing, own_trainer
+from fmalign_jax.training import preprocess, resident
+from fmalign_jax.training import step as train_step
+from fmalign_jax.training.state import RUNS_ONCE, Trainer, TrainState, fresh_state
+from fmalign_jax.training.step import Batch, Metrics
 
 _LEAD, _ORDER = "lead", "order"  # which of the leads and of the orders is a member's
 
@@ -154,9 +154,9 @@ class Together:
             axis_size=self._members,
         )
 
-    def _learner(self, own: Mapping[str, Array]) -> Learner:
+    def _trainer(self, own: Mapping[str, Array]) -> Trainer:
         settings = {k: x for k, x in own.items() if k not in (_LEAD, _ORDER)}
-        return own_learner(self._config, settings, **self._lengths)
+        return own_trainer(self._config, settings, **self._lengths)
 
     def _batch(self, own: Mapping[str, Array], batch: Batch, windows: Any) -> Batch:
         """Returns what one member sees of the batch of all."""
@@ -167,7 +167,7 @@ class Together:
         if _LEAD not in own:
             return batch
         data = self._config.data
-        streams = inputs_lib.at_lead(
+        streams = preprocess.at_lead(
             batch["streams"],
             jnp.broadcast_to(own[_LEAD], batch["mask"].shape),
             leading=data.leading_stream,
@@ -179,12 +179,12 @@ class Together:
         self, own: Mapping[str, Array], batch: Batch, statistics: dict[str, Any]
     ) -> TrainState:
         batch = self._batch(own, batch, None)
-        return fresh_state(self._learner(own), batch, statistics)
+        return fresh_state(self._trainer(own), batch, statistics)
 
     def _update(
         self, own: Mapping[str, Array], state: TrainState, batch: Batch, windows: Any
     ) -> tuple[TrainState, Metrics]:
-        step = train_step.make_train_step(self._learner(own), self._mesh)
+        step = train_step.make_train_step(self._trainer(own), self._mesh)
         stepped: tuple[TrainState, Metrics] = step(
             state, self._batch(own, batch, windows)
         )
@@ -195,9 +195,9 @@ class Together:
     ) -> Metrics:
         # Validation has one order, whatever the seed.
         lead = {key: x for key, x in own.items() if key != _ORDER}
-        learner, batch = self._learner(own), self._batch(lead, batch, windows)
-        metrics = train_step.make_eval_step(learner, self._mesh)(state, batch)
-        bound = cross_cpc_bound(learner, state, batch)
+        trainer, batch = self._trainer(own), self._batch(lead, batch, windows)
+        metrics = train_step.make_eval_step(trainer, self._mesh)(state, batch)
+        bound = cross_cpc_bound(trainer, state, batch)
         return {**metrics, "scalars": metrics["scalars"] | bound}
 
 

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import evaluate, heads, sharding
+from fmalign_jax import evaluate, heads
 from fmalign_jax.frozen import Encoded, Encoder, Frozen
 from fmalign_jax.heads import Head, HeadSpec
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.restored import Run
+from fmalign_jax.training import sharding
 from fmalign_jax.warning import export
 from fmalign_jax.warning.exported import AlarmSettings
 

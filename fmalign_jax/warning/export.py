@@ -12,10 +12,10 @@ from jax import export
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from fmalign_jax import inputs, sharding
 from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.training import preprocess, sharding
 
 
 def score_program(
@@ -52,7 +52,7 @@ def score_program(
     table = jnp.asarray((np.asarray(vectors) - mean) / deviation)
 
     def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
-        values = inputs.normalise({modality: windows}, statistics)
+        values = preprocess.normalise({modality: windows}, statistics)
         semantic: Any = encoder.model.apply(
             {"params": params}, values, train=False, method=Cmg.encode
         )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.evaluation_files import print_table
+from fmalign_jax.cli import print_table
 from fmalign_jax.evaluation_report import describe as describe_splits
 from fmalign_jax.labelled import TEST, VALIDATION, Splits
 from fmalign_jax.restored import Run

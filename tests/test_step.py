@@ -13,19 +13,21 @@ import optax
 import pytest
 import tiny
 
-from fmalign_jax import sharding, train_state, train_step
 from fmalign_jax.config.default import component
 from fmalign_jax.models import critics, quantizer
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.training import sharding
+from fmalign_jax.training import state as train_state
+from fmalign_jax.training import step as train_step
 
 STEPS = 3
 
 
 @dataclasses.dataclass
 class Trained:
-    """One learner, its compiled steps, and what a few of them gave."""
+    """One trainer, its compiled steps, and what a few of them gave."""
 
-    learner: train_state.Learner
+    trainer: train_state.Trainer
     mesh: jax.sharding.Mesh
     step: object
     evaluate: object
@@ -35,16 +37,16 @@ class Trained:
 
 
 def _train(config, devices, steps=STEPS):
-    learner, mesh, state = tiny.first_state(config, devices)
-    step = train_step.make_train_step(learner, mesh)
+    trainer, mesh, state = tiny.first_state(config, devices)
+    step = train_step.make_train_step(trainer, mesh)
     states, metrics = [jax.device_get(state)], []
     for index in range(steps):
         batch = sharding.place_batch(tiny.random_batch(config, seed=index), mesh)
         state, reported = step(state, batch)
         states.append(jax.device_get(state))
         metrics.append(jax.device_get(reported))
-    evaluate = train_step.make_eval_step(learner, mesh)
-    return Trained(learner, mesh, step, evaluate, states, state, metrics)
+    evaluate = train_step.make_eval_step(trainer, mesh)
+    return Trained(trainer, mesh, step, evaluate, states, state, metrics)
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +193,9 @@ def test_both_adams_divide_by_the_epsilon_of_the_config():
     config.optimizer.update(
         {"epsilon": 0.3, "schedule": "constant", "warmup_steps": 0, "clip_norm": 9.0}
     )
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     gradient = jnp.array(0.1)
-    for optimizer in (learner.optimizer, learner.critic_optimizer):
+    for optimizer in (trainer.optimizer, trainer.critic_optimizer):
         update, _ = optimizer.update(gradient, optimizer.init(gradient), jnp.array(1.0))
         assert float(update) == pytest.approx(-2.5e-4, rel=1e-4)
 
@@ -204,10 +206,10 @@ def test_kernels_decay_and_biases_do_not():
         {"schedule": "constant", "warmup_steps": 0, "learning_rate": 0.1}
     )
     config.optimizer.weight_decay = 0.5
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     params = {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.full(3, 4.0)}
     still = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = learner.optimizer.update(still, learner.optimizer.init(params), params)
+    updates, _ = trainer.optimizer.update(still, trainer.optimizer.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], 0.0)
 
@@ -218,11 +220,11 @@ def test_kernels_decay_and_biases_do_not():
 def test_a_constant_modality_does_not_blow_its_projection_up():
     config = tiny.tiny_config()
     mesh = sharding.make_mesh(jax.devices()[:1])
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     batch = tiny.random_batch(config)
     batch["streams"]["current"] = np.zeros_like(batch["streams"]["current"])
     placed = sharding.place_batch(batch, mesh)
-    state = train_state.init_state(learner, placed, tiny.STATISTICS, mesh)
+    state = train_state.init_state(trainer, placed, tiny.STATISTICS, mesh)
     model = state.params["model"]
     assert np.abs(model["semantics_current"]["projection"]["kernel"]).max() < 10
     assert np.isfinite(np.asarray(quantizer.embeddings(state.codebook))).all()
@@ -323,7 +325,7 @@ def test_codes_start_as_long_as_the_features(config, one):
         for name, values in batch["streams"].items()
     }
     first = one.states[0]
-    semantic = one.learner.model.apply(
+    semantic = one.trainer.model.apply(
         {"params": first.params["model"]}, inputs, train=False, method=Cmg.encode
     )
     z = np.concatenate(
@@ -369,7 +371,7 @@ def critic_alone():
 
 def test_critics_take_their_inner_steps_and_no_others(critic_alone):
     first, last = critic_alone.states
-    steps = critic_alone.learner.config.optimizer.critic_steps
+    steps = critic_alone.trainer.config.optimizer.critic_steps
     assert int(_adam(last.critic_opt_state).count) == steps
     for (path, a), (_, b) in zip(
         _leaves(first.critic_params), _leaves(last.critic_params), strict=True
@@ -401,10 +403,10 @@ def test_the_outer_loss_leaves_critics_alone():
 def _shapes(config, batch, statistics):
     """Output of one train step without compiling it."""
     mesh = sharding.make_mesh(jax.devices()[:1])
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     placed = sharding.place_batch(batch, mesh)
-    state = train_state.init_state(learner, placed, statistics, mesh)
-    step = train_step.make_train_step(learner, mesh)
+    state = train_state.init_state(trainer, placed, statistics, mesh)
+    step = train_step.make_train_step(trainer, mesh)
     return state, jax.eval_shape(step, state, placed)
 
 
@@ -459,7 +461,7 @@ def test_bfloat16_computes_but_does_not_store():
         if not np.issubdtype(leaf.dtype, np.integer)
     ]
     assert set(floating) == {np.dtype(np.float32)}
-    model, state = trained.learner.model, trained.states[1]
+    model, state = trained.trainer.model, trained.states[1]
     features, sown = jax.eval_shape(
         lambda inputs: model.apply(
             {"params": state.params["model"]},

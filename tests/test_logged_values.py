@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmalign_jax import reporting
-from fmalign_jax.metrics import CodeStatistics, Mean
+from fmalign_jax import cli
 from fmalign_jax.models.cmg import Features
+from fmalign_jax.training import logged_values
+from fmalign_jax.training.metrics import CodeStatistics, Mean
 
 
 def _codes(rows, mask=None):
@@ -42,7 +43,7 @@ def _step(loss, rows=SAME, **scalars):
 
 
 def test_a_meter_reports_means_and_starts_over():
-    meter = reporting.Meter(first_step=1, batch_size=4)
+    meter = logged_values.Meter(first_step=1, batch_size=4)
     meter.add(_step(1.0))
     meter.add(_step(3.0, APART))
     values = meter.report()
@@ -58,8 +59,8 @@ def test_a_meter_reports_means_and_starts_over():
 
 def test_speed_and_waiting(monkeypatch):
     clock = iter([0.0, 1.0, 3.0, 8.0, 8.0])
-    monkeypatch.setattr(reporting.time, "perf_counter", lambda: next(clock))
-    meter = reporting.Meter(first_step=1, batch_size=4)
+    monkeypatch.setattr(logged_values.time, "perf_counter", lambda: next(clock))
+    meter = logged_values.Meter(first_step=1, batch_size=4)
     assert meter.next_batch(iter(["batch"])) == "batch"
     meter.add(_step(1.0))
     values = meter.report()
@@ -68,7 +69,7 @@ def test_speed_and_waiting(monkeypatch):
 
 
 def test_a_value_that_is_not_finite_names_its_step_and_the_term_first():
-    meter = reporting.Meter(first_step=11, batch_size=4)
+    meter = logged_values.Meter(first_step=11, batch_size=4)
     meter.add(_step(1.0, **{"loss/club": 0.0}))
     meter.add(_step(math.nan, **{"loss/club": math.inf}))
     with pytest.raises(FloatingPointError, match=r"step 12 loss/club, loss were not"):
@@ -79,7 +80,7 @@ def test_a_validation_value_that_is_not_finite_is_named_as_such():
     with pytest.raises(
         FloatingPointError, match=r"every validation value .* at step 8"
     ):
-        reporting.check_finite({"loss": math.nan}, step=8, split="validation")
+        logged_values.check_finite({"loss": math.nan}, step=8, split="validation")
 
 
 def test_the_names_of_an_evaluation_are_known_before_it():
@@ -88,8 +89,8 @@ def test_the_names_of_an_evaluation_are_known_before_it():
     scalars["cpc_accuracy/video->current"] = Mean.of(jnp.ones(1), mask)
     metrics = {"scalars": scalars, "codes": _codes(SAME)}
     shapes = jax.eval_shape(lambda: metrics)
-    names = reporting.summarise([reporting.blank(shapes)]).keys()
-    assert names == reporting.summarise([metrics]).keys()
+    names = logged_values.summarise([logged_values.blank(shapes)]).keys()
+    assert names == logged_values.summarise([metrics]).keys()
     assert "cpc_accuracy" in names
 
 
@@ -99,7 +100,7 @@ def test_only_pairs_of_different_modalities_count_as_cross_modal_accuracy():
         "cpc_accuracy/video->current": 0.2,
         "cpc_accuracy/current->video": 0.4,
     }
-    meter = reporting.Meter(first_step=1, batch_size=4)
+    meter = logged_values.Meter(first_step=1, batch_size=4)
     meter.add(_step(1.0, **scalars))
     assert meter.report()["cpc_accuracy"] == pytest.approx(0.3)
     meter.add(_step(1.0))
@@ -120,12 +121,13 @@ def test_a_summary_counts_each_window_once():
                 "codes": _codes({n: r[taken] for n, r in rows.items()}, mask),
             }
         )
-    values = reporting.summarise(batches)
+    values = logged_values.summarise(batches)
     assert values["loss"] == pytest.approx(losses.mean(), rel=1e-6)
     agreement = (rows["current"] == rows["video"]).mean()
     assert values["token_agreement/current-video"] == pytest.approx(agreement)
     assert all(isinstance(value, float) for value in values.values())
 
 
-def test_a_table_lines_up():
-    assert reporting.table({"a": "1", "long": "2"}) == "  a     1\n  long  2"
+def test_a_table_lines_up(capsys):
+    cli.print_table([["a", "1"], ["long", "2"]])
+    assert capsys.readouterr().out == "  a     1\n  long  2\n"

@@ -14,27 +14,16 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Config file, such as configs/pretrain.py or configs/pretrain.py:smoke",
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder to write to; by default runs/CONFIG-DIGEST, or RUN/evaluation",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
-)
-_PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes of the run")
-_PROCESS = flags.DEFINE_integer("process", 0, "Index of this process")
-
 Main = Callable[[ConfigDict], Any]
 
 
 def run(main: Main) -> None:
-    """Parses the command line, then calls `main(config)`; never returns."""
+    """Parses the command line, then calls `main(config)`; never returns.
+
+    Flags are defined here and nowhere else, so that a script of a user's own may import
+    any module and have a --config of its own.
+    """
+    define_flags()
     app.run(
         lambda _: _guarded(lambda: _with_processes(main)), flags_parser=_parse_flags
     )
@@ -53,6 +42,27 @@ class Arguments(argparse.ArgumentParser):
         _guarded(lambda: main(arguments))
 
 
+def define_flags() -> None:
+    """Defines the flags of all commands, once."""
+    if "config" in flags.FLAGS:
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Config file, such as configs/pretrain.py or configs/pretrain.py:smoke",
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder to write to; by default runs/CONFIG-DIGEST, or RUN/evaluation",
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
+    )
+    flags.DEFINE_integer("processes", 1, "Number of processes of the run")
+    flags.DEFINE_integer("process", 0, "Index of this process")
+
+
 def config_name() -> str:
     """Returns the name of the config: "pretrain-smoke" for pretrain.py:smoke."""
     flag: Any = flags.FLAGS["config"]
@@ -62,13 +72,14 @@ def config_name() -> str:
 
 def workdir() -> pathlib.Path | None:
     """Returns the folder given with --workdir."""
-    return None if _WORKDIR.value is None else pathlib.Path(_WORKDIR.value)
+    given = flags.FLAGS["workdir"].value
+    return None if given is None else pathlib.Path(given)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         remaining: list[str] = flags.FLAGS(list(arguments))
-        if _CONFIG.value is None:
+        if flags.FLAGS["config"].value is None:
             raise ValueError(
                 "a command needs --config; got none; try --config configs/pretrain.py"
             )
@@ -80,9 +91,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_processes(main: Main) -> None:
-    if _COORDINATOR.value is not None:
+    if flags.FLAGS["coordinator"].value is not None:
         _join_processes()
-    main(_CONFIG.value)
+    main(flags.FLAGS["config"].value)
 
 
 def _guarded(call: Callable[[], Any]) -> None:
@@ -117,7 +128,11 @@ def order_collectives() -> None:
 
 def _join_processes() -> None:
     order_collectives()
-    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    jax.distributed.initialize(
+        flags.FLAGS["coordinator"].value,
+        flags.FLAGS["processes"].value,
+        flags.FLAGS["process"].value,
+    )
 
 
 def keep_compiled_programs() -> None:
@@ -139,3 +154,11 @@ def _unwrapped(error: BaseException) -> str:
 def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of cells in columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  " + "  ".join(padded).rstrip())

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmalign_jax import inputs
+from fmalign_jax.training import preprocess
 
 KEY = jax.random.key(0)
 
@@ -13,7 +13,7 @@ def test_normalise_standardises_channels_and_leaves_tokens_alone():
     frames = rng.integers(0, 256, (2, 3, 1, 4, 4, 3)).astype(np.uint8)
     tokens = rng.integers(0, 9, (2, 3, 5)).astype(np.int32)
     mean, std = np.array([10, 20, 30], np.float32), np.array([2, 4, 5], np.float32)
-    out = inputs.normalise(
+    out = preprocess.normalise(
         {"video": jnp.asarray(frames), "text": jnp.asarray(tokens)},
         {"video": {"mean": jnp.asarray(mean), "std": jnp.asarray(std)}},
     )
@@ -30,7 +30,9 @@ def _frames(batch=6):
 
 def _augment(operation, strength, values, key=KEY):
     return np.asarray(
-        inputs.augment(key, {"m": values}, settings={"m": {operation: strength}})["m"]
+        preprocess.augment(key, {"m": values}, settings={"m": {operation: strength}})[
+            "m"
+        ]
     )
 
 
@@ -106,7 +108,7 @@ def test_what_is_for_frames_is_refused_elsewhere(operation):
 @pytest.mark.parametrize("settings", [{"m": {"flop": 1.0}}, {"video": {"flip": 0.5}}])
 def test_unknown_names_are_refused(settings):
     with pytest.raises(ValueError, match="must name a modality"):
-        inputs.augment(KEY, {"m": _frames()}, settings=settings)
+        preprocess.augment(KEY, {"m": _frames()}, settings=settings)
 
 
 def test_mix_and_offset_treat_the_samples_of_a_window_alike():
@@ -131,7 +133,7 @@ def test_a_time_warp_moves_all_modalities_of_a_window_alike():
     frames = np.tile(
         (np.arange(ticks) + 0.5).reshape(1, ticks, 1, 1, 1, 1), (32, 1, 1, 2, 2, 3)
     ).astype(np.float32)
-    warped = inputs.warp_time(
+    warped = preprocess.warp_time(
         KEY,
         {"video": jnp.asarray(frames), "current": jnp.asarray(sensor)},
         stretch=0.2,
@@ -151,12 +153,12 @@ def test_a_time_warp_moves_all_modalities_of_a_window_alike():
 
 def test_without_strength_time_stays_as_it_is():
     values = {"m": _frames()}
-    out = inputs.warp_time(KEY, values, stretch=0.0, shift=0.0)
+    out = preprocess.warp_time(KEY, values, stretch=0.0, shift=0.0)
     np.testing.assert_array_equal(out["m"], values["m"])
 
 
 def test_tokens_are_picked_not_mixed_by_a_time_warp():
     tokens = jnp.asarray(np.random.default_rng(5).integers(0, 9, (8, 6, 3)), jnp.int32)
-    out = inputs.warp_time(KEY, {"text": tokens}, stretch=0.3, shift=0.1)["text"]
+    out = preprocess.warp_time(KEY, {"text": tokens}, stretch=0.3, shift=0.1)["text"]
     assert out.dtype == jnp.int32
     assert out.shape == tokens.shape

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmalign_jax.metrics import CodeStatistics
+from fmalign_jax.training.metrics import CodeStatistics
 
 Metrics = Mapping[str, Any]
 
@@ -174,9 +174,3 @@ def check_finite(
             f"{'was' if len(bad) == 1 else 'were'} not; the last checkpoint is intact: "
             "lower optimizer.learning_rate or that term's weight and start a new run"
         )
-
-
-def table(rows: Mapping[str, str]) -> str:
-    """Returns a two-column table."""
-    width = max(map(len, rows))
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
 
-from fmalign_jax import reporting, resident, sharding, train_step
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.labelled_validation import LabelledValidation
-from fmalign_jax.train_state import Learner, TrainState
+from fmalign_jax.training import logged_values, resident, sharding, step
+from fmalign_jax.training.state import Trainer, TrainState
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """What else is measured of a state at every validation."""
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of its values."""
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """Returns its values, by name."""
 
 
 class Validation:
@@ -24,50 +36,48 @@ class Validation:
 
     def __init__(
         self,
-        learner: Learner,
+        trainer: Trainer,
         store: RecordingStore,
-        windows: Mapping[str, WindowIndex],
+        windows: WindowIndex,
         mesh: Mesh,
+        probe: Probe | None = None,
     ) -> None:
         """Prepares the measurement; compiles nothing yet.
 
         With `data.resident` the validation windows are put onto the devices.
 
         Args:
-          learner: the static half of the run.
+          trainer: the static half of the run.
           store: its recordings.
-          windows: of its splits, "train" and "validation" among them.
+          windows: of its validation split.
           mesh: devices that share each batch.
+          probe: measured too, if given.
 
         Raises:
-          ValueError: `labelled_validation` is set and labels are lacking, or the
-            windows do not fit the device.
+          ValueError: the windows do not fit the device.
         """
-        self._config = learner.config
+        self._config = trainer.config
         self._store = store
-        self._windows = windows["validation"]
+        self._windows = windows
         self._mesh = mesh
-        self._eval_step = train_step.make_eval_step(learner, mesh)
+        self._eval_step = step.make_eval_step(trainer, mesh)
         self._on_device = None
         if self._config.data.resident and len(self._windows):
             self._on_device = resident.place(store, self._windows, mesh)
-        self._labelled = None
-        if self._config.labelled_validation:
-            used = {name: windows[name] for name in ("train", "validation")}
-            self._labelled = LabelledValidation(self._config, store, used, mesh)
+        self._probe = probe
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Returns losses, codebook health and, if asked for, transfer with labels.
+        """Returns losses, codebook health and what the probe measures.
 
         Every validation window counts once.
         """
-        values = reporting.summarise(
+        values = logged_values.summarise(
             self._eval_step(
                 state, sharding.place_batch(batch, self._mesh), self._on_device
             )
             for batch in self._batches()
         )
-        return values | (self._labelled(state) if self._labelled else {})
+        return values | (self._probe(state) if self._probe else {})
 
     def check_score(self, state: TrainState) -> None:
         """Checks that the config's score will be measured, without computing anything.
@@ -77,8 +87,8 @@ class Validation:
         """
         batch = sharding.place_batch(self._batches()[0], self._mesh)
         shapes = jax.eval_shape(self._eval_step, state, batch, self._on_device)
-        values = reporting.summarise([reporting.blank(shapes)])
-        names = self._labelled.names if self._labelled else ()
+        values = logged_values.summarise([logged_values.blank(shapes)])
+        names = self._probe.names if self._probe else ()
         score_of(values | dict.fromkeys(names, math.nan), self._config.score)
 
     def _batches(self) -> pipeline.EvaluationBatches:

@@ -1,4 +1,4 @@
-"""The two halves of training: what changes (TrainState) and what does not (Learner)."""
+"""The two halves of training: what changes (TrainState) and what does not (Trainer)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from fmalign_jax import inputs as inputs_lib
-from fmalign_jax import sharding
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
 from fmalign_jax.models.encoders import PROJECTION
 from fmalign_jax.objectives.total import Objectives
+from fmalign_jax.training import preprocess, sharding
 
 Params = Mapping[str, Any]
 
@@ -53,7 +52,7 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Learner:
+class Trainer:
     """The static half of training: modules, optimisers and settings."""
 
     model: Cmg
@@ -99,7 +98,7 @@ def make_schedule(
     )
 
 
-def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Learner:
+def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Trainer:
     """Builds the modules and optimisers that a config describes.
 
     Args:
@@ -117,7 +116,7 @@ def make_learner(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Lea
         if term["weight"] != 0
     }
     dtype = jnp.dtype(config.compute_dtype)
-    return Learner(
+    return Trainer(
         model=Cmg(**entries["model"], dtype=dtype),
         objectives=Objectives(terms=terms, dtype=dtype),
         optimizer=optax.chain(
@@ -143,7 +142,7 @@ def _kernels(params: Any) -> Any:
 
 
 def init_state(
-    learner: Learner,
+    trainer: Trainer,
     batch: Mapping[str, Any],
     statistics: Mapping[str, Any],
     mesh: Mesh,
@@ -155,15 +154,15 @@ def init_state(
     """
 
     def init(batch: Any, statistics: Any) -> TrainState:
-        return shard_optimizer(learner, fresh_state(learner, batch, statistics), mesh)
+        return shard_optimizer(trainer, fresh_state(trainer, batch, statistics), mesh)
 
     compiled = jax.jit(
-        init, out_shardings=state_sharding(learner, mesh), compiler_options=RUNS_ONCE
+        init, out_shardings=state_sharding(trainer, mesh), compiler_options=RUNS_ONCE
     )
     return compiled(batch, statistics)
 
 
-def state_sharding(learner: Learner, mesh: Mesh) -> TrainState:
+def state_sharding(trainer: Trainer, mesh: Mesh) -> TrainState:
     """Returns where a compiled function leaves the state, field by field.
 
     Whole on every device; None where `shard_optimizer` has said it array by array.
@@ -171,18 +170,18 @@ def state_sharding(learner: Learner, mesh: Mesh) -> TrainState:
     everywhere = sharding.replicated(mesh)
     names = [field.name for field in dataclasses.fields(TrainState)]
     fields: dict[str, Any] = dict.fromkeys(names, everywhere)
-    if learner.config.optimizer.shard_state:
+    if trainer.config.optimizer.shard_state:
         fields["opt_state"] = None
     return TrainState(**fields)
 
 
-def shard_optimizer(learner: Learner, state: TrainState, mesh: Mesh) -> TrainState:
+def shard_optimizer(trainer: Trainer, state: TrainState, mesh: Mesh) -> TrainState:
     """Leaves each device, if the config asks for it, its part of what Adam remembers.
 
     For use inside a compiled function; the compiler then lets each device compute only
     its part of the update (ZeRO stage 1, Rajbhandari et al. 2020).
     """
-    if not learner.config.optimizer.shard_state:
+    if not trainer.config.optimizer.shard_state:
         return state
     layout = sharding.divided(state.opt_state, mesh)
     parts = jax.lax.with_sharding_constraint(state.opt_state, layout)
@@ -190,29 +189,29 @@ def shard_optimizer(learner: Learner, state: TrainState, mesh: Mesh) -> TrainSta
 
 
 def fresh_state(
-    learner: Learner, batch: Mapping[str, Any], statistics: dict[str, Any]
+    trainer: Trainer, batch: Mapping[str, Any], statistics: dict[str, Any]
 ) -> TrainState:
     """Returns the state before the first step; to be compiled, see `init_state`."""
-    config = learner.config
+    config = trainer.config
     model_key, objectives_key, code_key = jax.random.split(
         jax.random.key(config.seed), 3
     )
     streams = batch["streams"]
     if config.data.draw_lead:
-        streams = inputs_lib.at_lead(
+        streams = preprocess.at_lead(
             streams,
             jnp.zeros(len(batch["mask"]), jnp.int32),
             leading=config.data.leading_stream,
             samples_per_tick=config.data.samples_per_tick[config.data.leading_stream],
         )
-    inputs = inputs_lib.normalise(streams, statistics)
+    inputs = preprocess.normalise(streams, statistics)
     blank = quantizer.blank(
         config.codebook.codes, config.model.width, modalities=inputs
     )
-    variables = learner.model.init(model_key, inputs, blank, batch["mask"], train=False)
+    variables = trainer.model.init(model_key, inputs, blank, batch["mask"], train=False)
     if config.standardise_projections:
-        variables = standardise_projections(learner.model, variables, inputs)
-    semantic: Any = learner.model.apply(
+        variables = standardise_projections(trainer.model, variables, inputs)
+    semantic: Any = trainer.model.apply(
         variables, inputs, train=False, method=Cmg.encode
     )
     codebook = quantizer.initialise(
@@ -223,25 +222,25 @@ def fresh_state(
         method=config.codebook.initialisation,
     )
     features = encode(
-        learner, variables["params"], codebook, inputs, batch, train=False
+        trainer, variables["params"], codebook, inputs, batch, train=False
     )
-    terms = learner.objectives.init(objectives_key, features, train=False)
+    terms = trainer.objectives.init(objectives_key, features, train=False)
     terms = dict(terms.get("params", {}))
-    critics = {name: terms.pop(name) for name in learner.objectives.critic_names}
+    critics = {name: terms.pop(name) for name in trainer.objectives.critic_names}
     params = {"model": variables["params"], "objectives": terms}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         codebook=codebook,
-        opt_state=learner.optimizer.init(params),
+        opt_state=trainer.optimizer.init(params),
         critic_params=critics,
-        critic_opt_state=learner.critic_optimizer.init(critics),
+        critic_opt_state=trainer.critic_optimizer.init(critics),
         statistics=statistics,
     )
 
 
 def encode(
-    learner: Learner,
+    trainer: Trainer,
     params: Params,
     codebook: quantizer.Codebook,
     inputs: Mapping[str, Array],
@@ -253,7 +252,7 @@ def encode(
     """Runs the model on a batch; returns all that the objectives see.
 
     Args:
-      learner: the static half.
+      trainer: the static half.
       params: of the model.
       codebook: shared codes.
       inputs: by modality, normalised.
@@ -261,7 +260,7 @@ def encode(
       train: whether dropout acts.
       rngs: random keys by stream, in training.
     """
-    features: Any = learner.model.apply(
+    features: Any = trainer.model.apply(
         {"params": params}, inputs, codebook, batch["mask"], train=train, rngs=rngs
     )
     return dataclasses.replace(

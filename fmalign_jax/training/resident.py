@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32
 
-from fmalign_jax import sharding
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.data.windows.tables import tables_bytes, window_tables
 from fmalign_jax.structs import UNLABELLED, Batch
+from fmalign_jax.training import sharding
 
 _MOST_SHARE = 0.5  # of the free memory; the step needs the rest
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from absl import app, flags
 
-from fmalign_jax import command, prepare
+from fmalign_jax import cli, prepare
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = str(pathlib.Path(tiny.__file__))
@@ -32,7 +32,7 @@ def call(monkeypatch, capsys):
     """Runs a command in this process, but ends as a process would."""
     # What a command sets for its own process must not reach the other tests.
     for name in ("keep_compiled_programs", "order_collectives"):
-        monkeypatch.setattr(command, name, lambda: None)
+        monkeypatch.setattr(cli, name, lambda: None)
     loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "orbax")]
     levels = [logger.level for logger in loggers]
     monkeypatch.setattr(app, "usage", lambda *_, **__: None)
@@ -45,11 +45,12 @@ def call(monkeypatch, capsys):
             configs.append(config)
 
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        cli.define_flags()
         flags.FLAGS.unparse_flags()
         for name in ("config", "workdir"):
             flags.FLAGS[name].unparse()
         with pytest.raises(SystemExit) as ended:
-            command.run(main or read)
+            cli.run(main or read)
         return Outcome(ended.value.code or 0, capsys.readouterr().err, configs)
 
     yield call
@@ -60,14 +61,14 @@ def call(monkeypatch, capsys):
 
 def test_virtual_devices_meet_in_one_order(call, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(command, "order_collectives", lambda: seen.append(True))
+    monkeypatch.setattr(cli, "order_collectives", lambda: seen.append(True))
     assert call("--config", f"{TINY}:{tmp_path}").code == 0
     assert seen == [True]  # the tests have eight of them
 
 
 def test_the_order_is_asked_for_beside_other_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--one")
-    command.order_collectives()
+    cli.order_collectives()
     assert os.environ["XLA_FLAGS"].split() == [
         "--one",
         "--xla_cpu_enable_concurrency_optimized_scheduler=false",

@@ -23,13 +23,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from fmalign_jax import inputs as inputs_lib
-from fmalign_jax import resident, sharding
-from fmalign_jax.metrics import CodeStatistics, Mean
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.train_state import (
-    Learner,
+from fmalign_jax.training import preprocess, resident, sharding
+from fmalign_jax.training.metrics import CodeStatistics, Mean
+from fmalign_jax.training.state import (
+    Trainer,
     TrainState,
     encode,
     shard_optimizer,
@@ -66,7 +65,7 @@ def step_keys(
 
 
 def make_train_step(
-    learner: Learner, mesh: Mesh
+    trainer: Trainer, mesh: Mesh
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the compiled step; it takes over (donates) the state it is given.
 
@@ -74,14 +73,14 @@ def make_train_step(
     windows on the device (`resident.place`).
     """
     return jax.jit(
-        functools.partial(_train_step, learner, mesh),
+        functools.partial(_train_step, trainer, mesh),
         donate_argnums=0,
-        out_shardings=(state_sharding(learner, mesh), sharding.replicated(mesh)),
+        out_shardings=(state_sharding(trainer, mesh), sharding.replicated(mesh)),
     )
 
 
 def make_train_steps(
-    learner: Learner, mesh: Mesh
+    trainer: Trainer, mesh: Mesh
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns compiled steps on several batches, one after the other in one call.
 
@@ -89,55 +88,55 @@ def make_train_steps(
     one leading axis, the steps. Compiled once for each number of batches.
     """
     return jax.jit(
-        functools.partial(_train_steps, learner, mesh),
+        functools.partial(_train_steps, trainer, mesh),
         donate_argnums=0,
-        out_shardings=(state_sharding(learner, mesh), sharding.replicated(mesh)),
+        out_shardings=(state_sharding(trainer, mesh), sharding.replicated(mesh)),
     )
 
 
-def make_eval_step(learner: Learner, mesh: Mesh) -> Callable[..., Metrics]:
+def make_eval_step(trainer: Trainer, mesh: Mesh) -> Callable[..., Metrics]:
     """Returns the compiled evaluation of one batch; it changes nothing.
 
     Its arguments are those of the train step.
     """
     return jax.jit(
-        functools.partial(_eval_step, learner),
+        functools.partial(_eval_step, trainer),
         out_shardings=sharding.replicated(mesh),
     )
 
 
 def _train_steps(
-    learner: Learner,
+    trainer: Trainer,
     mesh: Mesh,
     state: TrainState,
     batches: Sequence[Batch],
     windows: Any = None,
 ) -> tuple[TrainState, Metrics]:
     if len(batches) == 1:  # no loop, which a compiler might treat otherwise
-        state, metrics = _train_step(learner, mesh, state, batches[0], windows)
+        state, metrics = _train_step(trainer, mesh, state, batches[0], windows)
         return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(
-        lambda state, batch: _train_step(learner, mesh, state, batch, windows),
+        lambda state, batch: _train_step(trainer, mesh, state, batch, windows),
         state,
         jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
     )
 
 
 def _train_step(
-    learner: Learner, mesh: Mesh, state: TrainState, batch: Batch, windows: Any = None
+    trainer: Trainer, mesh: Mesh, state: TrainState, batch: Batch, windows: Any = None
 ) -> tuple[TrainState, Metrics]:
-    config = learner.config
+    config = trainer.config
     batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step)
     streams = _at_drawn_leads(config, keys.pop("lead"), batch["streams"])
-    plain = inputs_lib.normalise(streams, state.statistics)
+    plain = preprocess.normalise(streams, state.statistics)
     inputs = _random_view(config, keys.pop("augment"), plain)
     second_key = keys.pop("second_view")
     revive_key = keys.pop("revive")
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         features = encode(
-            learner,
+            trainer,
             params["model"],
             state.codebook,
             inputs,
@@ -147,10 +146,10 @@ def _train_step(
         )
         features = dataclasses.replace(
             features,
-            second_view=_second_view(learner, params["model"], plain, second_key),
+            second_view=_second_view(trainer, params["model"], plain, second_key),
         )
-        critics = _fit_critics(learner, state, jax.lax.stop_gradient(features))
-        terms, term_metrics = learner.objectives.apply(
+        critics = _fit_critics(trainer, state, jax.lax.stop_gradient(features))
+        terms, term_metrics = trainer.objectives.apply(
             {"params": params["objectives"] | jax.lax.stop_gradient(critics[0])},
             features,
             train=True,
@@ -158,21 +157,21 @@ def _train_step(
         )
         means = {name: jnp.mean(values) for name, values in terms.items()}
         total = jnp.asarray(
-            sum(learner.weights[name] * value for name, value in means.items())
+            sum(trainer.weights[name] * value for name, value in means.items())
         )
         return total, (features, critics, means, term_metrics)
 
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     features, (critic_params, critic_opt_state), terms, term_metrics = aux
-    updates, opt_state = learner.optimizer.update(
+    updates, opt_state = trainer.optimizer.update(
         gradients, state.opt_state, state.params
     )
-    codebook, revived = _update_codebook(learner, state, features, revive_key)
+    codebook, revived = _update_codebook(trainer, state, features, revive_key)
     scalars = {
         "loss": loss,
         **{f"loss/{name}": value for name, value in terms.items()},
         **{name: jnp.mean(value) for name, value in term_metrics.items()},
-        "learning_rate": learner.schedule(state.step),
+        "learning_rate": trainer.schedule(state.step),
         "norm/gradient": optax.tree.norm(gradients),  # the optimiser has it already
         "norm/parameter": _norm(state.params),
         "norm/update": _norm(updates),
@@ -187,7 +186,7 @@ def _train_step(
         critic_params=critic_params,
         critic_opt_state=critic_opt_state,
     )
-    return shard_optimizer(learner, new_state, mesh), {
+    return shard_optimizer(trainer, new_state, mesh), {
         "scalars": scalars,
         "codes": CodeStatistics.from_features(features),
     }
@@ -209,7 +208,7 @@ def _at_drawn_leads(
         return streams
     samples = data.samples_per_tick[data.leading_stream]
     windows, _, slots = streams[data.leading_stream].shape[:3]
-    return inputs_lib.at_lead(
+    return preprocess.at_lead(
         streams,
         jax.random.randint(key, (windows,), 0, slots // samples),
         leading=data.leading_stream,
@@ -229,7 +228,7 @@ def _norm(tree: Any) -> Float[Array, ""]:
 def _random_view(
     config: ConfigDict, key: Key[Array, ""], inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    return inputs_lib.random_view(
+    return preprocess.random_view(
         key,
         inputs,
         time_warp=config.time_warp.to_dict(),
@@ -238,15 +237,15 @@ def _random_view(
 
 
 def _second_view(
-    learner: Learner, params: Any, inputs: Mapping[str, Array], key: Key[Array, ""]
+    trainer: Trainer, params: Any, inputs: Mapping[str, Array], key: Key[Array, ""]
 ) -> dict[str, Float[Array, "B T D"]]:
     """Encodes, augmented once more, the modalities that an objective asks for."""
-    wanted = learner.objectives.second_views
+    wanted = trainer.objectives.second_views
     if not wanted:
         return {}
     augment_key, dropout_key = jax.random.split(key)
-    augmented = _random_view(learner.config, augment_key, inputs)
-    encoded: Any = learner.model.apply(
+    augmented = _random_view(trainer.config, augment_key, inputs)
+    encoded: Any = trainer.model.apply(
         {"params": params},
         {name: augmented[name] for name in wanted},
         train=True,
@@ -257,7 +256,7 @@ def _second_view(
 
 
 def _fit_critics(
-    learner: Learner, state: TrainState, features: Features
+    trainer: Trainer, state: TrainState, features: Features
 ) -> tuple[Any, optax.OptState]:
     """Takes the critics' likelihood steps on detached features (METHOD 4)."""
     start = (state.critic_params, state.critic_opt_state)
@@ -265,7 +264,7 @@ def _fit_critics(
         return start
 
     def negative_log_likelihood(params: Any) -> Float[Array, ""]:
-        loss: Any = learner.objectives.apply(
+        loss: Any = trainer.objectives.apply(
             {"params": params}, features, method="critic_loss"
         )
         return jnp.asarray(loss)
@@ -273,17 +272,17 @@ def _fit_critics(
     def fit(carry: Any, _: None) -> tuple[Any, None]:
         params, opt_state = carry
         gradients = jax.grad(negative_log_likelihood)(params)
-        updates, opt_state = learner.critic_optimizer.update(gradients, opt_state)
+        updates, opt_state = trainer.critic_optimizer.update(gradients, opt_state)
         return (optax.apply_updates(params, updates), opt_state), None
 
-    fitted, _ = jax.lax.scan(fit, start, length=learner.config.optimizer.critic_steps)
+    fitted, _ = jax.lax.scan(fit, start, length=trainer.config.optimizer.critic_steps)
     return fitted
 
 
 def _update_codebook(
-    learner: Learner, state: TrainState, features: Features, key: Key[Array, ""]
+    trainer: Trainer, state: TrainState, features: Features, key: Key[Array, ""]
 ) -> tuple[quantizer.Codebook, Int[Array, ""]]:
-    settings = learner.config.codebook
+    settings = trainer.config.codebook
     semantic = jax.lax.stop_gradient(features.semantic)
     ema_mix = settings.ema_mix.to_dict()
     codebook = quantizer.ema_update(
@@ -305,19 +304,19 @@ def _update_codebook(
 
 
 def _eval_step(
-    learner: Learner, state: TrainState, batch: Batch, windows: Any = None
+    trainer: Trainer, state: TrainState, batch: Batch, windows: Any = None
 ) -> Metrics:
-    batch = _read(learner.config, batch, windows)
-    inputs = inputs_lib.normalise(batch["streams"], state.statistics)
+    batch = _read(trainer.config, batch, windows)
+    inputs = preprocess.normalise(batch["streams"], state.statistics)
     features = encode(
-        learner, state.params["model"], state.codebook, inputs, batch, train=False
+        trainer, state.params["model"], state.codebook, inputs, batch, train=False
     )
-    terms, term_metrics = learner.objectives.apply(
+    terms, term_metrics = trainer.objectives.apply(
         {"params": state.params["objectives"] | state.critic_params},
         features,
         train=False,
     )
-    loss = sum(learner.weights[name] * values for name, values in terms.items())
+    loss = sum(trainer.weights[name] * values for name, values in terms.items())
     per_window = {
         "loss": loss,
         **{f"loss/{name}": values for name, values in terms.items()},

@@ -1,0 +1,1 @@
+"""The compiled step and its surroundings; knows no system by name."""

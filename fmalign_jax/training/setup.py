@@ -1,0 +1,135 @@
+"""What a run needs before its first step: data, batches, cadence, first state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import closing
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fmalign_jax.data import dataset, pipeline
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.statistics import channel_statistics
+from fmalign_jax.training import sharding
+from fmalign_jax.training.state import Trainer, TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The prepared recordings, their windows by split, and the run's length.
+
+    `training` are the training windows as they are read (`prepare.training_windows`).
+    `planned_steps` is what `epochs` asks for and what the learning rate follows;
+    `steps` is where this call stops, earlier with `max_steps`.
+    """
+
+    store: RecordingStore
+    windows: Mapping[str, WindowIndex]
+    training: WindowIndex
+    steps_per_epoch: int
+    planned_steps: int
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """At which steps a run is validated and saved.
+
+    Attributes:
+      evaluate_every: steps between two validations, None without validation windows.
+      save_every: steps between two checkpoints.
+      middle: the step whose checkpoint is kept, see `middle_step`.
+      last: the last step.
+    """
+
+    evaluate_every: int | None
+    save_every: int
+    middle: int
+    last: int
+
+    @classmethod
+    def of(cls, data: Data, config: ConfigDict) -> Cadence:
+        """Returns what a config asks for."""
+        together = config.steps_per_dispatch
+        epochs = config.eval_every_epochs
+        every = together * max(1, round(epochs * data.steps_per_epoch / together))
+        return cls(
+            evaluate_every=every if len(data.windows["validation"]) > 0 else None,
+            save_every=config.checkpoint_every_steps,
+            middle=middle_step(data, config),
+            last=data.steps,
+        )
+
+    def evaluates(self, step: int) -> bool:
+        """Says whether a step is followed by a validation."""
+        every = self.evaluate_every
+        return every is not None and (step % every == 0 or step == self.last)
+
+    def saves(self, step: int) -> bool:
+        """Says whether a step is saved, even if the run goes on."""
+        due = step % self.save_every == 0 or step in (self.middle, self.last)
+        return due or self.evaluates(step)
+
+
+def load_data(config: ConfigDict) -> Data:
+    """Opens the data set (prepared when absent) and cuts it into windows."""
+    store = dataset.open_dataset(config)
+    windows = dataset.make_windows(store, config)
+    steps_per_epoch = pipeline.batches_per_epoch(
+        windows["train"], config.batch_size, config.data.batch_from
+    )
+    planned = round(config.epochs * steps_per_epoch)
+    if planned < 1:
+        raise ValueError(
+            f"epochs must give at least one step; got {config.epochs} epochs of "
+            f"{steps_per_epoch} steps; use --config.epochs={1 / steps_per_epoch:.2g} "
+            "or more"
+        )
+    steps = min(planned, config.max_steps) if config.max_steps else planned
+    training = dataset.training_windows(store, config, windows)
+    return Data(store, windows, training, steps_per_epoch, planned, steps)
+
+
+def middle_step(data: Data, config: ConfigDict) -> int:
+    """Returns the step whose checkpoint is kept to look at the run's middle."""
+    together = config.steps_per_dispatch
+    return together * round(data.planned_steps / 2 / together)
+
+
+def training_batches(
+    data: Data, config: ConfigDict, *, seed: int, numbers_only: bool = False
+) -> pipeline.TrainingBatches:
+    """Returns this process's endless, resumable share of shuffled batches.
+
+    With `numbers_only` they hold window numbers alone, for windows on the device.
+    """
+    return pipeline.training_batches(
+        data.store,
+        data.training,
+        batch_size=config.batch_size,
+        seed=seed,
+        batch_from=config.data.batch_from,
+        numbers_only=numbers_only,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.read_threads,
+        prefetch=config.data.prefetch_batches,
+    )
+
+
+def first_state(trainer: Trainer, data: Data, mesh: Mesh) -> TrainState:
+    """Returns the state before the first step.
+
+    Codes and shapes come from one shuffled batch, drawn apart from the training ones.
+    """
+    config = trainer.config
+    statistics = channel_statistics(
+        data.store, data.training, list(config.model.modalities)
+    )
+    with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
+        batch = sharding.place_batch(next(batches), mesh)
+    return init_state(trainer, batch, statistics, mesh)
