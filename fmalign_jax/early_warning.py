@@ -23,13 +23,14 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import cli, evaluate, evaluation_files, labelled, oracle, restored
+from fmalign_jax import cli, evaluate, labelled, oracle
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows.ticks import WindowSpec
-from fmalign_jax.frozen import Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
-from fmalign_jax.restored import Run
+from fmalign_jax.run import outputs, restore
+from fmalign_jax.run.frozen_encoder import EncoderState
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
 from fmalign_jax.warning import events, exported, warning_report, warning_study
 from fmalign_jax.warning.alarm_model import AlarmModel
@@ -61,14 +62,14 @@ def early_warning(
         alarm can be made.
     """
     evaluate.check(config)
-    run = restored.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     _check(config, run)
     splits = labelled.load_splits(config, _with_a_window_a_tick(run.config))
     abnormal = _abnormal(config, splits)
     settings = evaluate.settings_of(config, run.step, splits)
-    folder = evaluation_files.choose_folder(run.path, workdir, settings, NAME)
+    folder = outputs.choose_folder(run.path, workdir, settings, NAME)
 
-    frozen = restored.restore(run, sharding.make_mesh())
+    frozen = restore.restore(run, sharding.make_mesh())
     model = AlarmModel.fit(config, run, frozen, splits)
     spec = dataset.window_spec(run.config.data, stride_ticks=1)
     definition = Definition(
@@ -123,11 +124,11 @@ def early_warning(
     warning_report.draw(
         folder, scored[headline].series, chosen.scores[headline], methods, headline
     )
-    evaluation_files.write_report(folder, settings, report, f"{NAME}.json")
+    outputs.write_report(folder, settings, report, f"{NAME}.json")
     return report, folder
 
 
-def _check(config: ConfigDict, run: Run) -> None:
+def _check(config: ConfigDict, run: OpenedRun) -> None:
     """Refuses what no alarm can be made of."""
     for wrong, rule, remedy in (
         (
@@ -228,8 +229,8 @@ def _model_scores(
 
 def _oracle_scores(
     config: ConfigDict,
-    run: Run,
-    frozen: Frozen,
+    run: OpenedRun,
+    frozen: EncoderState,
     splits: Splits,
     scored: Mapping[str, Scored],
     abnormal: int,
@@ -255,7 +256,7 @@ def _oracle_scores(
 
 def _alarm(
     config: ConfigDict,
-    run: Run,
+    run: OpenedRun,
     splits: Splits,
     spec: WindowSpec,
     definition: Definition,

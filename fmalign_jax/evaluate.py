@@ -28,7 +28,6 @@ from fmalign_jax import (
     heads,
     labelled,
     oracle,
-    restored,
 )
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.evaluation_report import (
@@ -37,9 +36,10 @@ from fmalign_jax.evaluation_report import (
     score_splits,
     scored_rows,
 )
-from fmalign_jax.frozen import Encoded, Encoder, Frozen
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import LabelledWindows, Splits
+from fmalign_jax.run import outputs, restore
+from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
 from fmalign_jax.scores import resampling_units
 from fmalign_jax.training import sharding
 
@@ -63,14 +63,14 @@ def evaluate(
     """
     check(config)
     spec = HeadSpec(**config.head.to_dict())
-    run = restored.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     splits = labelled.load_splits(config, run.config)
     settings = settings_of(config, run.step, splits)
-    folder = evaluation_files.choose_folder(run.path, workdir, settings)
+    folder = outputs.choose_folder(run.path, workdir, settings)
 
     mesh = sharding.make_mesh()
-    encoder = Encoder(run.config, (config.source, config.target), mesh)
-    frozen = restored.restore(run, mesh)
+    encoder = FrozenEncoder(run.config, (config.source, config.target), mesh)
+    frozen = restore.restore(run, mesh)
     encoded = encode(encoder, frozen, splits, config)
     probabilities, chosen = transfer(encoded, splits, spec, config)
 
@@ -109,7 +109,7 @@ def evaluate(
     evaluation_files.draw_pictures(
         folder, headline, splits.classes, probabilities, predictions
     )
-    evaluation_files.write_report(folder, settings, report)
+    outputs.write_report(folder, settings, report)
     return report, folder
 
 
@@ -158,8 +158,8 @@ def settings_of(config: ConfigDict, step: int, splits: Splits) -> dict[str, Any]
 
 
 def encode(
-    encoder: Encoder, frozen: Frozen, splits: Splits, config: ConfigDict
-) -> dict[str, Encoded]:
+    encoder: FrozenEncoder, frozen: EncoderState, splits: Splits, config: ConfigDict
+) -> dict[str, Encodings]:
     """Returns all splits as frozen encoders see them."""
     return {
         name: encoder(
@@ -173,7 +173,7 @@ def encode(
 
 
 def transfer(
-    encoded: Mapping[str, Encoded],
+    encoded: Mapping[str, Encodings],
     splits: Splits,
     spec: HeadSpec,
     config: ConfigDict,
@@ -205,7 +205,7 @@ def transfer(
 
 
 def _features(
-    encoded: Mapping[str, Encoded], splits: Splits, config: ConfigDict
+    encoded: Mapping[str, Encodings], splits: Splits, config: ConfigDict
 ) -> dict[str, dict[str, Float[ndarray, "N T D"]]]:
     """Returns features by split and modality, standardised as asked for."""
     found: dict[str, dict[str, Float[ndarray, "N T D"]]] = {n: {} for n in encoded}
@@ -253,8 +253,8 @@ def groups(split: LabelledWindows) -> ndarray:
 
 
 def random_encoders(
-    encoder: Encoder,
-    frozen: Frozen,
+    encoder: FrozenEncoder,
+    frozen: EncoderState,
     splits: Splits,
     spec: HeadSpec,
     config: ConfigDict,
@@ -273,7 +273,7 @@ def random_encoders(
 
 def supervised(
     run_config: ConfigDict,
-    frozen: Frozen,
+    frozen: EncoderState,
     splits: Splits,
     spec: HeadSpec,
     config: ConfigDict,

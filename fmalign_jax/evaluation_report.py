@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.labelled import LabelledWindows, Splits, seen_in_pretraining
-from fmalign_jax.restored import Run, confirm_training_windows
+from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
 from fmalign_jax.scores import Predictions, by_clip, score
 
 Probabilities = Mapping[str, Mapping[str, Float[ndarray, "N K"]]]
@@ -118,7 +118,7 @@ def sizes(splits: Splits) -> dict[str, Any]:
     }
 
 
-def notes(report: Mapping[str, Any], run: Run, splits: Splits) -> list[str]:
+def notes(report: Mapping[str, Any], run: OpenedRun, splits: Splits) -> list[str]:
     """Returns what a reader must know before he believes the numbers."""
     found = [run.note] if run.note else []
     if splits.headline == "validation":

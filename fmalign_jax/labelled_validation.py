@@ -20,9 +20,9 @@ from sklearn.metrics import recall_score
 from fmalign_jax import heads, labelled
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows
 from fmalign_jax.models import quantizer
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training.state import TrainState
 
 _MOST_WINDOWS = 512  # of the training split; more take long and change little
@@ -62,7 +62,7 @@ class LabelledValidation:
         )
         self._seed = config.seed
         self._modalities = tuple(config.model.modalities)
-        self._encoder = Encoder(config, self._modalities, mesh)
+        self._encoder = FrozenEncoder(config, self._modalities, mesh)
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +73,7 @@ class LabelledValidation:
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Returns ``zero_shot/<fitted on>-><tried on>``, balanced accuracies."""
         epsilon = self._encoder.model.laplace_epsilon
-        frozen = Frozen(
+        frozen = EncoderState(
             state.params["model"],
             quantizer.embeddings(state.codebook, epsilon=epsilon),
             state.statistics,

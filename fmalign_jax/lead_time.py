@@ -22,17 +22,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax import cli, evaluation_files, restored
+from fmalign_jax import cli
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import write_json
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.frozen import Encoder
 from fmalign_jax.lead import lead_files, tick_features
 from fmalign_jax.lead.lead_rows import INDICATORS
 from fmalign_jax.lead.lead_search import FEW_UNITS, find_lead
 from fmalign_jax.lead.tick_features import Clip
-from fmalign_jax.restored import Run
+from fmalign_jax.run import outputs, restore
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
 
 
@@ -71,7 +72,7 @@ def search(
         short for the range, or a folder that holds something else.
     """
     _check(config)
-    run = restored.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     data = run.config.data
     if data.windows != "sliding":
         raise ValueError(
@@ -81,10 +82,8 @@ def search(
         )
     material = choose_recordings(config, run)
     settings = _settings(config, run, material)
-    folder = evaluation_files.choose_folder(
-        run.path, workdir, settings, name="lead_time"
-    )
-    write_json(folder / evaluation_files.SETTINGS, settings)
+    folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
+    write_json(folder / outputs.SETTINGS, settings)
     clips = encode(config, run, material, workdir or run.path)
     report = {
         "run": str(run.path),
@@ -131,7 +130,7 @@ def _check(config: ConfigDict) -> None:
             )
 
 
-def choose_recordings(config: ConfigDict, run: Run) -> Material:
+def choose_recordings(config: ConfigDict, run: OpenedRun) -> Material:
     """Opens the recordings to search in: given ones, or what the run has not seen.
 
     Raises:
@@ -150,7 +149,7 @@ def choose_recordings(config: ConfigDict, run: Run) -> Material:
     return Material(store, numbers, "the run", trained_on=not unseen)
 
 
-def _settings(config: ConfigDict, run: Run, material: Material) -> dict[str, Any]:
+def _settings(config: ConfigDict, run: OpenedRun, material: Material) -> dict[str, Any]:
     """Returns all that decides the outcome, whatever folders are called."""
     settings = to_json(config)
     del settings["checkpoint"], settings["recordings"]
@@ -160,7 +159,7 @@ def _settings(config: ConfigDict, run: Run, material: Material) -> dict[str, Any
 
 
 def encode(
-    config: ConfigDict, run: Run, material: Material, keep_in: pathlib.Path
+    config: ConfigDict, run: OpenedRun, material: Material, keep_in: pathlib.Path
 ) -> list[Clip]:
     """Encodes every recording once; what was encoded before is read instead.
 
@@ -177,14 +176,14 @@ def encode(
         "stride_ticks": config.stride_ticks,
         "recordings": store.fingerprint,
     }
-    folder = keep_in / "ticks" / evaluation_files.settings_digest(key)
+    folder = keep_in / "ticks" / outputs.settings_digest(key)
     modalities = (data.reference_stream, data.leading_stream)
     files = {n: folder / f"{store.names[n]}.npz" for n in material.numbers}
     missing = [n for n, file in files.items() if not file.exists()]
     if missing:
         mesh = sharding.make_mesh()
-        frozen = restored.restore(run, mesh)
-        encoders = {m: Encoder(run.config, (m,), mesh) for m in modalities}
+        frozen = restore.restore(run, mesh)
+        encoders = {m: FrozenEncoder(run.config, (m,), mesh) for m in modalities}
         windows = {
             m: tick_features.lay_windows(
                 store, data, m, stride_ticks=config.stride_ticks
@@ -209,7 +208,7 @@ def encode(
     ]
 
 
-def _notes(report: Mapping[str, Any], run: Run, config: ConfigDict) -> list[str]:
+def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> list[str]:
     notes = [run.note] if run.note else []
     trained_lead_s = report["trained_lead_s"]
     if report["trained_on"] and trained_lead_s is not None:

@@ -22,11 +22,11 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from fmalign_jax.data import pipeline
-from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import LabelledWindows
 from fmalign_jax.linear_head import PooledLinear, class_weights
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
 Statistics = Mapping[str, Mapping[str, Array]]
@@ -130,7 +130,7 @@ def train(
     folds = min(_HELD_OUT, len(np.unique(groups)))
     own, held = next(GroupKFold(folds).split(groups, groups=groups))
     fitted, judged = split.chosen(own), split.chosen(held)
-    encoder = Encoder(config, [modality], sharding.one_device_mesh())
+    encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
     network = _Network(
         modality,
         encoder.model,
@@ -190,7 +190,7 @@ def _epoch_order(
 
 
 def _start(
-    network: _Network, encoder: Encoder, streams: Streams, key: Key[Array, ""]
+    network: _Network, encoder: FrozenEncoder, streams: Streams, key: Key[Array, ""]
 ) -> Any:
     """Returns the first parameters, the encoder's as those of a run."""
     encoder_key, head_key = jax.random.split(key)

@@ -21,10 +21,11 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import cli, run_directory
-from fmalign_jax.checkpoint import Checkpoints, abstract
+from fmalign_jax import cli
 from fmalign_jax.config import saved
 from fmalign_jax.data.files import write_json
+from fmalign_jax.run import directory
+from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
@@ -62,7 +63,7 @@ def train_together(
     configs = member_configs(config, members)
     settings = saved.to_json(config)
     settings["members"] = {member.name: dict(member.changes) for member in members}
-    run_directory.check_same_run(workdir, settings)
+    directory.check_same_run(workdir, settings)
     mesh = sharding.one_device_mesh()
     with ExitStack() as stack:
         data = sweep_data.load_data(configs)
@@ -164,7 +165,7 @@ def _check_can_be_together(config: ConfigDict) -> None:
 def main(config: ConfigDict) -> None:
     """Trains the sweep of the command line and prints its table."""
     named = ConfigDict({**config.run, "vary": config.vary})
-    workdir = cli.workdir() or run_directory.default_path(cli.config_name(), named)
+    workdir = cli.workdir() or directory.default_path(cli.config_name(), named)
     _, table = train_together(config.run, combinations(config.vary.to_dict()), workdir)
     print_members(table)
     print(f"written to {workdir}; each member is a run in {workdir / 'members'}")

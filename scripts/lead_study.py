@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import lead_time, restored
+from fmalign_jax import lead_time
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.files import write_text
@@ -46,7 +46,8 @@ from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.lead import lead_search
 from fmalign_jax.lead.tick_features import Clip
-from fmalign_jax.restored import Run
+from fmalign_jax.run import restore
+from fmalign_jax.run.restore import OpenedRun
 
 LEVELS = ("default", "easy", "hard")
 NOTHING = "no_precursor"
@@ -95,7 +96,9 @@ def search_config(run: pathlib.Path, **changes: Any) -> ConfigDict:
     return config
 
 
-def load_pool(run: Run, level: str, recordings: int, folder: pathlib.Path) -> Pool:
+def load_pool(
+    run: OpenedRun, level: str, recordings: int, folder: pathlib.Path
+) -> Pool:
     """Simulates and encodes the recordings of a level, as far as not done."""
     source = SimulatedFurnaces(
         str(folder / "furnaces"),
@@ -199,7 +202,7 @@ class Answers:
 
 def furnaces(arguments: argparse.Namespace) -> None:
     """Runs the cases of simulated furnaces."""
-    run = restored.open_run(arguments.run, "latest")
+    run = restore.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     config = search_config(run.path)
     trained = f"{run.config.data.lead_s:g} s"
@@ -223,7 +226,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
 
 def planted(arguments: argparse.Namespace) -> None:
     """Shifts the clock of the sensor of recordings and searches."""
-    run = restored.open_run(arguments.run, "latest")
+    run = restore.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     source = RecordingFiles(arguments.files)
     for shift_s in arguments.shifts:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from fmalign_jax import train
-from fmalign_jax.checkpoint import Checkpoints
+from fmalign_jax.run.checkpoints import Checkpoints
 
 pytestmark = [
     pytest.mark.usefixtures("one_device"),
@@ -62,7 +62,7 @@ def watched_train():
         if event == LOWERED:
             events.append(about.get("fun_name", "a program"))
 
-    class Meter(train.reporting.Meter):
+    class Meter(train.logged_values.Meter):
         def next_batch(self, batches):
             events.append("batch")
             return super().next_batch(batches)
@@ -74,7 +74,7 @@ def watched_train():
 
     jax.monitoring.register_event_duration_secs_listener(note)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.reporting, "Meter", Meter)
+        patch.setattr(train.logged_values, "Meter", Meter)
         for name in ("make_train_steps", "make_eval_step"):
             guarded = _guarded(getattr(train.train_step, name))
             patch.setattr(train.train_step, name, guarded)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import restored, sweep, train
+from fmalign_jax import sweep, train
 from fmalign_jax.data import dataset
+from fmalign_jax.run import restore
 from fmalign_jax.sweeps.members import Member
 from fmalign_jax.training import preprocess, setup, sharding, step
 from fmalign_jax.training.state import make_trainer
@@ -94,10 +95,10 @@ def test_a_run_draws_its_leads_and_is_validated_at_its_own(config, tmp_path):
         _, summary = train.train(config, tmp_path / "run")
     assert summary["finished"]
     assert np.isfinite(summary["validation"]["loss"])
-    run = restored.open_run(tmp_path / "run", "latest")
+    run = restore.open_run(tmp_path / "run", "latest")
     store = dataset.open_dataset(run.config)
     windows = dataset.make_windows(store, run.config)
-    assert restored.confirm_training_windows(run, store, windows["train"])
+    assert restore.confirm_training_windows(run, store, windows["train"])
     samples = windows["train"].ticks.samples["current"]
     assert samples.shape[1] == config.data.samples_per_tick.current
     # Stopped and gone on with, streamed and two steps a call, it draws the same ones.

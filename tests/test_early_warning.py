@@ -8,10 +8,11 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command
-from fmalign_jax import evaluate, monitor, restored, train
+from fmalign_jax import evaluate, monitor, train
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.labelled import load_splits
+from fmalign_jax.run import restore
 from fmalign_jax.training import sharding
 from fmalign_jax.warning import exported
 from fmalign_jax.warning.alarm_model import AlarmModel
@@ -82,7 +83,7 @@ def test_it_writes_what_it_promises(run, whole):
 
 def _test_rows(run):
     config = _config(run)
-    run_config = restored.open_run(run, "best").config
+    run_config = restore.open_run(run, "best").config
     run_config.data.eval_stride_ticks = 1
     return load_splits(config, run_config).by_name["test"]
 
@@ -99,7 +100,7 @@ def test_the_program_scores_as_evaluate_does(run, whole):
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     expected = np.array([float(row["video->current score"]) for row in rows])
     codes = [int(row["current codes"].split()[-1]) for row in rows]
-    test = load_splits(config, restored.open_run(run, "best").config).by_name["test"]
+    test = load_splits(config, restore.open_run(run, "best").config).by_name["test"]
     values = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
     windows = values["streams"]["current"]
     found = [alarm(windows[i : i + 8]) for i in range(0, len(windows), 8)]
@@ -117,11 +118,11 @@ def test_the_head_may_be_shown_the_end_of_the_window_alone(run, folder):
     report, target = command.early_warning(config, folder / "recent")
     assert whole["methods"]["model"]["settings"] == {"recent_s": 2.0}
     assert report["methods"]["model"]["settings"] == {"recent_s": 2.0}
-    opened = restored.open_run(run, "best")
+    opened = restore.open_run(run, "best")
     model = AlarmModel.fit(
         config,
         opened,
-        restored.restore(opened, sharding.make_mesh()),
+        restore.restore(opened, sharding.make_mesh()),
         load_splits(config, opened.config),
     )
     test = _test_rows(run)

@@ -15,12 +15,13 @@ import tiny
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import evaluate as command
-from fmalign_jax import evaluation_files, restored, train
+from fmalign_jax import evaluation_files, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.frozen import Encoder
 from fmalign_jax.heads import HeadSpec
 from fmalign_jax.labelled import load_splits
+from fmalign_jax.run import outputs, restore
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.scores import METRICS
 from fmalign_jax.training import sharding
 from fmalign_jax.training.preprocess import normalise
@@ -169,14 +170,14 @@ def test_the_same_numbers_twice_and_on_eight_devices(whole, tmp_path):
 
 def test_encoders_are_those_of_the_run_without_dropout(run):
     workdir, state = run
-    opened = restored.open_run(workdir, "latest")
+    opened = restore.open_run(workdir, "latest")
     assert opened.step == int(state.step) == 8
     mesh = sharding.make_mesh()
-    frozen = restored.restore(opened, mesh)
+    frozen = restore.restore(opened, mesh)
     trainer = make_trainer(tiny.tiny_config(), steps_per_epoch=1, steps=1)
     splits = load_splits(_config(run), opened.config)
     test = splits.by_name["test"]
-    encoder = Encoder(opened.config, ("video", "current"), mesh)
+    encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
     found = encoder(frozen, test.store, test.windows, keep_semantic=True)
     batch = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
     features = trainer.model.apply(
@@ -231,11 +232,11 @@ def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
 @pytest.mark.parametrize("way", ["recording", "none"])
 def test_features_are_standardised_as_asked_for(run, states, way):
     config = _config(run, **states, standardise=way)
-    opened = restored.open_run(run[0], "best")
+    opened = restore.open_run(run[0], "best")
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
-    encoder = Encoder(opened.config, ("video", "current"), mesh)
-    encoded = command.encode(encoder, restored.restore(opened, mesh), splits, config)
+    encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
+    encoded = command.encode(encoder, restore.restore(opened, mesh), splits, config)
     found = command._features(encoded, splits, config)
     for name, split in splits.by_name.items():
         for modality, values in found[name].items():
@@ -252,11 +253,11 @@ def test_features_are_standardised_as_asked_for(run, states, way):
 
 def test_shuffled_labels_give_chance(run, states):
     config = _config(run, **states)
-    opened = restored.open_run(run[0], "best")
+    opened = restore.open_run(run[0], "best")
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
-    encoder = Encoder(opened.config, ("video", "current"), mesh)
-    encoded = command.encode(encoder, restored.restore(opened, mesh), splits, config)
+    encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
+    encoded = command.encode(encoder, restore.restore(opened, mesh), splits, config)
     spec = HeadSpec(kind="neighbours", pooling="mean")
 
     def learnt(labels):
@@ -311,33 +312,33 @@ def test_seen_recordings_are_reported_as_transductive(run, folder, tmp_path):
 
 def test_the_best_checkpoint_is_the_default(run, whole):
     _, report, _, _ = whole
-    steps, best = restored.checkpoint.saved_steps(run[0] / "checkpoints")
+    steps, best = restore.checkpoint.saved_steps(run[0] / "checkpoints")
     assert report["checkpoint"] == {"step": best, "chosen": "best"}
-    assert restored.open_run(run[0], "latest").step == steps[-1]
-    assert restored.open_run(run[0], str(steps[0])).step == steps[0]
+    assert restore.open_run(run[0], "latest").step == steps[-1]
+    assert restore.open_run(run[0], str(steps[0])).step == steps[0]
 
 
 def test_without_a_best_one_the_latest_is_taken_and_said(run, monkeypatch):
     monkeypatch.setattr(
-        restored.checkpoint, "saved_steps", lambda directory: ([4, 8], None)
+        restore.checkpoint, "saved_steps", lambda directory: ([4, 8], None)
     )
-    opened = restored.open_run(run[0], "best")
+    opened = restore.open_run(run[0], "best")
     assert (opened.step, opened.chosen) == (8, "latest")
     assert "no checkpoint has a validation score" in opened.note
 
 
 def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
     def choose(settings, workdir=None):
-        return evaluation_files.choose_folder(tmp_path / "run", workdir, settings)
+        return outputs.choose_folder(tmp_path / "run", workdir, settings)
 
     one, two, three = ({"step": step} for step in (1, 2, 3))
     first = choose(one)
     assert first == tmp_path / "run" / "evaluation"
-    evaluation_files.write_report(first, one, {"accuracy": 0.5})
+    outputs.write_report(first, one, {"accuracy": 0.5})
     assert choose(one) == first
     second = choose(two)
     assert second != first
-    evaluation_files.write_report(second, two, {})
+    outputs.write_report(second, two, {})
     assert choose(two) == second
     assert choose(three) not in (first, second)
     assert choose(one, first) == first
@@ -379,7 +380,7 @@ def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):
 def test_a_damaged_checkpoint_is_named(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run[0], copy, ignore=shutil.ignore_patterns("evaluation*"))
-    opened = restored.open_run(copy, "latest")
+    opened = restore.open_run(copy, "latest")
     # As if an array had changed on disk: it no longer has the digest it was saved with.
     file = opened.checkpoints / str(opened.step) / "digest" / "metadata"
     digest = json.loads(file.read_text())
@@ -389,7 +390,7 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     with pytest.raises(
         ValueError, match=r"checkpoint 8 of .*1 of item 'model'.*choose another"
     ):
-        restored.restore(opened, sharding.make_mesh())
+        restore.restore(opened, sharding.make_mesh())
 
 
 @pytest.mark.parametrize("added", [False, True])

@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 from fmalign_jax import labelled, train
-from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled_validation import LabelledValidation
 from fmalign_jax.models import quantizer
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import setup
 
@@ -58,10 +58,10 @@ def test_the_score_is_that_of_the_nearest_class_mean(finished, folder):
     state, _, lines = finished
     config = _config(folder)
     data = setup.load_data(config)
-    encoder = Encoder(config, ["current", "video"], train.sharding.make_mesh())
+    encoder = FrozenEncoder(config, ["current", "video"], train.sharding.make_mesh())
     epsilon = encoder.model.laplace_epsilon
     vectors = quantizer.embeddings(state.codebook, epsilon=epsilon)
-    frozen = Frozen(state.params["model"], vectors, state.statistics)
+    frozen = EncoderState(state.params["model"], vectors, state.statistics)
 
     def mean_vectors(split, modality):
         windows = data.windows[split]

@@ -51,8 +51,8 @@ def test_the_command_trains_every_combination(monkeypatch, capsys):
         return [], {"members": [row], "leads": {}}
 
     monkeypatch.setattr(sweep, "train_together", train_together)
-    monkeypatch.setattr(sweep.command, "workdir", lambda: None)
-    monkeypatch.setattr(sweep.command, "config_name", lambda: "sweep-tiny")
+    monkeypatch.setattr(sweep.cli, "workdir", lambda: None)
+    monkeypatch.setattr(sweep.cli, "config_name", lambda: "sweep-tiny")
     config = sweep_config(tiny.tiny_config())
     config.vary.seed = (0, 1)
     sweep.main(config)

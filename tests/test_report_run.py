@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import evaluate, report, restored, train
+from fmalign_jax import evaluate, report, train
 from fmalign_jax.config.commands import evaluation_config
-from fmalign_jax.frozen import Encoder
 from fmalign_jax.labelled import load_splits
+from fmalign_jax.run import restore
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run_report import report_data
 from fmalign_jax.training import setup, sharding
 
@@ -92,11 +93,11 @@ def test_nothing_is_lacking(data):
 
 def test_codes_are_counted_as_the_encoders_give_them(run, data):
     path, asked, _ = run
-    opened = restored.open_run(path, str(data["encoded"]["step"]))
+    opened = restore.open_run(path, str(data["encoded"]["step"]))
     splits = load_splits(asked, opened.config)
     mesh = sharding.one_device_mesh()
-    encoder = Encoder(opened.config, ("video", "current"), mesh)
-    frozen = restored.restore(opened, mesh)
+    encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
+    frozen = restore.restore(opened, mesh)
     book = data["encoded"]["codebook"]
     for part, split in (("train", splits.head), ("held_out", splits.by_name["test"])):
         seen = encoder(frozen, split.store, split.windows, keep_semantic=False)

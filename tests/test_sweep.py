@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import restored, sweep, train
+from fmalign_jax import sweep, train
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.models import critics, encoders
+from fmalign_jax.run import restore
 from fmalign_jax.sweeps import sweep_data, sweep_run
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.sweep_files import print_members
@@ -121,17 +122,17 @@ def test_the_folder_of_a_member_is_that_of_a_run(config, straight):
     workdir, states, table = straight
     path = workdir / "members" / "changed"
     assert table["members"][1]["run"] == str(path)
-    run = restored.open_run(path, "latest")
+    run = restore.open_run(path, "latest")
     assert run.step == 4
     assert run.config.seed == 3
     assert run.config.data.other_leads_s == (0.0,)
-    frozen = restored.restore(run, sharding.one_device_mesh())
+    frozen = restore.restore(run, sharding.one_device_mesh())
     expected = dict(_leaves(states[1].params["model"]))
     for path, value in _leaves(frozen.params):
         np.testing.assert_array_equal(value, expected[path])
     store = dataset.open_dataset(run.config)
     windows = dataset.make_windows(store, run.config)
-    assert restored.confirm_training_windows(run, store, windows["train"])
+    assert restore.confirm_training_windows(run, store, windows["train"])
 
 
 def test_the_bound_is_log_n_less_the_loss(straight):

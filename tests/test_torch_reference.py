@@ -15,10 +15,7 @@ sys.path.append(str(BENCHMARKS))
 import cases  # noqa: E402
 import torch_step  # noqa: E402
 
-from fmalign_jax.training import (  # noqa: E402
-    preprocess,
-    sharding,
-)
+from fmalign_jax.training import preprocess, sharding  # noqa: E402
 from fmalign_jax.training import step as train_step  # noqa: E402
 from fmalign_jax.training.state import encode  # noqa: E402
 

@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 from fmalign_jax import train
-from fmalign_jax.checkpoint import Checkpoints
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.training import setup, validation
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -265,7 +265,7 @@ def test_a_score_that_validation_does_not_measure_is_refused_at_once(
 ):
     config = tiny.tiny_config(folder)
     config.score = score
-    monkeypatch.setattr(train.reporting.Meter, "next_batch", None)  # no step
+    monkeypatch.setattr(train.logged_values.Meter, "next_batch", None)  # no step
     with pytest.raises(ValueError, match=rf"got '{score}'; use one of .*cpc_accuracy,"):
         train.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -23,7 +23,7 @@ from fmalign_jax.data.files import replacing
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows import index
 from fmalign_jax.data.windows.index import SplitSpec, WindowIndex
-from fmalign_jax.frozen import Encoder, Frozen
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 
 _WHOLE = SplitSpec(by="recording", validation=0.0, test=0.0)
 _TICKS_AT_ONCE = 512  # of raw values in memory
@@ -93,8 +93,8 @@ def encode_recording(
     store: RecordingStore,
     number: int,
     windows: Mapping[str, WindowIndex],
-    encoders: Mapping[str, Encoder],
-    frozen: Frozen,
+    encoders: Mapping[str, FrozenEncoder],
+    frozen: EncoderState,
     *,
     reference: str,
     leading: str,
@@ -124,8 +124,8 @@ def _encode(
     store: RecordingStore,
     number: int,
     windows: WindowIndex,
-    encoder: Encoder,
-    frozen: Frozen,
+    encoder: FrozenEncoder,
+    frozen: EncoderState,
     modality: str,
 ) -> dict[int, TickFeatures]:
     """Returns the ticks of one modality of a recording by clip."""

@@ -19,13 +19,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import checkpoint, labelled, restored
+from fmalign_jax import labelled
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import dataset
-from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.labelled import LabelledWindows, Splits
 from fmalign_jax.models import quantizer
-from fmalign_jax.restored import Run
+from fmalign_jax.run import checkpoints, restore
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.run_report import report_codes, report_files, report_timeline
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import setup, sharding
@@ -109,17 +110,17 @@ def _encoded(
 
 def _open(
     path: pathlib.Path, evaluation: Json | None, notes: list[tuple[str, str]]
-) -> Run:
+) -> OpenedRun:
     """Opens the checkpoint that was evaluated, or the best."""
     step = "best" if evaluation is None else str(evaluation["checkpoint"]["step"])
-    kept, _ = checkpoint.saved_steps(path / "checkpoints")
+    kept, _ = checkpoints.saved_steps(path / "checkpoints")
     if step.isdigit() and int(step) not in kept:
         notes.append(("step_gone", step))
         step = "best"
-    return restored.open_run(path, step)
+    return restore.open_run(path, step)
 
 
-def _splits(run: Run, evaluation: Json | None) -> Splits:
+def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
     """Returns the windows that were evaluated, or those of the run."""
     if evaluation is not None:
         config = evaluation_config()
@@ -155,7 +156,7 @@ def _splits(run: Run, evaluation: Json | None) -> Splits:
 
 
 def describe(
-    run: Run,
+    run: OpenedRun,
     splits: Splits,
     modalities: list[str],
     scores: Mapping[tuple[str, str], tuple[list[float], list[float]]],
@@ -179,16 +180,16 @@ def describe(
       (`report_timeline.timeline`, each with its `score`).
     """
     mesh = sharding.one_device_mesh()
-    encoder = Encoder(run.config, modalities, mesh)
+    encoder = FrozenEncoder(run.config, modalities, mesh)
     held = splits.by_name.get(splits.headline, splits.head)
     training = _spread(splits.head, _TRAINING_WINDOWS)
     mapped = _spread(held, _MAP_WINDOWS)
-    frozen = restored.restore(run, mesh)
+    frozen = restore.restore(run, mesh)
     seen = {
         part: encoder(frozen, split.store, split.windows, keep_semantic=False)
         for part, split in (("train", training), ("held_out", held))
     }
-    kept, _ = checkpoint.saved_steps(run.checkpoints)
+    kept, _ = checkpoints.saved_steps(run.checkpoints)
     return {
         "step": run.step,
         "chosen": run.chosen,
@@ -220,9 +221,9 @@ def describe(
 
 
 def _maps(
-    run: Run,
+    run: OpenedRun,
     kept: list[int],
-    encoder: Encoder,
+    encoder: FrozenEncoder,
     mapped: LabelledWindows,
     mesh: Mesh,
     notes: list[tuple[str, str]],
@@ -232,7 +233,7 @@ def _maps(
     states = {"start": (0, _untrained(run, mesh, notes))} | {
         stage: (
             shown[stage],
-            restored.restore(dataclasses.replace(run, step=shown[stage]), mesh),
+            restore.restore(dataclasses.replace(run, step=shown[stage]), mesh),
         )
         for stage in ("middle", "end")
         if stage in shown
@@ -259,7 +260,9 @@ def _spread(split: LabelledWindows, most: int) -> LabelledWindows:
     )
 
 
-def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | None:
+def _untrained(
+    run: OpenedRun, mesh: Mesh, notes: list[tuple[str, str]]
+) -> EncoderState | None:
     """Makes the state before the first step again, from seed and first batch.
 
     None if the run's recordings are not at hand or not as they were: then it would be
@@ -267,7 +270,7 @@ def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | N
     """
     try:
         data = setup.load_data(run.config)
-        same = restored.confirm_training_windows(run, data.store, data.windows["train"])
+        same = restore.confirm_training_windows(run, data.store, data.windows["train"])
     except (ValueError, OSError) as error:
         notes.append(("no_start", str(error)))
         return None
@@ -281,7 +284,7 @@ def _untrained(run: Run, mesh: Mesh, notes: list[tuple[str, str]]) -> Frozen | N
     vectors = quantizer.embeddings(
         state.codebook, epsilon=trainer.model.laplace_epsilon
     )
-    return Frozen(state.params["model"], vectors, state.statistics)
+    return EncoderState(state.params["model"], vectors, state.statistics)
 
 
 def _recordings(

@@ -20,9 +20,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
-from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.config.saved import to_json
-from fmalign_jax.run_directory import RunDirectory
+from fmalign_jax.run.checkpoints import Checkpoints
+from fmalign_jax.run.directory import RunDirectory
 from fmalign_jax.sweeps.members import LEAD, Member
 from fmalign_jax.training.state import TrainState
 

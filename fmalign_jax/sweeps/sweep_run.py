@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fmalign_jax.checkpoint import Checkpoints
 from fmalign_jax.data import pipeline
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
 from fmalign_jax.sweeps.sweep_files import MemberFolder, curves_over_leads
 from fmalign_jax.sweeps.together import Together

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax import evaluate, heads
-from fmalign_jax.frozen import Encoded, Encoder, Frozen
 from fmalign_jax.heads import Head, HeadSpec
 from fmalign_jax.labelled import LabelledWindows, Splits
-from fmalign_jax.restored import Run
+from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
 from fmalign_jax.warning import export
 from fmalign_jax.warning.exported import AlarmSettings
@@ -34,20 +34,20 @@ class AlarmModel:
     """
 
     config: ConfigDict
-    encoder: Encoder
-    frozen: Frozen
+    encoder: FrozenEncoder
+    frozen: EncoderState
     head: Head
     mean: Float[ndarray, " D"]
     deviation: Float[ndarray, " D"]
 
     @classmethod
     def fit(
-        cls, config: ConfigDict, run: Run, frozen: Frozen, splits: Splits
+        cls, config: ConfigDict, run: OpenedRun, frozen: EncoderState, splits: Splits
     ) -> AlarmModel:
         """Fits the head on the source and takes the scale of the target."""
         mesh = sharding.make_mesh()
         split, known = splits.head, splits.head.known
-        both = Encoder(run.config, (config.source, config.target), mesh)
+        both = FrozenEncoder(run.config, (config.source, config.target), mesh)
         encoded = _encoded(both, frozen, split, config)
         scales = {}
         for modality in (config.source, config.target):
@@ -65,7 +65,7 @@ class AlarmModel:
             groups=evaluate.groups(split.chosen(known)),
             seed=config.seed,
         )
-        encoder = Encoder(run.config, (config.target,), mesh)
+        encoder = FrozenEncoder(run.config, (config.target,), mesh)
         return cls(config, encoder, frozen, head, *scales[config.target])
 
     def probabilities(
@@ -112,7 +112,10 @@ class AlarmModel:
 
 
 def _encoded(
-    encoder: Encoder, frozen: Frozen, split: LabelledWindows, config: ConfigDict
-) -> Encoded:
+    encoder: FrozenEncoder,
+    frozen: EncoderState,
+    split: LabelledWindows,
+    config: ConfigDict,
+) -> Encodings:
     semantic = config.features == "semantic"
     return encoder(frozen, split.store, split.windows, keep_semantic=semantic)

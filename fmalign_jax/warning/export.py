@@ -12,15 +12,15 @@ from jax import export
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from fmalign_jax.frozen import Encoder, Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
 
 def score_program(
-    encoder: Encoder,
-    frozen: Frozen,
+    encoder: FrozenEncoder,
+    frozen: EncoderState,
     modality: str,
     classify: Callable[[Array], Array],
     *,

@@ -16,7 +16,7 @@ from numpy import ndarray
 from fmalign_jax.cli import print_table
 from fmalign_jax.evaluation_report import describe as describe_splits
 from fmalign_jax.labelled import TEST, VALIDATION, Splits
-from fmalign_jax.restored import Run
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.warning import alarms, events
 from fmalign_jax.warning.alarms import AlarmRule
 from fmalign_jax.warning.events import FALSE, LATE, REPEATS, UNJUDGED, Tally
@@ -107,7 +107,9 @@ def intervals(
     return found
 
 
-def notes(run: Run, splits: Splits, method: Method, config: ConfigDict) -> list[str]:
+def notes(
+    run: OpenedRun, splits: Splits, method: Method, config: ConfigDict
+) -> list[str]:
     """Returns what a reader must know before he believes the numbers."""
     found = [run.note] if run.note else []
     if TEST not in splits.by_name:

@@ -22,9 +22,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from fmalign_jax import integrity
-from fmalign_jax.integrity import DamagedCheckpointError
 from fmalign_jax.models.quantizer import Codebook
+from fmalign_jax.run import integrity
+from fmalign_jax.run.integrity import DamagedCheckpointError
 from fmalign_jax.training.state import TrainState
 
 SCORE = "score"

@@ -10,19 +10,20 @@ import pathlib
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fmalign_jax import checkpoint, integrity
 from fmalign_jax.config import saved
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.frozen import Frozen
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.run import checkpoints as checkpoint
+from fmalign_jax.run import integrity
+from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.training import sharding
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class OpenedRun:
     """The folder of a run, and which of its checkpoints.
 
     Attributes:
@@ -45,7 +46,7 @@ class Run:
         return self.path / "checkpoints"
 
 
-def open_run(path: pathlib.Path, step: str) -> Run:
+def open_run(path: pathlib.Path, step: str) -> OpenedRun:
     """Reads the config of a run and chooses a checkpoint; changes nothing.
 
     Args:
@@ -71,21 +72,21 @@ def open_run(path: pathlib.Path, step: str) -> Run:
             "is saved (checkpoint_every_steps)"
         )
     if step == "best" and best is not None:
-        return Run(path, config, best, "best")
+        return OpenedRun(path, config, best, "best")
     if step == "best":
         note = "no checkpoint has a validation score: the latest is taken for the best"
-        return Run(path, config, steps[-1], "latest", note)
+        return OpenedRun(path, config, steps[-1], "latest", note)
     if step == "latest":
-        return Run(path, config, steps[-1], "latest")
+        return OpenedRun(path, config, steps[-1], "latest")
     if not step.isdigit() or int(step) not in steps:
         raise ValueError(
             "--config.step must be 'best', 'latest' or the number of a checkpoint; got "
             f"{step!r}; {path} has {', '.join(map(str, steps))}"
         )
-    return Run(path, config, int(step), "given")
+    return OpenedRun(path, config, int(step), "given")
 
 
-def restore(run: Run, mesh: Mesh) -> Frozen:
+def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
     """Restores encoders, codebook and input statistics on every device of a mesh.
 
     Raises:
@@ -108,11 +109,11 @@ def restore(run: Run, mesh: Mesh) -> Frozen:
         ) from error
     epsilon = Cmg(**run.config.model.to_dict()).laplace_epsilon
     vectors = quantizer.embeddings(model["codebook"], epsilon=epsilon)
-    return Frozen(model["params"], vectors, model["statistics"])
+    return EncoderState(model["params"], vectors, model["statistics"])
 
 
 def confirm_training_windows(
-    run: Run, store: RecordingStore, windows: WindowIndex
+    run: OpenedRun, store: RecordingStore, windows: WindowIndex
 ) -> bool:
     """Says whether these are the training windows that the run was trained on.
 

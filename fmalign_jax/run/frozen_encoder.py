@@ -34,7 +34,7 @@ _CODEBOOK_WINDOWS = 512
 
 @no_type_check  # as a pytree it also carries tracers and shapes
 @flax.struct.dataclass
-class Frozen:
+class EncoderState:
     """What encodes: parameters, codes and input statistics.
 
     Attributes:
@@ -49,7 +49,7 @@ class Frozen:
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoded:
+class Encodings:
     """Windows as the encoders see them, on the host.
 
     Attributes:
@@ -69,7 +69,7 @@ class Encoded:
         return self.vectors[self.codes[modality]]
 
 
-class Encoder:
+class FrozenEncoder:
     """The encoders of some modalities of a run, compiled once for any parameters."""
 
     def __init__(
@@ -106,12 +106,12 @@ class Encoder:
 
     def __call__(
         self,
-        frozen: Frozen,
+        frozen: EncoderState,
         store: RecordingStore,
         windows: WindowIndex,
         *,
         keep_semantic: bool,
-    ) -> Encoded:
+    ) -> Encodings:
         """Encodes windows, each once.
 
         Args:
@@ -136,7 +136,7 @@ class Encoder:
                 codes[name].append(code[batch["mask"]])
                 if keep_semantic:
                     semantic[name].append(z[batch["mask"]])
-        return Encoded(
+        return Encodings(
             codes={m: np.concatenate(parts) for m, parts in codes.items()},
             vectors=np.asarray(frozen.vectors),
             semantic={m: np.concatenate(parts) for m, parts in semantic.items()}
@@ -151,14 +151,14 @@ class Encoder:
         windows: WindowIndex,
         *,
         seed: int,
-    ) -> Frozen:
+    ) -> EncoderState:
         """Returns encoders that were not pre-trained, with a codebook of their own.
 
         The codes are placed on what these encoders make of up to 512 of the windows,
         spread evenly, as at the start of a run. On one device, so that nothing depends
         on their number.
         """
-        alone = Encoder(
+        alone = FrozenEncoder(
             self._config, list(self.model.modalities), sharding.one_device_mesh()
         )
         statistics = sharding.on_one_device(statistics)
@@ -172,7 +172,9 @@ class Encoder:
         params = self.fresh_params(model_key, streams, statistics)
         settings = self._config.codebook
         blank = jnp.zeros((settings.codes, self._config.model.width))
-        seen = alone(Frozen(params, blank, statistics), store, some, keep_semantic=True)
+        seen = alone(
+            EncoderState(params, blank, statistics), store, some, keep_semantic=True
+        )
         features = [z.reshape(-1, z.shape[-1]) for z in seen.semantic.values()]
         codebook = quantizer.initialise(
             code_key,
@@ -182,7 +184,7 @@ class Encoder:
             method=settings.initialisation,
         )
         vectors = quantizer.embeddings(codebook, epsilon=self.model.laplace_epsilon)
-        return Frozen(params, vectors, statistics)
+        return EncoderState(params, vectors, statistics)
 
     def fresh_params(self, key: Array, streams: Any, statistics: Any) -> Any:
         """Returns parameters as a run starts with, by what it makes of some windows."""
@@ -202,7 +204,7 @@ class Encoder:
         return init(key, streams, statistics)
 
     def _check_fits(
-        self, frozen: Frozen, store: RecordingStore, windows: WindowIndex
+        self, frozen: EncoderState, store: RecordingStore, windows: WindowIndex
     ) -> None:
         """Refuses recordings of another kind than the encoders were trained on."""
         shapes = {}
@@ -237,7 +239,7 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _encode(
-    model: Cmg, frozen: Frozen, streams: Mapping[str, Array]
+    model: Cmg, frozen: EncoderState, streams: Mapping[str, Array]
 ) -> dict[str, tuple[Array, Array]]:
     """Returns by modality semantic features [B, T, D] and codes [B, T]."""
     values = preprocess.normalise(streams, frozen.statistics)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fmalign_jax import run_directory
 from fmalign_jax.config import saved
-from fmalign_jax.run_directory import RunDirectory, default_path
+from fmalign_jax.run import directory
+from fmalign_jax.run.directory import RunDirectory, default_path
 
 
 def _config(**changes):
@@ -111,9 +111,9 @@ def test_a_summary_lasts_until_there_are_steps_to_do(tmp_path):
 
 def test_events_of_an_attempt_that_failed_are_purged(tmp_path, monkeypatch):
     given = []
-    writer = run_directory.SummaryWriter
+    writer = directory.SummaryWriter
     monkeypatch.setattr(
-        run_directory,
+        directory,
         "SummaryWriter",
         lambda path, purge_step: given.append(purge_step) or writer(path),
     )
