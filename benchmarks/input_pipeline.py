@@ -23,8 +23,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.data.files import write_text
-from fmalign_jax.training import setup, sharding
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import setup, sharding, step as train_step
 from fmalign_jax.training.state import make_trainer
 
 

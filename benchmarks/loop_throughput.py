@@ -28,8 +28,13 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.cli import set_up_jax
 from fmalign_jax.data.files import write_text
-from fmalign_jax.training import logged_values, resident, setup, sharding
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import (
+    logged_values,
+    resident,
+    setup,
+    sharding,
+    step as train_step,
+)
 from fmalign_jax.training.state import Trainer, TrainState, make_trainer
 
 

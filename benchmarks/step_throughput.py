@@ -32,8 +32,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.cli import set_up_jax
 from fmalign_jax.data.files import write_text
-from fmalign_jax.training import preprocess, sharding
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import preprocess, sharding, step as train_step
 from fmalign_jax.training.state import encode
 
 TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")

@@ -31,8 +31,7 @@ from fmalign_jax.data.files import write_text
 from fmalign_jax.sweeps import sweep_data
 from fmalign_jax.sweeps.members import Member, member_configs
 from fmalign_jax.sweeps.together import Together
-from fmalign_jax.training import setup, sharding
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import setup, sharding, step as train_step
 from fmalign_jax.training.state import make_trainer
 
 LONGEST_LEAD_S = 420.0

@@ -16,13 +16,7 @@ import torch
 import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
-from torch_model import (
-    ClubNetwork,
-    CpcNetwork,
-    SemanticEncoder,
-    build,
-    copy_parameters,
-)
+from torch_model import ClubNetwork, CpcNetwork, SemanticEncoder, build, copy_parameters
 
 from fmalign_jax.config.pair_tables import learning_scale, pair_entries
 from fmalign_jax.models.quantizer import COUNT_FLOOR

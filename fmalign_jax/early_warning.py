@@ -23,11 +23,13 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import cli, evaluate, labelled, oracle
+from fmalign_jax import cli
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows.ticks import WindowSpec
-from fmalign_jax.heads import HeadSpec
-from fmalign_jax.labelled import VALIDATION, LabelledWindows, Splits
+from fmalign_jax.evaluation import splits as evaluation_splits, supervised, transfer
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.run.restore import OpenedRun
@@ -61,12 +63,12 @@ def early_warning(
       ValueError: as `evaluate.evaluate`; no validation split, or settings of which no
         alarm can be made.
     """
-    evaluate.check(config)
+    transfer.check(config)
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     _check(config, run)
-    splits = labelled.load_splits(config, _with_a_window_a_tick(run.config))
+    splits = evaluation_splits.load_splits(config, _with_a_window_a_tick(run.config))
     abnormal = _abnormal(config, splits)
-    settings = evaluate.settings_of(config, run.step, splits)
+    settings = transfer.settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings, NAME)
 
     frozen = restore.restore(run, sharding.make_mesh())
@@ -183,7 +185,7 @@ def _with_a_window_a_tick(run_config: ConfigDict) -> ConfigDict:
     return changed
 
 
-def _abnormal(config: ConfigDict, splits: Splits) -> int:
+def _abnormal(config: ConfigDict, splits: EvaluationSplits) -> int:
     """Returns the number of the class to be warned of."""
     if VALIDATION not in splits.by_name:
         raise ValueError(
@@ -203,7 +205,7 @@ def _abnormal(config: ConfigDict, splits: Splits) -> int:
 def _model_scores(
     config: ConfigDict,
     model: AlarmModel,
-    splits: Splits,
+    splits: EvaluationSplits,
     scored: Mapping[str, Scored],
     spec: WindowSpec,
     abnormal: int,
@@ -231,15 +233,15 @@ def _oracle_scores(
     config: ConfigDict,
     run: OpenedRun,
     frozen: EncoderState,
-    splits: Splits,
+    splits: EvaluationSplits,
     scored: Mapping[str, Scored],
     abnormal: int,
 ) -> dict[str, list[Float[ndarray, " _"]]]:
     """Returns the scores of the target's encoder trained with its own labels."""
     known = splits.head.chosen(splits.head.known)
-    trained = oracle.train(
+    trained = supervised.train(
         known,
-        evaluate.groups(known),
+        transfer.groups(known),
         run.config,
         config.target,
         frozen.statistics,
@@ -257,7 +259,7 @@ def _oracle_scores(
 def _alarm(
     config: ConfigDict,
     run: OpenedRun,
-    splits: Splits,
+    splits: EvaluationSplits,
     spec: WindowSpec,
     definition: Definition,
     method: Method,

@@ -24,12 +24,11 @@ from fmalign_jax import cli
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
-from fmalign_jax.labelled_validation import LabelledValidation
+from fmalign_jax.evaluation.probe import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.directory import RunDirectory, default_path
-from fmalign_jax.training import logged_values, resident, sharding
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import logged_values, resident, sharding, step as train_step
 from fmalign_jax.training.interruption import Interruption
 from fmalign_jax.training.setup import (
     Cadence,

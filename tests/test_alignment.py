@@ -7,8 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline

@@ -1,8 +1,7 @@
 """Rolling statistics and CUSUM, against NumPy written out."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.warning import baselines
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from fake_source import FakeSource, stream
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.structs import Recording

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax.run import checkpoints as checkpoint
-from fmalign_jax.run import integrity
+from fmalign_jax.run import checkpoints as checkpoint, integrity
 from fmalign_jax.run.checkpoints import Checkpoints, DamagedCheckpointError, abstract
 from fmalign_jax.run.integrity import MismatchedCheckpointError
 from fmalign_jax.training import sharding

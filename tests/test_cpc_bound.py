@@ -8,8 +8,7 @@ import tiny
 
 from fmalign_jax.objectives.cross_cpc import CrossCpc
 from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
-from fmalign_jax.training import preprocess, sharding
-from fmalign_jax.training import state as train_state
+from fmalign_jax.training import preprocess, sharding, state as train_state
 
 
 def test_it_is_log_n_less_the_loss_of_the_cross_modal_pairs():

@@ -8,8 +8,7 @@ import numpy as np
 import optax
 import pytest
 from fresh_parameters import fresh_parameters
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.models import decoders, layers
 

@@ -18,7 +18,7 @@ from fmalign_jax.config.default import component, default_config
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows import index
-from fmalign_jax.heads import HeadSpec
+from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.models.quantizer import blank
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.training import state

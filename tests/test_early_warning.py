@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import early_warning as command
-from fmalign_jax import evaluate, monitor, train
+from fmalign_jax import early_warning as command, evaluate, monitor, train
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.labelled import load_splits
+from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.training import sharding
 from fmalign_jax.warning import exported

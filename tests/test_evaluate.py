@@ -14,15 +14,15 @@ import pytest
 import tiny
 from sklearn.metrics import roc_auc_score
 
-from fmalign_jax import evaluate as command
-from fmalign_jax import evaluation_files, train
+from fmalign_jax import evaluate as command, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.heads import HeadSpec
-from fmalign_jax.labelled import load_splits
+from fmalign_jax.evaluation import files, transfer
+from fmalign_jax.evaluation.classification_metrics import METRICS
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
-from fmalign_jax.scores import METRICS
 from fmalign_jax.training import sharding
 from fmalign_jax.training.preprocess import normalise
 from fmalign_jax.training.state import make_trainer
@@ -221,7 +221,7 @@ def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
     shares = [float(rows[0][f"video->current score {c}"]) for c in report["classes"]]
     assert sum(shares) == pytest.approx(1, abs=1e-5)
     assert not list(target.glob("over_time*"))
-    evaluation_files.print_report(report, target)
+    files.print_report(report, target)
     printed = capsys.readouterr().out
     assert "test: 20 labelled windows of 20, 2 recordings of" in printed
     assert "inductive" in printed
@@ -236,8 +236,8 @@ def test_features_are_standardised_as_asked_for(run, states, way):
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
-    encoded = command.encode(encoder, restore.restore(opened, mesh), splits, config)
-    found = command._features(encoded, splits, config)
+    encoded = transfer.encode(encoder, restore.restore(opened, mesh), splits, config)
+    found = transfer._features(encoded, splits, config)
     for name, split in splits.by_name.items():
         for modality, values in found[name].items():
             plain = encoded[name].features(modality)
@@ -257,13 +257,13 @@ def test_shuffled_labels_give_chance(run, states):
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
-    encoded = command.encode(encoder, restore.restore(opened, mesh), splits, config)
+    encoded = transfer.encode(encoder, restore.restore(opened, mesh), splits, config)
     spec = HeadSpec(kind="neighbours", pooling="mean")
 
     def learnt(labels):
         head = dataclasses.replace(splits.head, label=labels)
         changed = dataclasses.replace(splits, by_name={**splits.by_name, "head": head})
-        found, _ = command.transfer(encoded, changed, spec, config)
+        found, _ = transfer.transfer(encoded, changed, spec, config)
         scores = command.score_all(found, changed, config)
         return np.mean([scores[f"{m}->{m}"]["accuracy"] for m in ("video", "current")])
 

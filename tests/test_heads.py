@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from fmalign_jax import heads
-from fmalign_jax.heads import HeadSpec
-from fmalign_jax.linear_head import PooledLinear, class_weights
+from fmalign_jax.evaluation import heads
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.linear_head import PooledLinear, class_weights
 
 KINDS = [
     HeadSpec(kind="logistic"),

@@ -6,8 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.lead.lead_curves import (
     ASSOCIATION,

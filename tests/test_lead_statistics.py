@@ -4,8 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.lead import lead_curves, lead_layout, lead_rows, lead_statistics
 from fmalign_jax.lead.lead_rows import INDICATORS

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fmalign_jax import sweep
 from fmalign_jax.config.commands import sweep_config

@@ -9,8 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from fake_source import FakeSource
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data.pipeline import evaluation_batches, training_batches
 from fmalign_jax.data.recordings import RecordingFiles

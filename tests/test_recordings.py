@@ -7,8 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.validation import check_recording

@@ -12,7 +12,7 @@ import tiny
 
 from fmalign_jax import evaluate, report, train
 from fmalign_jax.config.commands import evaluation_config
-from fmalign_jax.labelled import load_splits
+from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run_report import report_data

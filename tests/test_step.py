@@ -16,9 +16,7 @@ import tiny
 from fmalign_jax.config.default import component
 from fmalign_jax.models import critics, quantizer
 from fmalign_jax.models.cmg import Cmg
-from fmalign_jax.training import sharding
-from fmalign_jax.training import state as train_state
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import sharding, state as train_state, step as train_step
 
 STEPS = 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.overrides import load_file
-from fmalign_jax.heads import HeadSpec
+from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.training.state import make_trainer
 
 ROOT = pathlib.Path(__file__).parents[1]

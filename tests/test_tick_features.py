@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data import dataset
 from fmalign_jax.lead import tick_features

@@ -15,8 +15,7 @@ sys.path.append(str(BENCHMARKS))
 import cases  # noqa: E402
 import torch_step  # noqa: E402
 
-from fmalign_jax.training import preprocess, sharding  # noqa: E402
-from fmalign_jax.training import step as train_step  # noqa: E402
+from fmalign_jax.training import preprocess, sharding, step as train_step  # noqa: E402
 from fmalign_jax.training.state import encode  # noqa: E402
 
 CONFIGS = ("configs/cmg_paper.py:smoke", "configs/pretrain.py:smoke")

@@ -10,8 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax.config.default import component, default_config
-from fmalign_jax.training import sharding
-from fmalign_jax.training import state as train_state
+from fmalign_jax.training import sharding, state as train_state
 
 LIGHT = {
     "model.transformer.layers": 0,

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from fmalign_jax import pictures
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import write_json
+from fmalign_jax.evaluation import plots
 
 REPORT = "lead_time.json"
 PICTURE = "lead_time.png"
@@ -16,7 +16,7 @@ PICTURE = "lead_time.png"
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes the report, and the picture of its curves."""
-    pictures.draw_lead(folder / PICTURE, answer(report), report)
+    plots.draw_lead(folder / PICTURE, answer(report), report)
     write_json(folder / REPORT, report)
 
 

@@ -16,8 +16,7 @@ from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.cmg import Cmg
-from fmalign_jax.run import checkpoints as checkpoint
-from fmalign_jax.run import integrity
+from fmalign_jax.run import checkpoints as checkpoint, integrity
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.training import sharding
 

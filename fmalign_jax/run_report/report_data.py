@@ -19,10 +19,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import labelled
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import dataset
-from fmalign_jax.labelled import LabelledWindows, Splits
+from fmalign_jax.evaluation import splits as evaluation_splits
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.models import quantizer
 from fmalign_jax.run import checkpoints, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
@@ -120,7 +121,7 @@ def _open(
     return restore.open_run(path, step)
 
 
-def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
+def _splits(run: OpenedRun, evaluation: Json | None) -> EvaluationSplits:
     """Returns the windows that were evaluated, or those of the run."""
     if evaluation is not None:
         config = evaluation_config()
@@ -128,7 +129,7 @@ def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
         for name, split in evaluation["splits"].items():
             if split["origin"] != "the run":
                 config[f"{name}_data"] = split["origin"]
-        return labelled.load_splits(config, run.config)
+        return evaluation_splits.load_splits(config, run.config)
     store = dataset.open_dataset(run.config)
     windows = {
         name: index
@@ -137,8 +138,8 @@ def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
     }
     head = windows["train"]
     if (head.label(np.arange(len(head))) != UNLABELLED).any():
-        return labelled.label_run(store, windows)
-    return Splits(
+        return evaluation_splits.label_run(store, windows)
+    return EvaluationSplits(
         classes=(),
         by_name={
             name: LabelledWindows(
@@ -148,7 +149,7 @@ def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
                 windows[split],
                 np.full(len(windows[split]), UNLABELLED),
             )
-            for name, split in labelled.RUN_SPLITS.items()
+            for name, split in evaluation_splits.RUN_SPLITS.items()
             if split in windows
         },
         pretraining=None,
@@ -157,7 +158,7 @@ def _splits(run: OpenedRun, evaluation: Json | None) -> Splits:
 
 def describe(
     run: OpenedRun,
-    splits: Splits,
+    splits: EvaluationSplits,
     modalities: list[str],
     scores: Mapping[tuple[str, str], tuple[list[float], list[float]]],
     evaluation: Json | None,

@@ -18,7 +18,7 @@ from numpy import ndarray
 from PIL import Image
 
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.labelled import LabelledWindows
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 
 Json = dict[str, Any]
 

@@ -19,8 +19,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
 from fmalign_jax.sweeps.members import differing, own_trainer
-from fmalign_jax.training import preprocess, resident
-from fmalign_jax.training import step as train_step
+from fmalign_jax.training import preprocess, resident, step as train_step
 from fmalign_jax.training.state import RUNS_ONCE, Trainer, TrainState, fresh_state
 from fmalign_jax.training.step import Batch, Metrics
 

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax import evaluate, heads
-from fmalign_jax.heads import Head, HeadSpec
-from fmalign_jax.labelled import LabelledWindows, Splits
+from fmalign_jax.evaluation import heads, transfer
+from fmalign_jax.evaluation.heads import Head, HeadSpec
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
@@ -42,7 +43,11 @@ class AlarmModel:
 
     @classmethod
     def fit(
-        cls, config: ConfigDict, run: OpenedRun, frozen: EncoderState, splits: Splits
+        cls,
+        config: ConfigDict,
+        run: OpenedRun,
+        frozen: EncoderState,
+        splits: EvaluationSplits,
     ) -> AlarmModel:
         """Fits the head on the source and takes the scale of the target."""
         mesh = sharding.make_mesh()
@@ -52,7 +57,7 @@ class AlarmModel:
         scales = {}
         for modality in (config.source, config.target):
             features = encoded.features(modality)
-            mean, deviation = evaluate.scale_of(features)
+            mean, deviation = transfer.scale_of(features)
             if config.standardise == "none":
                 mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
             scales[modality] = mean, deviation
@@ -62,7 +67,7 @@ class AlarmModel:
             (encoded.features(config.source)[known] - mean) / deviation,
             split.label[known],
             classes=len(splits.classes),
-            groups=evaluate.groups(split.chosen(known)),
+            groups=transfer.groups(split.chosen(known)),
             seed=config.seed,
         )
         encoder = FrozenEncoder(run.config, (config.target,), mesh)

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.cli import print_table
-from fmalign_jax.evaluation_report import describe as describe_splits
-from fmalign_jax.labelled import TEST, VALIDATION, Splits
+from fmalign_jax.evaluation.report import describe as describe_splits
+from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.warning import alarms, events
 from fmalign_jax.warning.alarms import AlarmRule
@@ -108,7 +108,7 @@ def intervals(
 
 
 def notes(
-    run: OpenedRun, splits: Splits, method: Method, config: ConfigDict
+    run: OpenedRun, splits: EvaluationSplits, method: Method, config: ConfigDict
 ) -> list[str]:
     """Returns what a reader must know before he believes the numbers."""
     found = [run.note] if run.note else []

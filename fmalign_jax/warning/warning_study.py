@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.data.windows.ticks import WindowSpec
-from fmalign_jax.labelled import HEAD, VALIDATION, LabelledWindows, Splits, tick_labels
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels
+from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.warning import baselines, events, thresholds
 from fmalign_jax.warning.alarms import AlarmRule
@@ -177,7 +178,7 @@ def moved(
 
 def baseline_scores(
     config: ConfigDict,
-    splits: Splits,
+    splits: EvaluationSplits,
     split_scores: Mapping[str, Scored],
     spec: WindowSpec,
 ) -> dict[str, list[Candidate]]:

@@ -23,8 +23,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 from fmalign_jax.data import clocks
 from fmalign_jax.data.files import fingerprint
-from fmalign_jax.data.fmf import split as fmf_split
-from fmalign_jax.data.fmf import video as fmf_video
+from fmalign_jax.data.fmf import split as fmf_split, video as fmf_video
 from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 

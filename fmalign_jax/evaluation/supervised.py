@@ -22,9 +22,9 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
 from fmalign_jax.data import pipeline
-from fmalign_jax.heads import HeadSpec
-from fmalign_jax.labelled import LabelledWindows
-from fmalign_jax.linear_head import PooledLinear, class_weights
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.linear_head import PooledLinear, class_weights
 from fmalign_jax.models.cmg import Cmg
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.training import preprocess, sharding

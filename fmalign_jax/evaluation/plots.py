@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from fmalign_jax.scores import Predictions
+from fmalign_jax.evaluation.classification_metrics import Predictions
 
 _DPI = 110
 _NUMBERED_CLASSES = 10  # with more, the cells of a confusion matrix bear no numbers

@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from fmalign_jax import pictures
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import replacing
-from fmalign_jax.evaluation_report import Probabilities
-from fmalign_jax.labelled import LabelledWindows
+from fmalign_jax.evaluation import plots
+from fmalign_jax.evaluation.classification_metrics import Predictions
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.report import Probabilities
 from fmalign_jax.run.frozen_encoder import Encodings
-from fmalign_jax.scores import Predictions
 
 _SHOWN = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
 _TIMELINES = 4  # recordings drawn over time
@@ -92,10 +92,10 @@ def draw_pictures(
     """
     labels = np.unique(split.label[split.known])
     if len(labels) > 1:
-        pictures.draw_roc(folder / "roc.png", predictions)
-        pictures.draw_precision_recall(folder / "precision_recall.png", predictions)
+        plots.draw_roc(folder / "roc.png", predictions)
+        plots.draw_precision_recall(folder / "precision_recall.png", predictions)
     if len(labels):
-        pictures.draw_confusion(folder / "confusion.png", predictions, classes)
+        plots.draw_confusion(folder / "confusion.png", predictions, classes)
     if not split.continuous:
         return
     for number in np.unique(split.windows.recording)[:_TIMELINES]:
@@ -105,7 +105,7 @@ def draw_pictures(
             for direction, found in probabilities.items()
         }
         name = split.store.names[number]
-        pictures.draw_over_time(
+        plots.draw_over_time(
             folder / f"over_time_{name}.png",
             name,
             split.windows.time_s[rows],

@@ -23,7 +23,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from fmalign_jax.linear_head import Features, Fitted, Labels, Predict, fit_linear, pool
+from fmalign_jax.evaluation.classifier import Features, Fitted, Labels, Predict, pool
+from fmalign_jax.evaluation.linear_head import fit_linear
 
 KINDS = ("logistic", "linear", "prototypes", "neighbours")
 POOLINGS = ("max", "mean", "last")

@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from sklearn.metrics import recall_score
 
-from fmalign_jax import heads, labelled
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.labelled import LabelledWindows
+from fmalign_jax.evaluation import heads, splits as evaluation_splits
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.models import quantizer
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training.state import TrainState
@@ -54,11 +54,11 @@ class LabelledValidation:
                 "labelled_validation works in one process; got "
                 f"{jax.process_count()}; set it to False, and evaluate afterwards"
             )
-        splits = labelled.label_run(store, windows)
+        splits = evaluation_splits.label_run(store, windows)
         self._classes = len(splits.classes)
         self._head, self._judged = (
             _labelled_rows(splits.by_name[name])
-            for name in (labelled.HEAD, labelled.VALIDATION)
+            for name in (evaluation_splits.HEAD, evaluation_splits.VALIDATION)
         )
         self._seed = config.seed
         self._modalities = tuple(config.model.modalities)
@@ -122,6 +122,6 @@ def _labelled_rows(split: LabelledWindows) -> LabelledWindows:
             f"{len(np.unique(split.label[rows]))} for {split.name}; label the "
             "recordings, or set it to False"
         )
-    if split.name == labelled.HEAD and len(rows) > _MOST_WINDOWS:
+    if split.name == evaluation_splits.HEAD and len(rows) > _MOST_WINDOWS:
         rows = rows[np.linspace(0, len(rows) - 1, _MOST_WINDOWS).astype(int)]
     return split.chosen(rows)

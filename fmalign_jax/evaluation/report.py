@@ -10,16 +10,17 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.labelled import LabelledWindows, Splits, seen_in_pretraining
+from fmalign_jax.evaluation.classification_metrics import Predictions, by_clip, score
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.splits import EvaluationSplits, seen_in_pretraining
 from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
-from fmalign_jax.scores import Predictions, by_clip, score
 
 Probabilities = Mapping[str, Mapping[str, Float[ndarray, "N K"]]]
 """Of each class, by direction ("video->current"), then by split."""
 
 
 def score_all(
-    probabilities: Probabilities, splits: Splits, config: ConfigDict
+    probabilities: Probabilities, splits: EvaluationSplits, config: ConfigDict
 ) -> dict[str, Any]:
     """Returns the scores of each direction; see `score_splits`."""
     return {
@@ -29,7 +30,9 @@ def score_all(
 
 
 def score_splits(
-    found: Mapping[str, Float[ndarray, "N K"]], splits: Splits, config: ConfigDict
+    found: Mapping[str, Float[ndarray, "N K"]],
+    splits: EvaluationSplits,
+    config: ConfigDict,
 ) -> dict[str, Any]:
     """Returns the scores of the headline split, and of every split under `splits`.
 
@@ -45,7 +48,7 @@ def score_splits(
     return {**scores[splits.headline], "splits": scores}
 
 
-def majority(splits: Splits, config: ConfigDict) -> dict[str, Any]:
+def majority(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:
     """Returns the scores of always answering the head split's most frequent class."""
     labels = splits.head.label[splits.head.known]
     frequent = int(np.bincount(labels).argmax())
@@ -76,7 +79,7 @@ def scored_rows(
     )
 
 
-def describe(splits: Splits, config: ConfigDict) -> dict[str, Any]:
+def describe(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:
     """Returns by split where it came from and whether pre-training has seen it.
 
     `inductive`: no recording of it was in pre-training; `transductive`: some were,
@@ -102,7 +105,7 @@ def describe(splits: Splits, config: ConfigDict) -> dict[str, Any]:
     return described
 
 
-def sizes(splits: Splits) -> dict[str, Any]:
+def sizes(splits: EvaluationSplits) -> dict[str, Any]:
     """Returns by split the number of windows, recordings, and windows of each class."""
     return {
         name: {
@@ -118,7 +121,9 @@ def sizes(splits: Splits) -> dict[str, Any]:
     }
 
 
-def notes(report: Mapping[str, Any], run: OpenedRun, splits: Splits) -> list[str]:
+def notes(
+    report: Mapping[str, Any], run: OpenedRun, splits: EvaluationSplits
+) -> list[str]:
     """Returns what a reader must know before he believes the numbers."""
     found = [run.note] if run.note else []
     if splits.headline == "validation":

@@ -1,118 +1,37 @@
-"""The labelled windows of an evaluation: head, validation and test.
+"""The splits of an evaluation: head, validation and test.
 
 They are the run's own splits, or other recordings cut with the run's own window
-settings. The label of a window is the class that most of its labelled ticks have, of
-equally frequent ones the highest: with classes 0 normal and 1 abnormal, a window is
-abnormal if at least half of its labelled ticks are. A window without a labelled tick
-has no label, and is not scored.
+settings. A recording in the head split and in one that is reported on is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
-from numpy import ndarray
 
 from fmalign_jax.data import dataset
 from fmalign_jax.data.dataset import open_recordings
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows import index
 from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.evaluation.labelled_windows import (
+    LabelledWindows,
+    renumbered,
+    window_labels,
+)
 from fmalign_jax.structs import UNLABELLED
 
 HEAD, VALIDATION, TEST = "head", "validation", "test"
 RUN_SPLITS = {HEAD: "train", VALIDATION: "validation", TEST: "test"}
 """Which of the run's splits each split of an evaluation is by default."""
 
-_DIGESTED_SAMPLES = 16
-
 
 @dataclasses.dataclass(frozen=True)
-class LabelledWindows:
-    """One split.
-
-    Attributes:
-      name: "head", "validation" or "test".
-      origin: the glob or folder it came from, or "the run".
-      store: its recordings.
-      windows: in order of recording, clip and time.
-      label: [N], class of each window in the numbering of the evaluation, -1 unknown.
-    """
-
-    name: str
-    origin: str
-    store: RecordingStore
-    windows: WindowIndex
-    label: Int[ndarray, " N"]
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def known(self) -> Bool[ndarray, " N"]:
-        """Returns which windows have a label."""
-        return self.label != UNLABELLED
-
-    @functools.cached_property
-    def recordings(self) -> list[str]:
-        """Returns the names of the recordings that have windows, sorted."""
-        return [self.store.names[n] for n in np.unique(self.windows.recording)]
-
-    @property
-    def continuous(self) -> bool:
-        """Says whether every recording is one piece, not clips."""
-        pairs = np.stack([self.windows.recording, self.windows.clip], axis=1)
-        return len(np.unique(pairs, axis=0)) == len(self.recordings)
-
-    def clip_names(self) -> list[str]:
-        """Returns the clip of each window, by name where the clips have names."""
-        timelines = self.store.timelines()
-        names = []
-        pairs = zip(
-            self.windows.recording.tolist(), self.windows.clip.tolist(), strict=True
-        )
-        for recording, clip in pairs:
-            known = timelines[recording].clip_names
-            names.append(known[clip] if clip < len(known) else str(clip))
-        return names
-
-    def chosen(self, rows: Bool[ndarray, " N"] | Int[ndarray, " n"]) -> LabelledWindows:
-        """Returns some of the windows, by mask or by number."""
-        windows = dataclasses.replace(self.windows, start=self.windows.start[rows])
-        return dataclasses.replace(self, windows=windows, label=self.label[rows])
-
-    def digests(self, streams: Sequence[str]) -> dict[str, str]:
-        """Returns a digest of each recording's content, by its name.
-
-        Of clocks and a few samples of each stream: the same whatever files the
-        recording was prepared with, and under another name.
-        """
-        numbers = np.unique(self.windows.recording).tolist()
-        return {
-            self.store.names[number]: _digest(self.store, number, streams)
-            for number in numbers
-        }
-
-
-def window_labels(ticks: Int[ndarray, "N T"], classes: int) -> Int[ndarray, " N"]:
-    """Returns the class of each window from those of its ticks, -1 where unknown.
-
-    The most frequent of the known ones; of equally frequent ones the highest.
-    """
-    counts = np.stack([(ticks == c).sum(axis=1) for c in range(classes)], axis=1)
-    highest = classes - 1 - counts[:, ::-1].argmax(axis=1)
-    return np.where(counts.any(axis=1), highest, UNLABELLED).astype(np.int64)
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
+class EvaluationSplits:
     """All splits of an evaluation, and the classes that they share.
 
     Attributes:
@@ -150,7 +69,7 @@ class _Raw:
     windows: WindowIndex
 
 
-def load_splits(config: ConfigDict, run_config: ConfigDict) -> Splits:
+def load_splits(config: ConfigDict, run_config: ConfigDict) -> EvaluationSplits:
     """Opens the recordings of an evaluation and labels their windows.
 
     Args:
@@ -197,10 +116,12 @@ def load_splits(config: ConfigDict, run_config: ConfigDict) -> Splits:
         pretraining = LabelledWindows(
             "train", raw.origin, raw.store, raw.windows, unlabelled
         )
-    return Splits(classes, splits, pretraining)
+    return EvaluationSplits(classes, splits, pretraining)
 
 
-def label_run(store: RecordingStore, windows: Mapping[str, WindowIndex]) -> Splits:
+def label_run(
+    store: RecordingStore, windows: Mapping[str, WindowIndex]
+) -> EvaluationSplits:
     """Labels the windows of a run, as far as they have labels.
 
     Args:
@@ -217,7 +138,7 @@ def label_run(store: RecordingStore, windows: Mapping[str, WindowIndex]) -> Spli
     }
     classes = _class_names(raws[HEAD])
     named = {name: _labelled(name, raw, classes) for name, raw in raws.items()}
-    return Splits(classes, named, pretraining=None)
+    return EvaluationSplits(classes, named, pretraining=None)
 
 
 def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
@@ -285,23 +206,8 @@ def _labelled(name: str, raw: _Raw, classes: tuple[str, ...]) -> LabelledWindows
             f"the head's, {', '.join(classes)}; got {', '.join(unknown)} in "
             f"{raw.origin}; name the classes alike in all files"
         )
-    label = window_labels(_renumbered(ticks, names, classes), len(classes))
+    label = window_labels(renumbered(ticks, names, classes), len(classes))
     return LabelledWindows(name, raw.origin, raw.store, raw.windows, label)
-
-
-def tick_labels(split: LabelledWindows, classes: tuple[str, ...]) -> Int[ndarray, " n"]:
-    """Returns the class of every tick of a split, in the head's numbering."""
-    return _renumbered(
-        split.windows.ticks.label, split.store.label_names or classes, classes
-    )
-
-
-def _renumbered(
-    labels: Int[ndarray, "*n"], names: Sequence[str], classes: tuple[str, ...]
-) -> Int[ndarray, "*n"]:
-    table = np.array([classes.index(n) if n in classes else -1 for n in names] + [-1])
-    renumbered: Int[ndarray, "*n"] = table[labels]
-    return renumbered
 
 
 def _check_apart(splits: Mapping[str, LabelledWindows], streams: Sequence[str]) -> None:
@@ -351,14 +257,3 @@ def seen_in_pretraining(
         for name, digest in split.digests(streams).items()
         if name in trained or digest in known
     }
-
-
-def _digest(store: RecordingStore, number: int, streams: Sequence[str]) -> str:
-    timeline = store.timelines()[number]
-    parts = []
-    for stream in sorted(set(streams) & set(timeline.streams)):
-        time_s = timeline.streams[stream].time_s
-        samples = np.linspace(0, len(time_s) - 1, _DIGESTED_SAMPLES).astype(np.int64)
-        parts += [stream.encode(), time_s.tobytes()]
-        parts.append(store.gather(stream, number, samples).tobytes())
-    return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()

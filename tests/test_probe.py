@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import labelled, train
-from fmalign_jax.labelled_validation import LabelledValidation
+from fmalign_jax import train
+from fmalign_jax.evaluation import labelled_windows
+from fmalign_jax.evaluation.probe import LabelledValidation
 from fmalign_jax.models import quantizer
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.structs import UNLABELLED
@@ -67,7 +68,9 @@ def test_the_score_is_that_of_the_nearest_class_mean(finished, folder):
         windows = data.windows[split]
         found = encoder(frozen, data.store, windows, keep_semantic=False)
         ticks = windows.label(np.arange(len(windows)))
-        return found.features(modality).mean(axis=1), labelled.window_labels(ticks, 3)
+        return found.features(modality).mean(axis=1), labelled_windows.window_labels(
+            ticks, 3
+        )
 
     train_x, train_y = mean_vectors("train", "video")
     x, y = mean_vectors("validation", "current")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax import labelled
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import dataset
+from fmalign_jax.evaluation import labelled_windows, splits as evaluation_splits
 
 
 def test_a_window_has_the_class_of_most_of_its_labelled_ticks():
@@ -25,9 +25,9 @@ def test_a_window_has_the_class_of_most_of_its_labelled_ticks():
         ],
         np.int32,
     )
-    assert labelled.window_labels(ticks, 2).tolist() == [0, 1, 1, 0, -1, 1]
+    assert labelled_windows.window_labels(ticks, 2).tolist() == [0, 1, 1, 0, -1, 1]
     several = np.array([[2, 0, 0, 1], [2, 0, 1, 3], [1, 1, 2, 2]], np.int32)
-    assert labelled.window_labels(several, 4).tolist() == [0, 3, 2]
+    assert labelled_windows.window_labels(several, 4).tolist() == [0, 3, 2]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def run_config(tmp_path):
 def _load(run_config, **changes):
     config = evaluation_config()
     config.update(changes)
-    return labelled.load_splits(config, run_config)
+    return evaluation_splits.load_splits(config, run_config)
 
 
 def test_the_runs_own_splits_are_used_as_they_are(run_config):
@@ -70,7 +70,7 @@ def test_no_test_window_shares_a_sample_with_the_heads(run_config):
             )
             assert not shared.size
     # Other stretches, but of recordings that pre-training has seen.
-    seen = labelled.seen_in_pretraining(
+    seen = evaluation_splits.seen_in_pretraining(
         splits.by_name["test"], splits.pretraining, ("video", "current")
     )
     assert seen == dict.fromkeys(splits.by_name["test"].recordings, "name")
@@ -125,7 +125,7 @@ def test_classes_are_matched_by_name(run_config, tmp_path):
     test = splits.by_name["test"]
     ticks = test.windows.label(np.arange(len(test)))
     mapped = np.array([2, 1, 0])[ticks]  # "hot" is 0 there and 2 here
-    np.testing.assert_array_equal(test.label, labelled.window_labels(mapped, 3))
+    np.testing.assert_array_equal(test.label, labelled_windows.window_labels(mapped, 3))
 
 
 def test_a_class_that_the_head_does_not_know_is_refused(run_config, tmp_path):
@@ -176,10 +176,12 @@ def test_what_pretraining_has_seen_is_known_by_name_or_content(run_config, tmp_p
     )
     splits = _load(run_config, head_data=str(head), test_data=str(test))
     streams = ("video", "current")
-    assert labelled.seen_in_pretraining(
+    assert evaluation_splits.seen_in_pretraining(
         splits.by_name["test"], splits.pretraining, streams
     ) == {f"copy_of_{trained[0]}": "content", trained[1]: "name"}
-    assert not labelled.seen_in_pretraining(splits.head, splits.pretraining, streams)
+    assert not evaluation_splits.seen_in_pretraining(
+        splits.head, splits.pretraining, streams
+    )
 
 
 def test_a_run_whose_recordings_are_gone_is_evaluated_on_others(run_config, tmp_path):

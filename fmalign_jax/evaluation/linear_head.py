@@ -6,9 +6,7 @@ lie quite alike, `heads` has a logistic regression, which depends on less.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -20,38 +18,9 @@ from jaxtyping import Array, Float, Int, Key
 from numpy import ndarray
 from scipy.special import softmax
 
-from fmalign_jax.models.layers import largest
-
-Features = Float[ndarray, "N T D"]
-Labels = Int[ndarray, " N"]
-Predict = Callable[[Features], Float[ndarray, "N K"]]
-"""Features of windows to the probabilities of K classes."""
+from fmalign_jax.evaluation.classifier import Features, Fitted, Labels, pool
 
 _PREDICTED_AT_ONCE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """A fitted classifier in two forms.
-
-    Attributes:
-      predict: for the host, in float64 where it can.
-      traced: the same of JAX arrays, float32, for what is compiled and exported; None
-        if there is none.
-    """
-
-    predict: Predict
-    traced: Callable[[Float[Array, "N T D"]], Float[Array, "N K"]] | None = None
-
-
-def pool(features: Any, pooling: str) -> Any:
-    """Returns one vector a window, [N, T, D] -> [N, D], of NumPy or JAX arrays."""
-    if pooling == "last":
-        return features[:, -1]
-    if pooling == "mean":
-        return features.mean(axis=1)
-    # A head is trained through its pooling.
-    return largest(features, 1) if isinstance(features, jax.Array) else features.max(1)
 
 
 class PooledLinear(nn.Module):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from fmalign_jax import scores
-from fmalign_jax.scores import METRICS, Predictions
+from fmalign_jax.evaluation import classification_metrics
+from fmalign_jax.evaluation.classification_metrics import METRICS, Predictions
 
 
 def _predictions(label, probability, recording=None, clip=None):
@@ -56,7 +56,7 @@ def test_two_classes_by_the_definitions():
     label = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     score = np.array([0.9, 0.8, 0.7, 0.2, 0.95, 0.6, 0.3, 0.3, 0.2, 0.1])
     tp, fn, fp, tn = 3, 1, 2, 4
-    found = scores.point_metrics(_binary(label, score))
+    found = classification_metrics.point_metrics(_binary(label, score))
     expected = {
         "accuracy": 7 / 10,
         "balanced_accuracy": (tp / 4 + tn / 6) / 2,
@@ -95,13 +95,15 @@ def test_several_classes_are_averaged_over_those_that_occur():
     expected = {name: np.mean(values) for name, values in rows.items()}
     expected["accuracy"] = (predicted == label).mean()
     expected["balanced_accuracy"] = expected["recall"]
-    assert scores.point_metrics(found) == pytest.approx(expected, rel=1e-12)
+    assert classification_metrics.point_metrics(found) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_counted_metrics_are_those_of_scikit_learn(classes):
     found = _random(classes, seed=1)
-    values = scores.point_metrics(found)
+    values = classification_metrics.point_metrics(found)
     averaged = {"average": "binary" if classes == 2 else "macro"}
     label, predicted = found.label, found.predicted
     assert values["f1"] == pytest.approx(sk.f1_score(label, predicted, **averaged))
@@ -117,26 +119,30 @@ def test_counted_metrics_are_those_of_scikit_learn(classes):
 
 
 def test_nothing_called_positive_has_precision_zero():
-    values = scores.point_metrics(_binary([1, 1, 0], [0.1, 0.2, 0.1]))
+    values = classification_metrics.point_metrics(_binary([1, 1, 0], [0.1, 0.2, 0.1]))
     assert (values["precision"], values["f1"], values["recall"]) == (0, 0, 0)
     assert values["auroc"] == pytest.approx(0.75)
 
 
 def test_one_class_leaves_undefined_what_needs_two():
-    normal = scores.score(_binary([0, 0, 0, 0], [0.9, 0.1, 0.2, 0.3]), draws=5, seed=0)
+    normal = classification_metrics.score(
+        _binary([0, 0, 0, 0], [0.9, 0.1, 0.2, 0.3]), draws=5, seed=0
+    )
     assert normal["accuracy"] == 0.75
     assert normal["fdr"] == 0.25  # false alarms of a furnace that is always normal
     undefined = ("balanced_accuracy", "f1", "precision", "auroc", "auprc", "mdr")
     assert all(normal[name] is None for name in (*undefined, "recall"))
     assert all(normal["intervals"][name] is None for name in undefined)
     assert "only one class" in normal["note"]
-    abnormal = scores.point_metrics(_binary([1, 1], [0.9, 0.1]))
+    abnormal = classification_metrics.point_metrics(_binary([1, 1], [0.9, 0.1]))
     assert abnormal["mdr"] == abnormal["recall"] == 0.5
     assert abnormal["fdr"] is None
 
 
 def test_no_label_at_all_measures_nothing():
-    empty = scores.score(_predictions([], np.zeros((0, 2))), draws=5, seed=0)
+    empty = classification_metrics.score(
+        _predictions([], np.zeros((0, 2))), draws=5, seed=0
+    )
     assert all(empty[name] is None for name in METRICS)
     assert "no window has a label" in empty["note"]
 
@@ -147,10 +153,10 @@ def test_resampled_sets_are_scored_as_if_written_out(classes):
     rng = np.random.default_rng(5)
     weight = rng.integers(0, 3, (30, len(found)))
     weight[0] = np.where(found.label == 0, weight[0], 0)  # one class only
-    together = scores.resampled_metrics(found, weight)
+    together = classification_metrics.resampled_metrics(found, weight)
     for draw, times in enumerate(weight):
         rows = np.repeat(np.arange(len(found)), times)
-        alone = scores.point_metrics(
+        alone = classification_metrics.point_metrics(
             _predictions(found.label[rows], found.probability[rows])
         )
         for name in METRICS:
@@ -164,7 +170,7 @@ def test_intervals_come_from_whole_recordings():
     right = np.repeat([True, False], 20)
     score = np.where(right == (label == 1), 0.9, 0.1)
     found = _binary(label, score, recording=np.repeat([3, 7], 20))
-    values = scores.score(found, draws=400, seed=0)
+    values = classification_metrics.score(found, draws=400, seed=0)
     assert values["accuracy"] == 0.5
     assert values["intervals"]["accuracy"] == [0.0, 1.0]
     assert values["resampled"] == {"unit": "recording", "units": 2}
@@ -173,7 +179,7 @@ def test_intervals_come_from_whole_recordings():
 
 def test_an_interval_is_the_middle_of_the_resampled_values():
     found = _random(2, n=200, seed=4, recordings=20)
-    values = scores.score(found, draws=300, seed=9)
+    values = classification_metrics.score(found, draws=300, seed=9)
     rng = np.random.default_rng(9)
     units = np.unique(found.recording)
     drawn = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=300)
@@ -192,22 +198,34 @@ def test_an_interval_is_the_middle_of_the_resampled_values():
     )
     low, high = values["intervals"]["accuracy"]
     assert low < values["accuracy"] < high
-    assert values == scores.score(found, draws=300, seed=9)
-    assert values["intervals"] != scores.score(found, draws=300, seed=8)["intervals"]
+    assert values == classification_metrics.score(found, draws=300, seed=9)
+    assert (
+        values["intervals"]
+        != classification_metrics.score(found, draws=300, seed=8)["intervals"]
+    )
 
 
 def test_units_are_recordings_else_clips_else_blocks():
     ones = np.zeros(6, int)
     clips = np.array([4, 4, 5, 5, 9, 9])
-    name, unit = scores.resampling_units(clips, ones)
+    name, unit = classification_metrics.resampling_units(clips, ones)
     assert (name, unit.tolist()) == ("recording", [0, 0, 1, 1, 2, 2])
-    name, unit = scores.resampling_units(ones, clips)
+    name, unit = classification_metrics.resampling_units(ones, clips)
     assert (name, unit.tolist()) == ("clip", [0, 0, 1, 1, 2, 2])
-    name, unit = scores.resampling_units(np.zeros(25, int), np.zeros(25, int))
+    name, unit = classification_metrics.resampling_units(
+        np.zeros(25, int), np.zeros(25, int)
+    )
     assert name == "block"
     assert (np.diff(unit) >= 0).all()
     assert np.bincount(unit).tolist() == [3, 2, 3, 2, 3, 2, 3, 2, 3, 2]
-    assert scores.resampling_units(ones, ones)[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert classification_metrics.resampling_units(ones, ones)[1].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_clips_pool_their_windows():
@@ -217,7 +235,7 @@ def test_clips_pool_their_windows():
         recording=[0, 0, 0, 1, 1, 1],
         clip=[0, 0, 1, 0, 0, 0],
     )
-    pooled = scores.by_clip(found)
+    pooled = classification_metrics.by_clip(found)
     np.testing.assert_allclose(pooled.probability[:, 1], [0.3, 0.9, 0.5])
     assert pooled.label.tolist() == [0, 1, 1]
     assert pooled.recording.tolist() == [0, 0, 1]

@@ -1,0 +1,1 @@
+"""What frozen features are worth with labels: heads, transfer, references, reports."""

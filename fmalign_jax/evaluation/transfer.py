@@ -1,0 +1,168 @@
+"""A head fitted on one modality's features, applied unchanged to the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax.config.saved import to_json
+from fmalign_jax.evaluation import heads, splits as evaluation_splits
+from fmalign_jax.evaluation.classification_metrics import resampling_units
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.report import Probabilities
+from fmalign_jax.evaluation.splits import EvaluationSplits
+from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses settings of an evaluation that cannot work.
+
+    Raises:
+      ValueError: several processes, no run, one modality, or an unknown name.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"an evaluation runs in one process; got {jax.process_count()}; leave out "
+            "--coordinator and --processes"
+        )
+    if not config.checkpoint:
+        raise ValueError(
+            "an evaluation needs a run; got none; add --config.checkpoint=RUN, the "
+            "folder that training named"
+        )
+    if config.source == config.target:
+        raise ValueError(
+            "source and target must be two modalities; got "
+            f"{config.source!r} for both; correct --config.source or --config.target"
+        )
+    for name, known in (
+        ("features", ("codes", "semantic")),
+        ("standardise", ("head", "recording", "none")),
+    ):
+        if config[name] not in known:
+            raise ValueError(
+                f"{name} must be one of {', '.join(known)}; got {config[name]!r}; use "
+                "one of them"
+            )
+
+
+def settings_of(
+    config: ConfigDict, step: int, splits: EvaluationSplits
+) -> dict[str, Any]:
+    """Returns all that decides the outcome, whatever the folder of the run is called.
+
+    Paths of recordings are left out too: fingerprints tell them apart.
+    """
+    settings = to_json(config)
+    for key in (
+        "checkpoint",
+        *(f"{name}_data" for name in evaluation_splits.RUN_SPLITS),
+    ):
+        del settings[key]
+    fingerprints = {n: split.store.fingerprint for n, split in splits.by_name.items()}
+    return settings | {"step": step, "recordings": fingerprints}
+
+
+def encode(
+    encoder: FrozenEncoder,
+    frozen: EncoderState,
+    splits: EvaluationSplits,
+    config: ConfigDict,
+) -> dict[str, Encodings]:
+    """Returns all splits as frozen encoders see them."""
+    return {
+        name: encoder(
+            frozen,
+            split.store,
+            split.windows,
+            keep_semantic=config.features == "semantic",
+        )
+        for name, split in splits.by_name.items()
+    }
+
+
+def transfer(
+    encoded: Mapping[str, Encodings],
+    splits: EvaluationSplits,
+    spec: HeadSpec,
+    config: ConfigDict,
+) -> tuple[Probabilities, dict[str, Any]]:
+    """Trains a head on each modality and applies it to both.
+
+    Returns:
+      Class probabilities of all windows that are reported on, by direction and split;
+      and the settings of the head, by the modality it was trained on.
+    """
+    head_split, known = splits.head, splits.head.known
+    features = _features(encoded, splits, config)
+    probabilities, chosen = {}, {}
+    for trained in (config.source, config.target):
+        head = heads.fit(
+            spec,
+            features[evaluation_splits.HEAD][trained][known],
+            head_split.label[known],
+            classes=len(splits.classes),
+            groups=groups(head_split.chosen(known)),
+            seed=config.seed,
+        )
+        chosen[trained] = dict(head.chosen)
+        for tested in (config.target, config.source):
+            probabilities[f"{trained}->{tested}"] = {
+                name: head.predict(features[name][tested]) for name in splits.reported
+            }
+    return probabilities, chosen
+
+
+def _features(
+    encoded: Mapping[str, Encodings], splits: EvaluationSplits, config: ConfigDict
+) -> dict[str, dict[str, Float[ndarray, "N T D"]]]:
+    """Returns features by split and modality, standardised as asked for."""
+    found: dict[str, dict[str, Float[ndarray, "N T D"]]] = {n: {} for n in encoded}
+    for modality in (config.source, config.target):
+        head = encoded[evaluation_splits.HEAD].features(modality)
+        for name, own in encoded.items():
+            values = own.features(modality)
+            if config.standardise == "recording":
+                recording = splits.by_name[name].windows.recording
+                values = _standardised_by(recording, values)
+            elif config.standardise == "head":
+                values = _standardised(values, of=head)
+            found[name][modality] = values
+    return found
+
+
+def scale_of(
+    features: Float[ndarray, "N T D"],
+) -> tuple[Float[ndarray, " D"], Float[ndarray, " D"]]:
+    """Returns what features are standardised by: mean, and what they are divided by."""
+    return features.mean(axis=(0, 1)), features.std(axis=(0, 1)) + 1e-6
+
+
+def _standardised(
+    values: Float[ndarray, "N T D"], *, of: Float[ndarray, "n T D"]
+) -> Float[ndarray, "N T D"]:
+    mean, deviation = scale_of(of)
+    return (values - mean) / deviation
+
+
+def _standardised_by(
+    recording: Int[ndarray, " N"], values: Float[ndarray, "N T D"]
+) -> Float[ndarray, "N T D"]:
+    """Standardises the windows of each recording by themselves."""
+    found = np.empty_like(values)
+    for number in np.unique(recording):
+        own = values[recording == number]
+        found[recording == number] = _standardised(own, of=own)
+    return found
+
+
+def groups(split: LabelledWindows) -> ndarray:
+    """Returns what must stay together when a split is divided once more."""
+    return resampling_units(split.windows.recording, split.windows.clip)[1]
