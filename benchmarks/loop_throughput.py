@@ -92,7 +92,7 @@ class Loop:
         if config.data.resident:
             self._windows = resident.place(data.store, data.training, mesh)
         self._batches = setup.training_batches(
-            data, config, seed=0, numbers_only=config.data.resident
+            data, config, seed=0, indices_only=config.data.resident
         )
         self._step_s: list[float] = []
         self._waiting: list[float] = []

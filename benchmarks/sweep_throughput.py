@@ -28,9 +28,9 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import sweep, train
 from fmalign_jax.data.files import write_text
-from fmalign_jax.sweeps import sweep_data
+from fmalign_jax.sweeps import data as sweep_data
 from fmalign_jax.sweeps.members import Member, member_configs
-from fmalign_jax.sweeps.together import Together
+from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import setup, sharding, step as train_step
 from fmalign_jax.training.state import make_trainer
 
@@ -96,7 +96,7 @@ def measure_steps(
         "steps": data.run.planned_steps,
     }
     statistics = sweep_data.statistics(data, configs[0])
-    programs = Together(configs, statistics, **lengths, mesh=mesh)
+    programs = VmappedRuns(configs, statistics, **lengths, mesh=mesh)
     states = sweep.first_states(programs, data, configs[0], mesh)
     with closing(sweep_data.SweepBatches(data, configs[0], programs.seeds)) as batches:
         batch = sharding.place_batch(next(batches), mesh)

@@ -10,7 +10,6 @@ the two go together make curves. docs/lead.md says how to read them.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 import time
@@ -18,40 +17,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fmalign_jax import cli
-from fmalign_jax.config.saved import to_json
-from fmalign_jax.data import dataset
 from fmalign_jax.data.files import write_json
-from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.lead import lead_files, tick_features
-from fmalign_jax.lead.lead_rows import INDICATORS
-from fmalign_jax.lead.lead_search import FEW_UNITS, find_lead
-from fmalign_jax.lead.tick_features import Clip
+from fmalign_jax.lead import files
+from fmalign_jax.lead.indicators import INDICATORS
+from fmalign_jax.lead.recordings import choose_recordings, encode, settings_of
+from fmalign_jax.lead.search import FEW_UNITS, find_lead
 from fmalign_jax.run import outputs, restore
-from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
-from fmalign_jax.training import sharding
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """The recordings of a search.
-
-    Attributes:
-      store: all recordings there.
-      numbers: those to search in.
-      origin: "the run", or where they were taken from.
-      trained_on: whether the run was trained on them.
-    """
-
-    store: RecordingStore
-    numbers: tuple[int, ...]
-    origin: str
-    trained_on: bool
 
 
 def search(
@@ -81,7 +56,7 @@ def search(
             "--config.data.windows=sliding"
         )
     material = choose_recordings(config, run)
-    settings = _settings(config, run, material)
+    settings = settings_of(config, run, material)
     folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
     write_json(folder / outputs.SETTINGS, settings)
     clips = encode(config, run, material, workdir or run.path)
@@ -94,7 +69,7 @@ def search(
         **find_lead(clips, config, data),
     }
     report["notes"] = _notes(report, run, config)
-    lead_files.write(folder, report)
+    files.write(folder, report)
     return report, folder
 
 
@@ -130,84 +105,6 @@ def _check(config: ConfigDict) -> None:
             )
 
 
-def choose_recordings(config: ConfigDict, run: OpenedRun) -> Material:
-    """Opens the recordings to search in: given ones, or what the run has not seen.
-
-    Raises:
-      ValueError: there are none, or they are faulty.
-    """
-    if config.recordings:
-        data = ConfigDict(run.config.data.to_dict())
-        store = dataset.open_recordings(config.recordings, data)
-        numbers = tuple(range(len(store.names)))
-        return Material(store, numbers, config.recordings, trained_on=False)
-    store = dataset.open_dataset(run.config)
-    windows = dataset.make_windows(store, run.config)
-    seen = set(np.unique(windows["train"].recording).tolist())
-    unseen = tuple(n for n in range(len(store.names)) if n not in seen)
-    numbers = unseen or tuple(range(len(store.names)))
-    return Material(store, numbers, "the run", trained_on=not unseen)
-
-
-def _settings(config: ConfigDict, run: OpenedRun, material: Material) -> dict[str, Any]:
-    """Returns all that decides the outcome, whatever folders are called."""
-    settings = to_json(config)
-    del settings["checkpoint"], settings["recordings"]
-    names = [material.store.names[number] for number in material.numbers]
-    fingerprint = material.store.fingerprint
-    return settings | {"step": run.step, "recordings": [fingerprint, *names]}
-
-
-def encode(
-    config: ConfigDict, run: OpenedRun, material: Material, keep_in: pathlib.Path
-) -> list[Clip]:
-    """Encodes every recording once; what was encoded before is read instead.
-
-    Args:
-      config: of the search.
-      run: whose encoders.
-      material: the recordings.
-      keep_in: features are kept in its folder `ticks`, so that a search that was
-        stopped, or another one over the same recordings, goes on from there.
-    """
-    data, store = run.config.data, material.store
-    key = {
-        "step": run.step,
-        "stride_ticks": config.stride_ticks,
-        "recordings": store.fingerprint,
-    }
-    folder = keep_in / "ticks" / outputs.settings_digest(key)
-    modalities = (data.reference_stream, data.leading_stream)
-    files = {n: folder / f"{store.names[n]}.npz" for n in material.numbers}
-    missing = [n for n, file in files.items() if not file.exists()]
-    if missing:
-        mesh = sharding.make_mesh()
-        frozen = restore.restore(run, mesh)
-        encoders = {m: FrozenEncoder(run.config, (m,), mesh) for m in modalities}
-        windows = {
-            m: tick_features.lay_windows(
-                store, data, m, stride_ticks=config.stride_ticks
-            )
-            for m in modalities
-        }
-    for number in tqdm(missing, desc="encoding", unit="recording", disable=None):
-        clips = tick_features.encode_recording(
-            store,
-            number,
-            windows,
-            encoders,
-            frozen,
-            reference=modalities[0],
-            leading=modalities[1],
-        )
-        tick_features.save(files[number], clips)
-    return [
-        clip
-        for number, file in files.items()
-        for clip in tick_features.load(file, store.names[number])
-    ]
-
-
 def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> list[str]:
     notes = [run.note] if run.note else []
     trained_lead_s = report["trained_lead_s"]
@@ -240,7 +137,7 @@ def main(config: ConfigDict) -> None:
     """Searches with the run of the command line and prints a table."""
     started_s = time.perf_counter()
     report, folder = search(config, cli.workdir())
-    lead_files.show(report, folder)
+    files.show(report, folder)
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from fmalign_jax.warning import exported
-from fmalign_jax.warning.live import Monitor, Reading
+from fmalign_jax.alarm import alarm_file
+from fmalign_jax.alarm.live import Monitor, Reading
 
 _POLL_S = 0.2  # between two looks at a followed file
 _LONGEST_LINE = 10_000  # characters; what is longer is no row
@@ -126,9 +126,9 @@ def summary(monitor: Monitor, took_s: float) -> str:
 
 def _alarm_of(checkpoint: pathlib.Path) -> pathlib.Path:
     """Returns the alarm of a run, which is made first if there is none."""
-    if checkpoint.suffix == exported.SUFFIX:
+    if checkpoint.suffix == alarm_file.SUFFIX:
         return checkpoint
-    path = checkpoint / "early_warning" / f"alarm{exported.SUFFIX}"
+    path = checkpoint / "early_warning" / f"alarm{alarm_file.SUFFIX}"
     if not path.is_file():
         logging.warning("%s has no alarm yet: making it", checkpoint)
         # Only here is the training code needed.
@@ -180,7 +180,7 @@ def main(given: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    alarm = exported.load(arguments.alarm or _alarm_of(arguments.checkpoint))
+    alarm = alarm_file.load(arguments.alarm or _alarm_of(arguments.checkpoint))
     piped = arguments.input == "-"
     live = piped or arguments.follow
     alarm.warm_up()

@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from fmalign_jax import cli
 from fmalign_jax.data.files import write_text
-from fmalign_jax.run_report.report_data import collect
+from fmalign_jax.run_report.data import collect
 
 _PAGE = importlib.resources.files("fmalign_jax.run_report") / "report_page"
 _SCRIPTS = ("page.js", "timeline.js", "charts.js", "main.js")

@@ -26,12 +26,12 @@ from fmalign_jax.config import saved
 from fmalign_jax.data.files import write_json
 from fmalign_jax.run import directory
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
-from fmalign_jax.sweeps import sweep_data
+from fmalign_jax.sweeps import data as sweep_data
+from fmalign_jax.sweeps.data import SweepBatches, SweepData
+from fmalign_jax.sweeps.files import MemberFolder, print_members
+from fmalign_jax.sweeps.loop import Sweep
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
-from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweeps.sweep_files import MemberFolder, print_members
-from fmalign_jax.sweeps.sweep_run import Sweep
-from fmalign_jax.sweeps.together import Together
+from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import setup, sharding
 from fmalign_jax.training.state import TrainState
 
@@ -67,7 +67,7 @@ def train_together(
     mesh = sharding.one_device_mesh()
     with ExitStack() as stack:
         data = sweep_data.load_data(configs)
-        programs = Together(
+        programs = VmappedRuns(
             configs,
             sweep_data.statistics(data, configs[0]),
             steps_per_epoch=data.run.steps_per_epoch,
@@ -75,7 +75,7 @@ def train_together(
             mesh=mesh,
         )
         batches = SweepBatches(
-            data, configs[0], programs.seeds, numbers_only=config.data.resident
+            data, configs[0], programs.seeds, indices_only=config.data.resident
         )
         stack.enter_context(closing(batches))
         states = first_states(programs, data, configs[0], mesh)
@@ -124,7 +124,7 @@ def train_together(
 
 
 def first_states(
-    programs: Together, data: SweepData, config: ConfigDict, mesh: Mesh
+    programs: VmappedRuns, data: SweepData, config: ConfigDict, mesh: Mesh
 ) -> TrainState:
     """Returns the states before the first step, as single runs draw them."""
     seeds = [seed + 1 for seed in programs.seeds]

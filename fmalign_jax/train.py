@@ -73,7 +73,7 @@ def train(
                     data,
                     config,
                     seed=config.seed,
-                    numbers_only=config.data.resident,
+                    indices_only=config.data.resident,
                 )
             ) as batches,
             Checkpoints(

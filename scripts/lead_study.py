@@ -38,13 +38,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from fmalign_jax import lead_time
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.files import write_text
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.simulator import SimulatedFurnaces
-from fmalign_jax.lead import lead_search
+from fmalign_jax.lead import recordings as lead_recordings, search
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.run import restore
 from fmalign_jax.run.restore import OpenedRun
@@ -111,8 +110,8 @@ def load_pool(
         seed=SEED,
     )
     config = search_config(run.path, recordings=str(source.directory))
-    material = lead_time.choose_recordings(config, run)
-    clips = lead_time.encode(config, run, material, folder)
+    material = lead_recordings.choose_recordings(config, run)
+    clips = lead_recordings.encode(config, run, material, folder)
     truth = source.directory / "truth"
     lead_s = [float(np.load(truth / f"{c.recording}.npz")["lead_s"]) for c in clips]
     return Pool(clips, lead_s)
@@ -170,7 +169,7 @@ def answer(
     about: Case, clips: Sequence[Clip], config: ConfigDict, data: ConfigDict
 ) -> Case:
     """Searches in a case and keeps what tables show."""
-    found = lead_search.find_lead(clips, config, data)
+    found = search.find_lead(clips, config, data)
     kept = ("estimate_s", "interval_s", "statistical_interval_s", "chance")
     indicators = {
         name: {key: own[key] for key in kept}
@@ -250,8 +249,8 @@ def planted(arguments: argparse.Namespace) -> None:
             stride_ticks=1,
             response_windows=0.0,
         )
-        material = lead_time.choose_recordings(config, run)
-        clips = lead_time.encode(config, run, material, folder)
+        material = lead_recordings.choose_recordings(config, run)
+        clips = lead_recordings.encode(config, run, material, folder)
         about = {"kind": "planted", "level": arguments.run.name, "name": name}
         about |= {"spread_s": 0.0, "lead_s": shift_s}
         answers.add(answer(about, clips, config, run.config.data))
@@ -386,7 +385,7 @@ def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:
                 if own and name in own[0]["indicators"]
             ]
     apart = [
-        f"{trained} {share([c['verdict'] == lead_search.NOT_FOUND for c in own])}"
+        f"{trained} {share([c['verdict'] == search.NOT_FOUND for c in own])}"
         for trained, of_run in runs.items()
         if (own := [c for c in of_run if c["kind"].startswith("unrelated")])
     ]

@@ -71,7 +71,7 @@ def make_model(**kwargs: Any) -> Cmg:
 @pytest.fixture(scope="module")
 def variables() -> Any:
     model, inputs = make_model(), make_inputs()
-    book = quantizer.blank(M, D, modalities=inputs)
+    book = quantizer.empty_codebook(M, D, modalities=inputs)
     return fresh_parameters(model, inputs, book, MASK, train=False)
 
 
@@ -214,10 +214,10 @@ def test_modalities_must_agree(variables: Any, codebook: Any) -> None:
     del inputs["text"]
     with pytest.raises(ValueError, match=r"the inputs must have .*got \['current'"):
         forward(variables, codebook, inputs=inputs)
-    other = quantizer.blank(M, D, modalities=("video", "sound"))
+    other = quantizer.empty_codebook(M, D, modalities=("video", "sound"))
     with pytest.raises(ValueError, match=r"the codebook must have .*'sound'"):
         forward(variables, other)
-    narrow = quantizer.blank(M, D - 1, modalities=make_inputs())
+    narrow = quantizer.empty_codebook(M, D - 1, modalities=make_inputs())
     with pytest.raises(ValueError, match="same width; got 16 and 15"):
         forward(variables, narrow)
 
@@ -293,7 +293,7 @@ def paper_shapes() -> tuple[Any, Any]:
     }
 
     def init(key: Any, inputs: Any) -> Any:
-        book = quantizer.blank(400, 256, modalities=inputs)
+        book = quantizer.empty_codebook(400, 256, modalities=inputs)
         features, variables = paper_model().init_with_output(
             key, inputs, book, jnp.ones(2, bool), train=False
         )

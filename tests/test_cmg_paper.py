@@ -54,7 +54,7 @@ def shapes(variant: str) -> tuple[Trainer, dict[str, Any], set[str]]:
     trainer = make_trainer(config, steps_per_epoch=10, steps=60)
 
     def init(key: Any, inputs: Any) -> Any:
-        book = quantizer.blank(
+        book = quantizer.empty_codebook(
             config.codebook.codes, config.model.width, modalities=inputs
         )
         features, variables = trainer.model.init_with_output(

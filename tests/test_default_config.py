@@ -19,7 +19,7 @@ from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows import index
 from fmalign_jax.evaluation.heads import HeadSpec
-from fmalign_jax.models.quantizer import blank
+from fmalign_jax.models.quantizer import empty_codebook
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.training import state
 
@@ -99,7 +99,9 @@ def test_every_variant_builds_what_it_describes(path, variant):
     )
     spec = dataset.window_spec(config.data, stride_ticks=config.data.stride_ticks)
     assert isinstance(spec, index.WindowSpec)
-    book = blank(config.codebook.codes, config.model.width, modalities=modalities)
+    book = empty_codebook(
+        config.codebook.codes, config.model.width, modalities=modalities
+    )
     assert book.sums.shape == (config.codebook.codes, config.model.width)
 
 

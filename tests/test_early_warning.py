@@ -8,14 +8,14 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command, evaluate, monitor, train
+from fmalign_jax.alarm import alarm_file
+from fmalign_jax.alarm.live import Monitor
+from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.training import sharding
-from fmalign_jax.warning import exported
-from fmalign_jax.warning.alarm_model import AlarmModel
-from fmalign_jax.warning.live import Monitor
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -55,7 +55,7 @@ def _config(run, **changes):
 @pytest.fixture(scope="module")
 def whole(run):
     report, target = command.early_warning(_config(run, false_alarms_per_hour=100.0))
-    return report, target, exported.load(target / command.ALARM)
+    return report, target, alarm_file.load(target / command.ALARM)
 
 
 def test_it_writes_what_it_promises(run, whole):
@@ -128,7 +128,7 @@ def test_the_head_may_be_shown_the_end_of_the_window_alone(run, folder):
     short, long = model.probabilities(test, [2, 8])
     assert np.abs(short - long).max() > 1e-3
     values = pipeline.assemble(test.store, test.windows, np.arange(8))
-    score, _ = exported.load(target / command.ALARM)(values["streams"]["current"])
+    score, _ = alarm_file.load(target / command.ALARM)(values["streams"]["current"])
     np.testing.assert_allclose(score, short[:8, 1], atol=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_other_features_are_exported_too(run, folder, features):
     config.head.steps = 20
     report, target = command.early_warning(config, folder / features)
     assert report["head"] == {"weight_decay": 1e-3}
-    assert exported.load(target / command.ALARM).settings.rows == 8
+    assert alarm_file.load(target / command.ALARM).settings.rows == 8
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.lead.lead_curves import (
+from fmalign_jax.lead.curves import (
     ASSOCIATION,
     CANONICAL,
     EQUAL,

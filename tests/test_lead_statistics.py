@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.lead import lead_curves, lead_layout, lead_rows, lead_statistics
-from fmalign_jax.lead.lead_rows import INDICATORS
+from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
+from fmalign_jax.lead.indicators import INDICATORS
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
 LEAD_S = np.arange(0.0, 40.0, 2.0)
@@ -17,7 +17,7 @@ LEAD_S = np.arange(0.0, 40.0, 2.0)
 @settings(deadline=None, max_examples=30)
 def test_a_parabola_gives_its_vertex(vertex_s, bend):
     curve = 3 - bend * (LEAD_S - vertex_s) ** 2
-    found = lead_statistics.peaks(curve[None], LEAD_S, half_width=2)
+    found = statistics.peaks(curve[None], LEAD_S, half_width=2)
     assert found[0] == pytest.approx(vertex_s, abs=1e-6)
 
 
@@ -25,15 +25,15 @@ def test_at_the_edge_or_without_values_the_highest_point_counts():
     rising = LEAD_S**2
     gaps = np.where(np.arange(20) % 2, np.nan, 0.0)
     gaps[10] = 5.0
-    found = lead_statistics.peaks(np.stack([rising, gaps]), LEAD_S, half_width=2)
+    found = statistics.peaks(np.stack([rising, gaps]), LEAD_S, half_width=2)
     np.testing.assert_allclose(found, [38.0, 20.0])
-    single = lead_statistics.peaks(rising[None, :3], LEAD_S[:3], half_width=2)
+    single = statistics.peaks(rising[None, :3], LEAD_S[:3], half_width=2)
     assert single[0] == 4.0
 
 
 def test_recordings_are_drawn_first_and_then_their_units():
     recording = np.repeat([0, 1, 2], [4, 6, 2])
-    weights = lead_statistics.bootstrap_weights(recording, draws=4000, seed=0)
+    weights = statistics.bootstrap_weights(recording, draws=4000, seed=0)
     sizes = np.array([4, 6, 2])
     by_recording = np.stack([weights[:, recording == r].sum(axis=1) for r in range(3)])
     times = by_recording / sizes[:, None]
@@ -44,7 +44,7 @@ def test_recordings_are_drawn_first_and_then_their_units():
 
 def test_chance_is_small_beyond_what_wrong_pairings_reach():
     wrong = np.random.default_rng(0).gumbel(1.0, 0.1, 200)
-    chance = functools.partial(lead_statistics.chance, distinct=200.0)
+    chance = functools.partial(statistics.chance, distinct=200.0)
     assert chance(3.0, wrong) < 1e-6
     assert 0.3 < chance(float(np.median(wrong)), wrong) < 0.7
     assert chance(3.0, wrong[:1]) is None
@@ -57,8 +57,8 @@ def test_chance_does_not_trust_a_few_pairings_that_were_drawn_often():
         few = rng.normal(size=5)
         drawn = rng.choice(few, 100) + 1e-3 * rng.normal(size=100)
         found = rng.normal()
-        sure.append(lead_statistics.chance(found, drawn, distinct=100.0))
-        careful.append(lead_statistics.chance(found, drawn, distinct=5.0))
+        sure.append(statistics.chance(found, drawn, distinct=100.0))
+        careful.append(statistics.chance(found, drawn, distinct=5.0))
     # One in twenty at most, of values that are like the wrong ones.
     assert np.mean(np.array(sure) < 0.05) > 0.08
     assert np.mean(np.array(careful) < 0.05) < 0.06
@@ -68,7 +68,7 @@ def test_pairings_are_counted_that_have_nothing_in_common():
     layout, _ = _search([planted_clip(0, seed) for seed in range(2)])
     length = np.array([clip.leading.known.sum() for clip in layout.clips])
     reach = layout.leads[-1] - layout.leads[0] + 5
-    found = lead_statistics.distinct_pairings(layout, guard_ticks=5)
+    found = statistics.distinct_pairings(layout, guard_ticks=5)
     expected = [
         (max(length[0] - 2 * reach, 0) + length[1]) / reach,
         (max(length[1] - 2 * reach, 0) + length[0]) / reach,
@@ -107,10 +107,10 @@ def planted_clip(lead_ticks, seed, *, n=400, offset_s=0.0, related=True):
 
 
 def _search(clips, least_s=-60.0, most_s=60.0):
-    layout = lead_layout.lay(
+    layout = lead_layout.layout(
         clips, tick_s=2.0, least_s=least_s, most_s=most_s, unit_ticks=50
     )
-    rows = lead_rows.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=3)
+    rows = indicators.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=3)
     return layout, rows
 
 
@@ -120,12 +120,12 @@ def _search(clips, least_s=-60.0, most_s=60.0):
 def test_a_planted_lead_is_found_by_every_indicator(lead_ticks, offset_s):
     clips = [planted_clip(lead_ticks, seed, offset_s=offset_s) for seed in range(3)]
     layout, rows = _search(clips)
-    found = lead_curves.lead_sums(
+    found = curves.lead_sums(
         rows, INDICATORS, layout.leads, unit_ticks=layout.unit_ticks
     )
     for name, own in found.items():
         curve = own.curve()[None]
-        lead_s = lead_statistics.peaks(curve, layout.lead_s, half_width=3)[0]
+        lead_s = statistics.peaks(curve, layout.lead_s, half_width=3)[0]
         assert lead_s == pytest.approx(2 * lead_ticks + offset_s, abs=1.5), name
 
 
@@ -137,28 +137,26 @@ def test_wrong_pairings_tell_a_lead_from_chance(clips, related):
     kinds = {"association": INDICATORS["association"]}
 
     def rise(rows):
-        own = lead_curves.lead_sums(
-            rows, kinds, layout.leads, unit_ticks=layout.unit_ticks
-        )["association"]
-        return lead_statistics.rise(own.curve()[None])[0]
+        own = curves.lead_sums(rows, kinds, layout.leads, unit_ticks=layout.unit_ticks)[
+            "association"
+        ]
+        return statistics.rise(own.curve()[None])[0]
 
     wrong = [
-        rise(lead_curves.rearranged(rows, *pairing))
-        for pairing in lead_statistics.wrong_pairings(
+        rise(curves.rearranged(rows, *pairing))
+        for pairing in statistics.wrong_pairings(
             layout, draws=30, guard_ticks=5, seed=0
         )
     ]
-    distinct = lead_statistics.distinct_pairings(layout, guard_ticks=5).sum()
-    chance = lead_statistics.chance(rise(rows), np.array(wrong), distinct=distinct)
+    distinct = statistics.distinct_pairings(layout, guard_ticks=5).sum()
+    chance = statistics.chance(rise(rows), np.array(wrong), distinct=distinct)
     assert chance < 1e-3 if related else chance > 0.05
 
 
 def test_no_wrong_pairing_meets_its_own_lead():
     layout, _ = _search([planted_clip(0, 0)])
     reach = layout.leads[-1] - layout.leads[0] + 5
-    for pairing in lead_statistics.wrong_pairings(
-        layout, draws=50, guard_ticks=5, seed=1
-    ):
+    for pairing in statistics.wrong_pairings(layout, draws=50, guard_ticks=5, seed=1):
         moved = np.arange(layout.ticks) - pairing.position[0]
         moved = moved[pairing.known[0]] % pairing.known[0].sum()
         assert len(np.unique(moved)) == 1
@@ -167,9 +165,7 @@ def test_no_wrong_pairing_meets_its_own_lead():
 
 def test_one_recording_without_room_has_no_wrong_pairings():
     layout, _ = _search([planted_clip(0, 0, n=60)])
-    assert not list(
-        lead_statistics.wrong_pairings(layout, draws=5, guard_ticks=5, seed=0)
-    )
+    assert not list(statistics.wrong_pairings(layout, draws=5, guard_ticks=5, seed=0))
 
 
 def test_a_range_beyond_every_recording_is_refused():

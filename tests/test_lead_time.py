@@ -8,7 +8,7 @@ import tiny
 
 from fmalign_jax import lead_time, train
 from fmalign_jax.config.commands import lead_config
-from fmalign_jax.lead import lead_files, lead_search, tick_features
+from fmalign_jax.lead import files, search, tick_features
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -59,8 +59,8 @@ def _config(run, **changes):
 def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
     config = _config(run, recordings=shifted, indicator="plain", evidence="plain")
     report, where = lead_time.search(config, folder / "search")
-    assert report == json.loads((where / lead_files.REPORT).read_text())
-    assert report["verdict"] == lead_search.FOUND
+    assert report == json.loads((where / files.REPORT).read_text())
+    assert report["verdict"] == search.FOUND
     assert report["estimate_s"] == pytest.approx(SHIFT_S, abs=1.0)
     low, high = report["interval_s"]
     assert low <= SHIFT_S <= high
@@ -70,7 +70,7 @@ def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
     assert set(report["indicators"]) == set(lead_config().indicators)
     for own in report["indicators"].values():
         assert len(own["curve"]) == len(report["lead_s"])
-    assert (where / lead_files.PICTURE).stat().st_size > 10_000
+    assert (where / files.PICTURE).stat().st_size > 10_000
     assert not report["trained_on"]
 
 
@@ -96,7 +96,7 @@ def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsy
     second, where = lead_time.search(config, workdir)
     assert not done
     assert first == second
-    lead_files.show(second, where)
+    files.show(second, where)
     printed = capsys.readouterr().out
     assert "current ahead of video: " in printed
     assert "furnace_2" in printed
@@ -168,7 +168,7 @@ def test_without_room_chance_is_unknown(run, shifted, folder):
         most_lead_s=150.0,
     )
     report, _ = lead_time.search(config, folder / "short")
-    assert report["verdict"] == lead_search.TOO_SHORT
+    assert report["verdict"] == search.TOO_SHORT
     assert report["estimate_s"] is None
     assert np.isfinite(report["indicators"]["canonical"]["estimate_s"])
     assert any("too short" in note for note in report["notes"])

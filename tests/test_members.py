@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from fmalign_jax import sweep
 from fmalign_jax.config.commands import sweep_config
-from fmalign_jax.sweeps import members, sweep_files
+from fmalign_jax.sweeps import files, members
 from fmalign_jax.sweeps.members import Member
 from fmalign_jax.training import state
 
@@ -173,13 +173,13 @@ def test_a_sweep_over_leads_tells_where_each_indicator_is_highest(capsys):
         _row(420.0, 9.0, diverged="every value must be finite"),
         _row(120.0, None),
     ]
-    found = sweep_files.curves_over_leads(rows)
+    found = files.curves_over_leads(rows)
     assert found["lead_s"] == [0.0, 240.0]
     assert found["curves"]["cpc_bound"] == pytest.approx([0.15, 0.7])
     assert "loss" not in found["curves"]  # of another task at every lead
     assert found["highest_at_s"]["cpc_bound"] == 240.0
-    sweep_files.print_members({"members": rows, "leads": found})
+    files.print_members({"members": rows, "leads": found})
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.split()[:4] == ["highest", "at", "lead_s", "240"]
-    assert sweep_files.curves_over_leads(rows[:2]) == {}
-    assert sweep_files.curves_over_leads([{**rows[0], "changes": {"seed": 1}}]) == {}
+    assert files.curves_over_leads(rows[:2]) == {}
+    assert files.curves_over_leads([{**rows[0], "changes": {"seed": 1}}]) == {}

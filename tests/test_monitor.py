@@ -19,9 +19,9 @@ from hypothesis import given, settings, strategies as st
 from jax import export
 
 from fmalign_jax import monitor
-from fmalign_jax.warning import exported, stream
-from fmalign_jax.warning.exported import AlarmSettings
-from fmalign_jax.warning.live import Monitor
+from fmalign_jax.alarm import alarm_file as exported, csv_stream
+from fmalign_jax.alarm.alarm_file import AlarmSettings
+from fmalign_jax.alarm.live import Monitor
 
 T, R, C, ROWS = 4, 2, 3, 8
 SETTINGS = AlarmSettings(
@@ -126,8 +126,8 @@ def test_what_is_no_row_changes_nothing(alarm, noise, doubled):
     assert found == expected
     wrong = sum(bool(text) for _, text in noise)
     counts = own.warnings.counts
-    assert counts[stream.GARBAGE] + counts[stream.OUT_OF_ORDER] == wrong
-    assert counts[stream.DUPLICATES] == (60 if doubled else 0)
+    assert counts[csv_stream.GARBAGE] + counts[csv_stream.OUT_OF_ORDER] == wrong
+    assert counts[csv_stream.DUPLICATES] == (60 if doubled else 0)
 
 
 def test_after_a_gap_scores_come_when_the_window_is_full_again(alarm):
@@ -137,7 +137,7 @@ def test_after_a_gap_scores_come_when_the_window_is_full_again(alarm):
     times_s = [r.time_s for r in readings]
     before, after = max(t for t in times_s if t < 30), min(t for t in times_s if t > 30)
     assert after - before >= 10
-    lost = own.warnings.counts[stream.LOST]
+    lost = own.warnings.counts[csv_stream.LOST]
     assert after == before + lost + T
     during = [r.active for r in readings if 26 < r.time_s < 40]
     assert all(during)  # the alarm outlives the gap
@@ -206,7 +206,7 @@ def test_the_command_replays_a_file_and_logs(alarm_file, tmp_path, capsys):
     assert [row[3] for row in rows[1:]].count("ALARM") > 15
     assert shown.out.splitlines()[0].split()[0] == "4.0"
     assert "57 ticks scored" in shown.err
-    assert f"{stream.GARBAGE}: 1" in shown.err
+    assert f"{csv_stream.GARBAGE}: 1" in shown.err
     monitor.main([*given, "--changes"])  # a log is added to, never overwritten
     assert len(_table(log)) == 1 + 57 + 57
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -228,7 +228,7 @@ def test_standard_input_is_read_line_by_line(alarm_file, monkeypatch, capsys):
     monitor.main(["--alarm", str(alarm_file), "--input", "-"])
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 57
-    assert f"{stream.GARBAGE}: 1" in shown.err
+    assert f"{csv_stream.GARBAGE}: 1" in shown.err
 
 
 def test_a_followed_file_is_read_as_it_grows(tmp_path):

@@ -178,7 +178,7 @@ def test_one_update_by_hand(mix: Any, jit: bool) -> None:
 
 def test_the_partner_moves_the_students_code_only() -> None:
     """A[current, video] = 1: the current's code moves to the VIDEO's feature."""
-    codebook = quantizer.blank(3, 1, modalities=MIX)
+    codebook = quantizer.empty_codebook(3, 1, modalities=MIX)
     z = {"video": jnp.full((1, 1, 1), 10.0), "current": jnp.full((1, 1, 1), -4.0)}
     codes = {"video": jnp.asarray([[0]]), "current": jnp.asarray([[1]])}
     mix = {"video": {"video": 1.0}, "current": {"video": 1.0}}
@@ -322,7 +322,9 @@ def test_a_code_that_only_a_student_uses_is_seeded_anew_from_its_teacher(rule) -
         jax.random.key(0),
         codebook,
         z,
-        modalities=quantizer.owners({"current": {"current": 1.0}, "video": {}}),
+        modalities=quantizer.codebook_writers(
+            {"current": {"current": 1.0}, "video": {}}
+        ),
         idle_steps=9,
         rule=rule,
         noise_scale=0.0,

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from fmalign_jax import cli, report
-from fmalign_jax.run_report import report_codes, report_files, report_timeline
+from fmalign_jax.run_report import codes as report_codes, files, recording_timeline
 
 PAGE = pathlib.Path(report.__file__).parent / "run_report" / "report_page"
 WORDS = json.loads((PAGE / "words.json").read_text(encoding="utf-8"))
@@ -97,9 +97,9 @@ def test_the_map_says_how_modalities_mix(apart):
 def test_equal_labels_make_one_span():
     time_s = np.arange(6) + 0.5
     label = np.array([0, 0, 1, 1, 1, -1])
-    found = report_timeline.spans(time_s, label)
+    found = recording_timeline.spans(time_s, label)
     assert found == [(0.0, 2.0, 0), (2.0, 5.0, 1), (5.0, 6.0, -1)]
-    assert report_timeline.spans(time_s[:0], label[:0]) == []
+    assert recording_timeline.spans(time_s[:0], label[:0]) == []
 
 
 @settings(deadline=None)
@@ -110,7 +110,7 @@ def test_equal_labels_make_one_span():
     st.integers(1, 20),
 )
 def test_an_envelope_keeps_lowest_and_highest(values, bins):
-    kept = report_timeline.envelope(values, bins)
+    kept = recording_timeline.envelope(values, bins)
     assert (np.diff(kept) > 0).all()
     assert len(kept) <= max(2 * bins, 1)
     assert values[kept].min() == values.min()
@@ -122,12 +122,12 @@ def test_an_envelope_keeps_lowest_and_highest(values, bins):
 def test_frames_become_small_pictures():
     frame = np.zeros((120, 90, 3), np.uint8)
     frame[:60] = (200, 30, 30)
-    text = report_timeline.jpeg(frame)
+    text = recording_timeline.jpeg(frame)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
     assert picture.shape == (64, 48, 3)
     np.testing.assert_allclose(picture[5, 5], (200, 30, 30), atol=12)
     assert picture[-5, -5].max() < 12
-    grey = report_timeline.jpeg(np.full((8, 8, 1), 90, np.uint8))
+    grey = recording_timeline.jpeg(np.full((8, 8, 1), 90, np.uint8))
     opened = np.asarray(Image.open(io.BytesIO(base64.b64decode(grey))))
     assert opened.shape == (8, 8)
 
@@ -140,7 +140,7 @@ def test_curves_of_a_killed_run_can_be_read(tmp_path):
         '{"step": 4, "split": "validation", "loss": 2.5}\n'
         '{"step": 6, "split": "tra'
     )
-    assert report_files.read_curves(file) == {
+    assert files.read_curves(file) == {
         "train": {
             "step": [2, 4],
             "loss": [3.0, None],
@@ -148,7 +148,7 @@ def test_curves_of_a_killed_run_can_be_read(tmp_path):
         },
         "validation": {"step": [4], "loss": [2.5]},
     }
-    assert report_files.read_curves(tmp_path / "none") == {}
+    assert files.read_curves(tmp_path / "none") == {}
 
 
 def test_scores_are_read_by_recording(tmp_path):
@@ -157,19 +157,17 @@ def test_scores_are_read_by_recording(tmp_path):
         "split,recording,time_s,video->current prediction,video->current score\n"
         "test,a,8,normal,0.25\ntest,a,16,abnormal,0.75\ntest,b,8,normal,0.5\n"
     )
-    two = report_files.read_scores(file, "video->current", ["normal", "abnormal"])
+    two = files.read_scores(file, "video->current", ["normal", "abnormal"])
     assert two[("test", "a")] == ([8.0, 16.0], [0.25, 0.75])
     assert two[("test", "b")] == ([8.0], [0.5])
-    three = report_files.read_scores(
-        file, "video->current", ["hot", "normal", "abnormal"]
-    )
+    three = files.read_scores(file, "video->current", ["hot", "normal", "abnormal"])
     assert three[("test", "a")] == ([8.0, 16.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="evaluate the run again"):
-        report_files.read_scores(file, "text->current", ["normal", "abnormal"])
+        files.read_scores(file, "text->current", ["normal", "abnormal"])
 
 
 def test_a_lead_is_read_as_far_as_it_goes(tmp_path):
-    assert report_files.read_lead(tmp_path) is None
+    assert files.read_lead(tmp_path) is None
     folder = tmp_path / "lead_time"
     folder.mkdir()
     (folder / "lead_time.json").write_text(
@@ -188,7 +186,7 @@ def test_a_lead_is_read_as_far_as_it_goes(tmp_path):
             }
         )
     )
-    found = report_files.read_lead(tmp_path)
+    found = files.read_lead(tmp_path)
     assert found["estimate_s"] == 240.0
     assert [curve["name"] for curve in found["curves"]] == ["association"]
     assert found["curves"][0]["value"] == [0.1, 0.9]
@@ -196,10 +194,10 @@ def test_a_lead_is_read_as_far_as_it_goes(tmp_path):
         {"name": "a", "estimate_s": 239.0, "interval_s": None}
     ]
     (folder / "lead_time.json").write_text("{}")
-    assert report_files.read_lead(tmp_path)["curves"] == []
+    assert files.read_lead(tmp_path)["curves"] == []
     (folder / "lead_time.json").write_text("[")
     with pytest.raises(ValueError, match=r"lead_time\.json must hold JSON"):
-        report_files.read_lead(tmp_path)
+        files.read_lead(tmp_path)
 
 
 def test_both_languages_say_the_same():
@@ -293,9 +291,9 @@ def test_a_file_that_is_no_report_is_kept(tmp_path):
 
 
 def test_an_evaluation_that_was_given_must_be_one(tmp_path):
-    assert report_files.evaluation_folder(tmp_path, None) == tmp_path / "evaluation"
+    assert files.evaluation_folder(tmp_path, None) == tmp_path / "evaluation"
     with pytest.raises(ValueError, match=r"eval\.json"):
-        report_files.evaluation_folder(tmp_path, tmp_path)
+        files.evaluation_folder(tmp_path, tmp_path)
 
 
 def test_wrong_arguments_end_in_one_line(capsys, monkeypatch):

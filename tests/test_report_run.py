@@ -15,7 +15,7 @@ from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
-from fmalign_jax.run_report import report_data
+from fmalign_jax.run_report import data as report_data
 from fmalign_jax.training import setup, sharding
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -110,7 +110,7 @@ def _assert_same_epoch(store, index, *, batch_size, devices, batch_from):
     with (
         closing(training_batches(store, index, **options)) as streaming,
         closing(
-            training_batches(store, index, numbers_only=True, **options)
+            training_batches(store, index, indices_only=True, **options)
         ) as numbers,
     ):
         for _ in range(streaming.steps_per_epoch + 1):
@@ -126,7 +126,7 @@ def test_evaluation_batches_and_their_padding(store, index):
     placed = resident.place(store, index, mesh)
     size = len(index) - 1  # a second batch of one window
     streaming = evaluation_batches(store, index, batch_size=size)
-    numbers = evaluation_batches(store, index, batch_size=size, numbers_only=True)
+    numbers = evaluation_batches(store, index, batch_size=size, indices_only=True)
     assert len(numbers) == len(streaming) == 2
     for one, other in zip(numbers, streaming, strict=True):
         assert other["mask"].sum() in (size, 1)
@@ -142,14 +142,14 @@ def test_each_way_continues_the_state_of_the_other(store, overlapping):
     for first, then in ((False, True), (True, False)):
         options = {"batch_size": 8, "seed": 5}
         with closing(
-            training_batches(store, overlapping, numbers_only=first, **options)
+            training_batches(store, overlapping, indices_only=first, **options)
         ) as batches:
             for _ in range(3):
                 next(batches)
             state = batches.get_state()
             expected = next(batches)
         with closing(
-            training_batches(store, overlapping, numbers_only=then, **options)
+            training_batches(store, overlapping, indices_only=then, **options)
         ) as batches:
             batches.set_state(state)
             found = next(batches)
@@ -169,7 +169,7 @@ def test_processes_share_the_numbers_as_they_share_the_windows(store, overlappin
                 overlapping,
                 batch_size=8,
                 seed=0,
-                numbers_only=True,
+                indices_only=True,
                 process_index=process,
                 process_count=count,
             )
@@ -244,7 +244,7 @@ def test_real_clips(shared_data, tmp_path):
     with (
         closing(training_batches(store, index, batch_size=16, seed=0)) as streaming,
         closing(
-            training_batches(store, index, batch_size=16, seed=0, numbers_only=True)
+            training_batches(store, index, batch_size=16, seed=0, indices_only=True)
         ) as numbers,
     ):
         for _ in range(5):

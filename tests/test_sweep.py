@@ -16,10 +16,10 @@ from fmalign_jax import sweep, train
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.models import critics, encoders
 from fmalign_jax.run import restore
-from fmalign_jax.sweeps import sweep_data, sweep_run
+from fmalign_jax.sweeps import data as sweep_data, loop
+from fmalign_jax.sweeps.files import print_members
 from fmalign_jax.sweeps.members import Member, member_configs
-from fmalign_jax.sweeps.sweep_files import print_members
-from fmalign_jax.sweeps.together import Together
+from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import resident, sharding
 
 CHANGED = {
@@ -178,7 +178,7 @@ def test_an_interrupted_sweep_goes_on_bit_for_bit(config, straight, tmp_path):
     asked = iter([False, True])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            sweep_run.Interruption, "requested", lambda self, agree_after: next(asked)
+            loop.Interruption, "requested", lambda self, agree_after: next(asked)
         )
         _, table = sweep.train_together(config, MEMBERS, tmp_path / "sweep")
     assert (table["step"], table["finished"]) == (2, False)
@@ -237,7 +237,7 @@ def test_windows_on_the_device_are_those_that_are_sent(config):
     ]
     configs = member_configs(config, asked)
     data, mesh = sweep_data.load_data(configs), sharding.one_device_mesh()
-    programs = Together(
+    programs = VmappedRuns(
         configs,
         sweep_data.statistics(data, configs[0]),
         steps_per_epoch=data.run.steps_per_epoch,
@@ -246,7 +246,7 @@ def test_windows_on_the_device_are_those_that_are_sent(config):
     )
     windows = resident.place(data.run.store, data.windows["train"], mesh)
     batches = [
-        sweep_data.SweepBatches(data, configs[0], [0, 1], numbers_only=numbers)
+        sweep_data.SweepBatches(data, configs[0], [0, 1], indices_only=numbers)
         for numbers in (False, True)
     ]
     sent, numbers = (sharding.place_batch(next(own), mesh) for own in batches)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fmalign_jax.warning import events, thresholds
-from fmalign_jax.warning.events import FALSE, Tally
-from fmalign_jax.warning.thresholds import Definition, Series
+from fmalign_jax.alarm import episodes, thresholds
+from fmalign_jax.alarm.episodes import FALSE, Tally
+from fmalign_jax.alarm.thresholds import Definition, Series
 
 DEFINITION = Definition(lead_s=20.0, spread_s=5.0, min_spell_s=0.0)
 SPELLS = np.array([[100.0, 130.0], [200.0, 240.0]])
@@ -61,9 +61,9 @@ def test_the_choice_lets_the_blip_pass_by_waiting():
     scores, series = _scores(blip=0.9), _series()
     rule = _rules(scores, raise_ticks=[1, 5])
     found = thresholds.tallies([series], [scores], rule, DEFINITION)
-    ranks = [thresholds.preference(events.total(t), 1.0) for t in found]
+    ranks = [thresholds.preference(episodes.total(t), 1.0) for t in found]
     best = max(range(len(ranks)), key=ranks.__getitem__)
-    counts = events.total(found[best])
+    counts = episodes.total(found[best])
     assert rule.raise_ticks[best] == 5
     assert counts.alarms[FALSE] == 0
     # The score is known at the end of its tick, and five of them are waited for.

@@ -28,7 +28,7 @@ from fmalign_jax.structs import UNLABELLED, Batch
 _Read = Callable[[Int[ndarray, " B"]], Any]
 
 
-class WindowNumbers(TypedDict):
+class WindowIndices(TypedDict):
     """A batch of windows that lie on the device: their numbers alone.
 
     Keys:
@@ -41,7 +41,7 @@ class WindowNumbers(TypedDict):
 class TrainingBatches:
     """Endless training batches, shuffled anew in every epoch; iterate once.
 
-    Each is a `Batch`, or `WindowNumbers` where those were asked for.
+    Each is a `Batch`, or `WindowIndices` where those were asked for.
 
     The windows that do not fill a batch at the end of an epoch are left out of it;
     they are others in each epoch. Close it when done.
@@ -106,7 +106,7 @@ class TrainingBatches:
 class EvaluationBatches:
     """Every window once, in order; the last batch padded, with mask False there.
 
-    Each is a `Batch`, or `WindowNumbers` where those were asked for.
+    Each is a `Batch`, or `WindowIndices` where those were asked for.
 
     Each process gets its contiguous rows of every batch, and all the same number of
     batches. Can be iterated any number of times.
@@ -156,7 +156,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     batch_from: str = "all",
-    numbers_only: bool = False,
+    indices_only: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -171,7 +171,7 @@ def training_batches(
       seed: of the order; every epoch has its own.
       batch_from: "all" mixes the windows of all recordings; "recording" takes those of
         a batch from one recording.
-      numbers_only: give `WindowNumbers`, for windows that lie on the device; they come
+      indices_only: give `WindowIndices`, for windows that lie on the device; they come
         in the same order and continue the same states.
       process_index: which rows of each batch to assemble.
       process_count: processes that share each batch, evenly.
@@ -185,7 +185,7 @@ def training_batches(
     rows = _process_rows(batch_size, process_index, process_count)
     steps_per_epoch = batches_per_epoch(index, batch_size, batch_from)
 
-    read = _reader(store, index, numbers_only)
+    read = _reader(store, index, indices_only)
 
     if batch_from == "all":
         windows = (
@@ -280,7 +280,7 @@ def evaluation_batches(
     index: WindowIndex,
     *,
     batch_size: int,
-    numbers_only: bool = False,
+    indices_only: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -292,7 +292,7 @@ def evaluation_batches(
       ValueError: an uneven share of rows.
     """
     return EvaluationBatches(
-        _reader(store, index, numbers_only),
+        _reader(store, index, indices_only),
         windows=len(index),
         batch_size=batch_size,
         rows=_process_rows(batch_size, process_index, process_count),
@@ -300,9 +300,9 @@ def evaluation_batches(
     )
 
 
-def _reader(store: RecordingStore, index: WindowIndex, numbers_only: bool) -> _Read:
-    if numbers_only:
-        return lambda windows: WindowNumbers(window=windows.astype(np.int32))
+def _reader(store: RecordingStore, index: WindowIndex, indices_only: bool) -> _Read:
+    if indices_only:
+        return lambda windows: WindowIndices(window=windows.astype(np.int32))
     return functools.partial(assemble, store, index)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -113,33 +112,6 @@ def draw_over_time(
     if len(classes) <= _NUMBERED_CLASSES:
         below.set_yticks(np.arange(len(classes)), classes)
         below.set_ylim(-0.3, len(classes) - 0.7)
-    figure.savefig(path, dpi=_DPI)
-
-
-def draw_lead(path: pathlib.Path, title: str, report: Mapping[str, Any]) -> None:
-    """Draws each indicator over the lead, the one that counts in colour.
-
-    Args:
-      path: the picture.
-      title: the answer.
-      report: as the search for the lead writes it.
-    """
-    found = report["indicators"]
-    lead_s = np.array(report["lead_s"])
-    figure = Figure(figsize=(9, 1.2 + 1.2 * len(found)), layout="constrained")
-    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (name, own) in zip(panels, found.items(), strict=True):
-        curve = np.array([np.nan if v is None else v for v in own["curve"]])
-        counts = name == report["indicator"]
-        axes.plot(lead_s, curve, color="C0" if counts else "0.4")
-        if own["wrong_pairings"] is not None:
-            low, high = (np.array(v) for v in own["wrong_pairings"])
-            axes.axhspan(low, high, color="0.92", label="wrong pairings")
-        axes.axvspan(*own["interval_s"], color="C1", alpha=0.25)
-        axes.axvline(own["estimate_s"], color="C1")
-        axes.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
-    panels[0].set_title(title)
-    panels[-1].set_xlabel("lead between window centres, s (positive: read earlier)")
     figure.savefig(path, dpi=_DPI)
 
 

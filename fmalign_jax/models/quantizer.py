@@ -42,7 +42,7 @@ class Codebook:
     idle: dict[str, Int[Array, " M"]]
 
 
-def blank(codes: int, width: int, *, modalities: Iterable[str]) -> Codebook:
+def empty_codebook(codes: int, width: int, *, modalities: Iterable[str]) -> Codebook:
     """Returns a codebook of the right shapes with all codes at zero.
 
     Args:
@@ -100,7 +100,7 @@ def initialise(
     placed = _sample(key, features, codes, jitter)
     if method == "kmeans":
         placed = _lloyd(features, placed, iterations)
-    codebook = blank(codes, features.shape[1], modalities=names)
+    codebook = empty_codebook(codes, features.shape[1], modalities=names)
     return dataclasses.replace(codebook, sums=placed)
 
 
@@ -164,7 +164,7 @@ def check_ema_mix(ema_mix: PairTable, modalities: Iterable[str]) -> None:
     """
     names = sorted(modalities)
     check_names(ema_mix, names, table_name="ema_mix")
-    for name in owners(ema_mix):
+    for name in codebook_writers(ema_mix):
         row = dict(ema_mix[name])
         total = math.fsum(row.values())
         if abs(total - 1.0) > 1e-6 or min(row.values()) < 0:
@@ -172,14 +172,14 @@ def check_ema_mix(ema_mix: PairTable, modalities: Iterable[str]) -> None:
                 "each row of ema_mix must be non-negative and sum to 1; got "
                 f"ema_mix.{name} = {row}, sum {total:g}; give the shares of {names}"
             )
-    if not owners(ema_mix):
+    if not codebook_writers(ema_mix):
         raise ValueError(
             "some modality must move the codes; got an ema_mix without a row; give "
             f"one of {names} a row"
         )
 
 
-def owners(ema_mix: PairTable) -> list[str]:
+def codebook_writers(ema_mix: PairTable) -> list[str]:
     """Returns the modalities that move codes, those with a row in the table A.
 
     The choices of the others move nothing, and a code that only they use is idle: such
@@ -213,7 +213,7 @@ def ema_update(
       codes: by modality [B, T], the codes they fall on.
       decay: g.
       ema_mix: A[student][teacher]; every row sums to 1. A modality without a row
-        moves no code (see `owners`).
+        moves no code (see `codebook_writers`).
 
     Returns:
       The codebook after the step, idle counters included.
@@ -223,7 +223,7 @@ def ema_update(
     """
     _check_modalities(codebook, semantic, codes)
     check_ema_mix(ema_mix, codebook.idle)
-    movers = owners(ema_mix)
+    movers = codebook_writers(ema_mix)
     z = {n: jax.lax.stop_gradient(v).astype(jnp.float32) for n, v in semantic.items()}
     chosen = {n: _one_hot(c, codebook.counts.size) for n, c in codes.items()}
     hits = {n: chosen[n].sum(axis=0) for n in sorted(codebook.idle)}
@@ -262,7 +262,7 @@ def revive(
       codebook: the codebook after `ema_update`.
       semantic: by modality [B, T, D], the features to draw from.
       modalities: those whose use keeps a code, and whose features are drawn (the
-        `owners` of the codebook).
+        `codebook_writers` of the codebook).
       idle_steps: steps without use after which a code counts as idle.
       rule: "any": idle in at least one modality; "all": used by none of them.
       noise_scale: noise on the drawn features, in standard deviations of each

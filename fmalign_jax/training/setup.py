@@ -101,11 +101,11 @@ def middle_step(data: Data, config: ConfigDict) -> int:
 
 
 def training_batches(
-    data: Data, config: ConfigDict, *, seed: int, numbers_only: bool = False
+    data: Data, config: ConfigDict, *, seed: int, indices_only: bool = False
 ) -> pipeline.TrainingBatches:
     """Returns this process's endless, resumable share of shuffled batches.
 
-    With `numbers_only` they hold window numbers alone, for windows on the device.
+    With `indices_only` they hold window indices alone, for windows on the device.
     """
     return pipeline.training_batches(
         data.store,
@@ -113,7 +113,7 @@ def training_batches(
         batch_size=config.batch_size,
         seed=seed,
         batch_from=config.data.batch_from,
-        numbers_only=numbers_only,
+        indices_only=indices_only,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.read_threads,

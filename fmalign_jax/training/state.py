@@ -205,7 +205,7 @@ def fresh_state(
             samples_per_tick=config.data.samples_per_tick[config.data.leading_stream],
         )
     inputs = preprocess.normalise(streams, statistics)
-    blank = quantizer.blank(
+    blank = quantizer.empty_codebook(
         config.codebook.codes, config.model.width, modalities=inputs
     )
     variables = trainer.model.init(model_key, inputs, blank, batch["mask"], train=False)

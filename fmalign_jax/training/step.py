@@ -69,7 +69,7 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the compiled step; it takes over (donates) the state it is given.
 
-    Its arguments are the state, a batch and, if that holds window numbers alone, the
+    Its arguments are the state, a batch and, if that holds window indices alone, the
     windows on the device (`resident.place`).
     """
     return jax.jit(
@@ -296,7 +296,7 @@ def _update_codebook(
         key,
         codebook,
         semantic,
-        modalities=quantizer.owners(ema_mix),
+        modalities=quantizer.codebook_writers(ema_mix),
         idle_steps=settings.idle_steps,
         rule=settings.idle_rule,
         noise_scale=settings.revival_noise,

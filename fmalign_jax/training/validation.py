@@ -97,7 +97,7 @@ class Validation:
             self._store,
             self._windows,
             batch_size=self._config.batch_size,
-            numbers_only=self._on_device is not None,
+            indices_only=self._on_device is not None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -12,10 +12,10 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 from tqdm import tqdm
 
-from fmalign_jax.lead import lead_curves, lead_layout, lead_rows, lead_statistics
-from fmalign_jax.lead.lead_curves import LeadSums, Rows
-from fmalign_jax.lead.lead_layout import Layout
-from fmalign_jax.lead.lead_rows import INDICATORS
+from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
+from fmalign_jax.lead.curves import LeadSums, Rows
+from fmalign_jax.lead.indicators import INDICATORS
+from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import Clip
 
 FOUND, NOT_FOUND, TOO_SHORT = "lead found", "no lead found", "too short to tell"
@@ -42,7 +42,7 @@ def find_lead(
     """
     window_s = data.window_ticks * data.tick_s
     unit_s = config.unit_s or _UNIT_WINDOWS * window_s
-    layout = lead_layout.lay(
+    layout = lead_layout.layout(
         clips,
         tick_s=data.tick_s,
         least_s=config.least_lead_s,
@@ -50,22 +50,20 @@ def find_lead(
         unit_ticks=max(1, round(unit_s / data.tick_s)),
     )
     kinds = {name: INDICATORS[name] for name in config.indicators}
-    rows = lead_rows.make_rows(
+    rows = indicators.make_rows(
         layout,
         list(kinds),
         window_ticks=data.window_ticks,
         dimensions=config.dimensions,
     )
-    sums = lead_curves.lead_sums(
-        rows, kinds, layout.leads, unit_ticks=layout.unit_ticks
-    )
+    sums = curves.lead_sums(rows, kinds, layout.leads, unit_ticks=layout.unit_ticks)
     tried = {
         name: kind
         for name, kind in kinds.items()
         if name in (config.indicator, config.evidence, *config.chance_of)
     }
     wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
-    distinct = lead_statistics.distinct_pairings(layout, guard_ticks=data.window_ticks)
+    distinct = statistics.distinct_pairings(layout, guard_ticks=data.window_ticks)
     half_width_s = config.peak_half_width_s or window_s / _PEAK_SHARE
     reading = Reading(
         half_width=max(1, round(half_width_s / data.tick_s)),
@@ -105,13 +103,13 @@ def wrong_pairings(
     window_ticks: int,
 ) -> list[dict[str, LeadSums]]:
     """Returns the same sums of recordings put together wrongly, draw by draw."""
-    pairings = lead_statistics.wrong_pairings(
+    pairings = statistics.wrong_pairings(
         layout, draws=config.null_draws, guard_ticks=window_ticks, seed=config.seed
     )
     bar = tqdm(pairings, "wrong pairings", config.null_draws, disable=None)
     return [
-        lead_curves.lead_sums(
-            lead_curves.rearranged(rows, *pairing),
+        curves.lead_sums(
+            curves.rearranged(rows, *pairing),
             kinds,
             layout.leads,
             unit_ticks=layout.unit_ticks,
@@ -149,8 +147,8 @@ def _chance(sums: LeadSums, wrong: Sequence[LeadSums], distinct: float) -> float
     """Returns how likely wrong pairings rise as far; None without any."""
     if not wrong:
         return None
-    rises = lead_statistics.rise(np.array([own.curve() for own in [sums, *wrong]]))
-    return lead_statistics.chance(rises[0], rises[1:], distinct=distinct)
+    rises = statistics.rise(np.array([own.curve() for own in [sums, *wrong]]))
+    return statistics.chance(rises[0], rises[1:], distinct=distinct)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,15 +187,15 @@ class Reading:
         curve = sums.curve()
         if np.isnan(curve).all():
             return None
-        weights = lead_statistics.bootstrap_weights(
+        weights = statistics.bootstrap_weights(
             recording, draws=self.draws, seed=self.seed
         )
-        estimate, *drawn = lead_statistics.peaks(
+        estimate, *drawn = statistics.peaks(
             np.concatenate([curve[None], sums.curves(weights)]),
             lead_s,
             half_width=self.half_width,
         )
-        low, high = lead_statistics.interval(np.array(drawn))
+        low, high = statistics.interval(np.array(drawn))
         null = np.array([own.curve() for own in wrong])
         return {
             "curve": [None if np.isnan(value) else float(value) for value in curve],
@@ -206,7 +204,7 @@ class Reading:
             "statistical_interval_s": [low, high],
             "at_edge": bool(np.nanargmax(curve) in (0, len(curve) - 1)),
             "chance": _chance(sums, wrong, self.distinct),
-            "wrong_pairings": _plain(np.nanpercentile(null, lead_statistics.LEVEL))
+            "wrong_pairings": _plain(np.nanpercentile(null, statistics.LEVEL))
             if len(null)
             else None,
         }

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.warning import alarms
-from fmalign_jax.warning.alarms import AlarmRule
+from fmalign_jax.alarm import rule as alarm_rule
+from fmalign_jax.alarm.rule import AlarmRule
 
 
 def _active(rule, scores, ticks=None):
     scores = np.asarray(scores, float)
     ticks = np.arange(len(scores)) if ticks is None else np.asarray(ticks)
-    return alarms.follow(rule, ticks, scores)
+    return alarm_rule.follow(rule, ticks, scores)
 
 
 def test_by_hand():

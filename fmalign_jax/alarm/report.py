@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy import ndarray
 
+from fmalign_jax.alarm import episodes, rule as alarm_rule
+from fmalign_jax.alarm.comparison import Method
+from fmalign_jax.alarm.episodes import FALSE, LATE, REPEATS, UNJUDGED, Tally
+from fmalign_jax.alarm.rule import AlarmRule
+from fmalign_jax.alarm.thresholds import Scores, Series
 from fmalign_jax.cli import print_table
 from fmalign_jax.evaluation.report import describe as describe_splits
 from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
 from fmalign_jax.run.restore import OpenedRun
-from fmalign_jax.warning import alarms, events
-from fmalign_jax.warning.alarms import AlarmRule
-from fmalign_jax.warning.events import FALSE, LATE, REPEATS, UNJUDGED, Tally
-from fmalign_jax.warning.thresholds import Scores, Series
-from fmalign_jax.warning.warning_study import Method
 
 _DPI = 110
 _TIMELINES = 4
@@ -39,7 +39,7 @@ def counts(found: Tally) -> dict[str, Any]:
     if found.warning_s:
         quartiles = np.quantile(found.warning_s, [0.25, 0.5, 0.75]).tolist()
     return {
-        "spells": found.spells,
+        "spells": found.episodes,
         "detected": len(found.warning_s),
         "detection_rate": found.detection_rate,
         "median_warning_s": quartiles[1],
@@ -65,7 +65,7 @@ def describe(methods: Mapping[str, Method], config: ConfigDict) -> dict[str, Any
             },
             "splits": {
                 split: {
-                    **counts(events.total(tallies)),
+                    **counts(episodes.total(tallies)),
                     "intervals": intervals(
                         tallies, draws=config.bootstrap_draws, seed=config.seed
                     ),
@@ -93,7 +93,7 @@ def intervals(
     rng = np.random.default_rng(seed)
     drawn = [
         counts(
-            events.total(
+            episodes.total(
                 [tallies[i] for i in rng.integers(0, len(tallies), len(tallies))]
             )
         )
@@ -118,11 +118,11 @@ def notes(
             "which the level was chosen; give unseen recordings with "
             "--config.test_data=GLOB"
         )
-    validation = events.total(method.outcomes[VALIDATION])
+    validation = episodes.total(method.outcomes[VALIDATION])
     if not validation.warning_s:
         found.append(
-            "within the budget of false alarms no spell of validation is foreseen: the "
-            "alarm as it is warns of nothing; allow more false_alarms_per_hour"
+            "within the budget of false alarms no episode of validation is foreseen: "
+            "the alarm as it is warns of nothing; allow more false_alarms_per_hour"
         )
     if validation.hours * config.false_alarms_per_hour < 1:
         found.append(
@@ -148,7 +148,9 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         f"{definition['false_alarms_per_hour']:g} false alarms an hour in validation; "
         f"lead {definition['lead_s']:g} s, window {definition['window_s']:g} s"
     )
-    rows = [[headline, "detected", "spells", "warning s", "false/h", "precision", "h"]]
+    rows = [
+        [headline, "detected", "episodes", "warning s", "false/h", "precision", "h"]
+    ]
     for name, method in report["methods"].items():
         own = method["splits"].get(headline)
         low, high = own["quartiles_warning_s"]
@@ -202,7 +204,7 @@ def draw(
     panels = figure.add_gridspec(1 + shown, 2, height_ratios=[3.2] + [1.2] * shown)
     left, right = (figure.add_subplot(panels[0, i]) for i in range(2))
     for name, method in methods.items():
-        total = events.total(method.outcomes[split])
+        total = episodes.total(method.outcomes[split])
         points = _falling([own for _, own in method.curve.get(split, [])])
         (line,) = left.plot(
             [_number(own.false_alarms_per_hour) for own in points],
@@ -220,8 +222,8 @@ def draw(
             color=colour,
         )
         right.plot(detected, [_number(total.precision)], "o", color=colour)
-    left.set(xlabel="false alarms per hour", ylabel="spells detected", ylim=(0, 1.02))
-    right.set(xlabel="spells detected", ylabel="precision of alarms", ylim=(0, 1.02))
+    left.set(xlabel="false alarms per hour", ylabel="episodes detected", ylim=(0, 1.02))
+    right.set(xlabel="episodes detected", ylabel="precision of alarms", ylim=(0, 1.02))
     left.legend(fontsize="small")
     for row in range(shown):
         axes = figure.add_subplot(panels[1 + row, :])
@@ -243,8 +245,8 @@ def _number(value: float | None) -> float:
 def _draw_alarm(
     axes: Any, series: Series, scores: Float[ndarray, " N"], rule: AlarmRule
 ) -> None:
-    active = alarms.follow(rule, series.ticks, scores)
-    for onset, end in series.spells:
+    active = alarm_rule.follow(rule, series.ticks, scores)
+    for onset, end in series.episodes:
         axes.axvspan(onset, end, color="tab:red", alpha=0.18, linewidth=0)
     axes.plot(series.at_s, scores, linewidth=0.8, color="tab:blue")
     axes.axhline(rule.raise_at, color="0.6", linestyle=":")
@@ -253,5 +255,6 @@ def _draw_alarm(
         series.at_s, 1.03 * top, 1.12 * top, where=active, color="tab:orange"
     )
     axes.set_title(
-        f"{series.name}: score, alarm (orange), visible spells (red)", fontsize="small"
+        f"{series.name}: score, alarm (orange), visible episodes (red)",
+        fontsize="small",
     )

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.stats import gumbel_r, t
 
-from fmalign_jax.lead.lead_layout import Layout
+from fmalign_jax.lead.layout import Layout
 
 LEVEL = (2.5, 97.5)
 _ATTEMPTS = 20  # draws of other places before a row is given up

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
+from fmalign_jax.alarm import export
+from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.evaluation import heads, transfer
 from fmalign_jax.evaluation.heads import Head, HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
@@ -17,8 +19,6 @@ from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
-from fmalign_jax.warning import export
-from fmalign_jax.warning.exported import AlarmSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.warning import events
-from fmalign_jax.warning.events import DETECTS, FALSE, LATE, REPEATS, UNJUDGED
+from fmalign_jax.alarm import episodes
+from fmalign_jax.alarm.episodes import DETECTS, FALSE, LATE, REPEATS, UNJUDGED
 
 EVERYWHERE = np.array([[-1e6, 1e6]])
 LEAD_S, SPREAD_S = 240.0, 45.0
@@ -18,7 +18,7 @@ def _judge(spells, raised_s, **changes):
         "lead_s": LEAD_S,
         "spread_s": SPREAD_S,
     }
-    return events.judge(
+    return episodes.match_alarms(
         np.asarray(spells, float).reshape(-1, 2),
         np.asarray(raised_s, float),
         **(options | changes),
@@ -41,8 +41,8 @@ def test_a_day_by_hand():
         FALSE,
     ]
     np.testing.assert_array_equal(judged.warning_s, [270, np.nan])
-    counts = events.tally(judged, hours=2.0)
-    assert counts.spells == 2
+    counts = episodes.tally(judged, hours=2.0)
+    assert counts.episodes == 2
     assert counts.detection_rate == 0.5
     assert counts.warning_s == (270.0,)
     assert counts.false_alarms_per_hour == 2.0
@@ -75,8 +75,8 @@ def test_a_spell_before_the_first_scores_is_not_counted():
     scored = np.array([[720.0, 5000.0]])
     judged = _judge([[1000, 1300], [2000, 2300]], [760, 1760], scored=scored)
     assert judged.counted.tolist() == [False, True]
-    counts = events.tally(judged, 1.0)
-    assert (counts.spells, counts.warning_s) == (1, (240.0,))
+    counts = episodes.tally(judged, 1.0)
+    assert (counts.episodes, counts.warning_s) == (1, (240.0,))
     assert counts.alarms[FALSE] == 0
 
 
@@ -100,19 +100,19 @@ def test_an_alarm_beyond_the_labels_is_not_judged():
 def test_spans_merge_over_short_gaps_only():
     on = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
     begin_s = 2.0 * np.arange(8)
-    found = events.spans_of(on, begin_s, begin_s + 2, merge_gap_s=2.0)
+    found = episodes.spans_of(on, begin_s, begin_s + 2, merge_gap_s=2.0)
     np.testing.assert_array_equal(found, [[0, 8], [14, 16]])
-    assert events.spans_of(on & False, begin_s, begin_s + 2).shape == (0, 2)
+    assert episodes.spans_of(on & False, begin_s, begin_s + 2).shape == (0, 2)
 
 
 def test_missing_ticks_divide_a_span():
     begin_s = np.array([0.0, 2.0, 10.0, 12.0])
-    found = events.spans_of(np.ones(4, bool), begin_s, begin_s + 2)
+    found = episodes.spans_of(np.ones(4, bool), begin_s, begin_s + 2)
     np.testing.assert_array_equal(found, [[0, 4], [10, 14]])
 
 
 def test_rates_of_nothing_are_unknown():
-    counts = events.tally(_judge([], []), hours=0.0)
+    counts = episodes.tally(_judge([], []), hours=0.0)
     assert counts.detection_rate is None
     assert counts.false_alarms_per_hour is None
     assert counts.precision is None
@@ -160,8 +160,8 @@ def test_the_origin_of_the_clock_does_not_matter(spells, raised_s, shift_s):
 @settings(deadline=None)
 @given(_spells(), RAISED)
 def test_one_more_alarm_far_away_is_one_more_false_alarm(spells, raised_s):
-    one = events.tally(_judge(spells, raised_s), 1.0)
-    two = events.tally(_judge(spells, np.append(raised_s, 9000.0)), 1.0)
+    one = episodes.tally(_judge(spells, raised_s), 1.0)
+    two = episodes.tally(_judge(spells, np.append(raised_s, 9000.0)), 1.0)
     assert two.alarms[FALSE] == one.alarms[FALSE] + 1
     assert two.warning_s == one.warning_s
 
@@ -179,10 +179,10 @@ def test_perfect_alarms_find_all_with_the_whole_lead(lengths):
 @settings(deadline=None)
 @given(st.lists(st.tuples(_spells(), RAISED), min_size=1, max_size=4))
 def test_recordings_add(parts):
-    tallies = [events.tally(_judge(*part), 0.5) for part in parts]
-    found = events.total(tallies)
+    tallies = [episodes.tally(_judge(*part), 0.5) for part in parts]
+    found = episodes.total(tallies)
     assert found.hours == pytest.approx(0.5 * len(parts))
-    assert found.spells == sum(len(spells) for spells, _ in parts)
+    assert found.episodes == sum(len(spells) for spells, _ in parts)
     assert sum(found.alarms) == sum(len(raised_s) for _, raised_s in parts)
 
 
@@ -190,7 +190,7 @@ def test_recordings_add(parts):
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 4).map(float))
 def test_spans_hold_what_is_on_and_lie_apart(on, gap):
     begin_s = np.arange(len(on), dtype=float)
-    spans = events.spans_of(np.array(on), begin_s, begin_s + 1, merge_gap_s=gap)
+    spans = episodes.spans_of(np.array(on), begin_s, begin_s + 1, merge_gap_s=gap)
     assert (spans[1:, 0] - spans[:-1, 1] > gap).all()
     inside = np.zeros(len(on), bool)
     for begin, end in spans.astype(int):

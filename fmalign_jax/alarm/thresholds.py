@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from fmalign_jax.warning import alarms, events
-from fmalign_jax.warning.alarms import AlarmRule
-from fmalign_jax.warning.events import FALSE, Spans, Tally
+from fmalign_jax.alarm import episodes, rule as alarm_rule
+from fmalign_jax.alarm.episodes import FALSE, Spans, Tally
+from fmalign_jax.alarm.rule import AlarmRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Series:
       ticks: [N], number of each tick that has a score.
       at_s: [N], when its score is known.
       tick_s: length of a tick.
-      spells: onset and end of each abnormal spell, as labelled.
+      episodes: onset and end of each abnormal episode, as labelled.
       labelled: where labels are known.
     """
 
@@ -32,7 +32,7 @@ class Series:
     ticks: Int[ndarray, " N"]
     at_s: Float[ndarray, " N"]
     tick_s: float
-    spells: Spans
+    episodes: Spans
     labelled: Spans
 
     @property
@@ -44,12 +44,12 @@ class Series:
     def scored(self) -> Spans:
         """Returns when there were scores."""
         on = np.ones(len(self.at_s), bool)
-        return events.spans_of(on, self.at_s - self.tick_s, self.at_s)
+        return episodes.spans_of(on, self.at_s - self.tick_s, self.at_s)
 
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What counts as a spell and as its foreshadowing; see `events.judge`."""
+    """What counts as an episode and as foreshadowing it; see `match_alarms`."""
 
     lead_s: float
     spread_s: float
@@ -100,27 +100,27 @@ def tallies(
     """Returns what each of K rules does on each series, [K][series]."""
     found: list[list[Tally]] = [[] for _ in np.atleast_1d(rule.raise_at)]
     for own, values in zip(series, scores, strict=True):
-        active = alarms.follow(rule, own.ticks, values).reshape(len(values), -1)
+        active = alarm_rule.follow(rule, own.ticks, values).reshape(len(values), -1)
         raised = active & ~np.concatenate(
             [np.zeros((1, len(found)), bool), active[:-1]]
         )
         scored = own.scored
         for number, column in enumerate(raised.T):
-            judged = events.judge(
-                own.spells,
+            judged = episodes.match_alarms(
+                own.episodes,
                 own.at_s[column],
                 scored=scored,
                 labelled=own.labelled,
                 **dataclasses.asdict(definition),
             )
-            found[number].append(events.tally(judged, own.hours))
+            found[number].append(episodes.tally(judged, own.hours))
     return found
 
 
 def preference(counts: Tally, budget_per_hour: float) -> tuple[Any, ...]:
     """Returns what tells the better of two rules: the larger.
 
-    Within the budget of false alarms: most spells detected, then fewest false alarms,
+    Within the budget of false alarms: most episodes detected, then fewest false alarms,
     then the longest median warning. No rule beyond the budget beats one within it.
     """
     false = counts.false_alarms_per_hour or 0.0

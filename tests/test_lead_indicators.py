@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from fmalign_jax.lead import lead_layout, lead_rows
-from fmalign_jax.lead.lead_rows import INDICATORS
+from fmalign_jax.lead import indicators, layout as lead_layout
+from fmalign_jax.lead.indicators import INDICATORS
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
 
@@ -34,7 +34,7 @@ def _clips():
 
 
 def _lay(clips, least_s=-6.0, most_s=10.0, unit_ticks=8):
-    return lead_layout.lay(
+    return lead_layout.layout(
         clips, tick_s=1.0, least_s=least_s, most_s=most_s, unit_ticks=unit_ticks
     )
 
@@ -75,7 +75,7 @@ def test_what_no_lead_of_the_range_can_meet_is_left_out():
 
 def test_rows_hold_every_clip_at_its_place():
     layout = _lay(_clips())
-    rows = lead_rows.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=2)
+    rows = indicators.make_rows(layout, list(INDICATORS), window_ticks=5, dimensions=2)
     for row, clip in enumerate(layout.clips):
         for role, at in (
             ("reference", layout.reference_at),
@@ -101,7 +101,7 @@ def test_rows_hold_every_clip_at_its_place():
 def test_whitened_views_are_centred_by_recording_and_white():
     layout = _lay(_clips())
     parts = [clip.reference for clip in layout.clips]
-    found = lead_rows._semantic(parts, layout.recording, 5, 3)
+    found = indicators._semantic(parts, layout.recording, 5, 3)
     known = [own[part.known] for own, part in zip(found, parts, strict=True)]
     np.testing.assert_allclose(known[0].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(np.concatenate(known[1:]).mean(axis=0), 0, atol=1e-6)
@@ -114,14 +114,14 @@ def test_whitened_views_are_centred_by_recording_and_white():
 def test_a_collapsed_code_gives_nothing_to_associate():
     code = np.full(30, 7, np.int32)
     parts = [_features(30, 0, code=code)]
-    found = lead_rows._one_hot_whitened(parts, np.zeros(1, int), 5, 3)
+    found = indicators._one_hot_whitened(parts, np.zeros(1, int), 5, 3)
     np.testing.assert_array_equal(found[0], np.zeros((30, 1)))
 
 
 def test_rare_codes_share_one_place():
     code = np.repeat(np.arange(20), np.arange(20, 0, -1)).astype(np.int32)
     part = _features(len(code), 0, code=code)
-    table = lead_rows._one_hot([part])[0]
+    table = indicators._one_hot([part])[0]
     assert table.shape == (len(code), 16)
     np.testing.assert_array_equal(table.sum(axis=1), 1)
     np.testing.assert_array_equal(table.argmax(axis=1), np.minimum(code, 15))
@@ -130,7 +130,7 @@ def test_rare_codes_share_one_place():
 def test_info_nce_factors_are_the_bound_of_each_pair():
     rng = np.random.default_rng(0)
     x, y, c = (rng.normal(size=(1, 6, 4)).astype(np.float32) / 3 for _ in range(3))
-    left, right = lead_rows.info_nce_factors(x, y, c[0])
+    left, right = indicators.info_nce_factors(x, y, c[0])
     for t, s in ((0, 0), (2, 5)):
         logits = c[0] @ y[0, s] / 0.1
         expected = np.log(6) + x[0, t] @ y[0, s] / 0.1 - logsumexp(logits)

@@ -26,12 +26,12 @@ from fmalign_jax.training.step import Batch, Metrics
 _LEAD, _ORDER = "lead", "order"  # which of the leads and of the orders is a member's
 
 
-class Together:
+class VmappedRuns:
     """First states, train step and evaluation of all members, each compiled once.
 
     Batches come with a leading axis S: one for each order of the windows, which the
     seed decides. Their leading stream holds the samples of L leads, side by side in
-    each tick: [S, B, T, L * R, ...]. They may hold window numbers alone, for windows
+    each tick: [S, B, T, L * R, ...]. They may hold window indices alone, for windows
     that lie on the device (`resident.place`) and are given too.
     """
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import logsumexp
 
-from fmalign_jax.lead.lead_curves import (
+from fmalign_jax.lead.curves import (
     ASSOCIATION,
     CANONICAL,
     EQUAL,
@@ -18,7 +18,7 @@ from fmalign_jax.lead.lead_curves import (
     PRODUCT,
     Rows,
 )
-from fmalign_jax.lead.lead_layout import Layout
+from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import TickFeatures, centred_mean
 
 INDICATORS = {

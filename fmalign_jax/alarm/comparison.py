@@ -11,15 +11,15 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
+from fmalign_jax.alarm import baselines, episodes, thresholds
+from fmalign_jax.alarm.baselines import Samples
+from fmalign_jax.alarm.episodes import Tally
+from fmalign_jax.alarm.rule import AlarmRule
+from fmalign_jax.alarm.thresholds import Definition, Scores, Series
 from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels
 from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
 from fmalign_jax.structs import UNLABELLED
-from fmalign_jax.warning import baselines, events, thresholds
-from fmalign_jax.warning.alarms import AlarmRule
-from fmalign_jax.warning.baselines import Samples
-from fmalign_jax.warning.events import Tally
-from fmalign_jax.warning.thresholds import Definition, Scores, Series
 
 Candidate = tuple[Mapping[str, Any], Mapping[str, Scores]]
 """Settings of a score, and the score by split: an array a series."""
@@ -84,7 +84,7 @@ def scored(
       config: as from `early_warning_config`.
       spec: how the windows were laid.
       classes: their names.
-      abnormal: class of the spells.
+      abnormal: class of the episodes.
     """
     ticks, windows = split.windows.ticks, split.windows
     labels = tick_labels(split, classes)
@@ -103,10 +103,10 @@ def scored(
                 ticks=last,
                 at_s=ticks.end_s[last] + spec.shifts_s(config.target)[0],
                 tick_s=spec.tick_s,
-                spells=events.spans_of(
+                episodes=episodes.spans_of(
                     label == abnormal, begin_s, end_s, merge_gap_s=config.merge_gap_s
                 ),
-                labelled=events.spans_of(label != UNLABELLED, begin_s, end_s),
+                labelled=episodes.spans_of(label != UNLABELLED, begin_s, end_s),
             )
         )
         read = np.arange(windows.start[begin], last[-1] + 1)
@@ -136,7 +136,7 @@ def choose(
         found = thresholds.tallies(
             splits[VALIDATION].series, scores[VALIDATION], rules, definition
         )
-        ranks = [thresholds.preference(events.total(t), budget) for t in found]
+        ranks = [thresholds.preference(episodes.total(t), budget) for t in found]
         number = max(range(len(ranks)), key=ranks.__getitem__)
         if best is None or ranks[number] > best[0]:
             best = ranks[number], settings, scores, rules, number
@@ -148,14 +148,14 @@ def choose(
         found = thresholds.tallies(split.series, scores[name], levels, definition)
         outcomes[name] = found[int(np.flatnonzero(alike == number)[0])]
         curve[name] = [
-            (float(level), events.total(own))
+            (float(level), episodes.total(own))
             for level, own in zip(levels.raise_at, found, strict=True)
         ]
     rule = thresholds.one_of(rules, number)
     return Method(settings, scores, rule, outcomes, curve)
 
 
-def moved(
+def shifted_by_half(
     method: Method, splits: Mapping[str, Scored], definition: Definition
 ) -> Method:
     """Returns what the same alarms would find by chance: moved by half a series."""

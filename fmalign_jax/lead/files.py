@@ -6,9 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import write_json
-from fmalign_jax.evaluation import plots
 
 REPORT = "lead_time.json"
 PICTURE = "lead_time.png"
@@ -16,7 +18,7 @@ PICTURE = "lead_time.png"
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes the report, and the picture of its curves."""
-    plots.draw_lead(folder / PICTURE, answer(report), report)
+    draw_lead(folder / PICTURE, answer(report), report)
     write_json(folder / REPORT, report)
 
 
@@ -48,3 +50,30 @@ def _cells(name: str, found: Mapping[str, Any]) -> list[str]:
     low, high = found["interval_s"]
     chance = "-" if found["chance"] is None else f"{found['chance']:.2g}"
     return [name, f"{found['estimate_s']:.4g}", f"[{low:.4g}, {high:.4g}]", chance]
+
+
+def draw_lead(path: pathlib.Path, title: str, report: Mapping[str, Any]) -> None:
+    """Draws each indicator over the lead, the one that counts in colour.
+
+    Args:
+      path: the picture.
+      title: the answer.
+      report: as the search for the lead writes it.
+    """
+    found = report["indicators"]
+    lead_s = np.array(report["lead_s"])
+    figure = Figure(figsize=(9, 1.2 + 1.2 * len(found)), layout="constrained")
+    panels = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, own) in zip(panels, found.items(), strict=True):
+        curve = np.array([np.nan if v is None else v for v in own["curve"]])
+        counts = name == report["indicator"]
+        axes.plot(lead_s, curve, color="C0" if counts else "0.4")
+        if own["wrong_pairings"] is not None:
+            low, high = (np.array(v) for v in own["wrong_pairings"])
+            axes.axhspan(low, high, color="0.92", label="wrong pairings")
+        axes.axvspan(*own["interval_s"], color="C1", alpha=0.25)
+        axes.axvline(own["estimate_s"], color="C1")
+        axes.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+    panels[0].set_title(title)
+    panels[-1].set_xlabel("lead between window centres, s (positive: read earlier)")
+    figure.savefig(path, dpi=110)

@@ -49,7 +49,7 @@ class Layout:
         return np.repeat(self.recording, self.ticks // self.unit_ticks)
 
 
-def lay(
+def layout(
     clips: Sequence[Clip],
     *,
     tick_s: float,

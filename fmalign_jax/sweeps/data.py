@@ -97,7 +97,7 @@ class SweepBatches:
         config: ConfigDict,
         seeds: Sequence[int],
         *,
-        numbers_only: bool = False,
+        indices_only: bool = False,
     ) -> None:
         """Starts reading.
 
@@ -105,7 +105,7 @@ class SweepBatches:
           data: of the sweep.
           config: of any member.
           seeds: one for each order, as single runs have them.
-          numbers_only: give window numbers alone, for windows on the device.
+          indices_only: give window indices alone, for windows on the device.
         """
         self._orders = [
             pipeline.training_batches(
@@ -114,7 +114,7 @@ class SweepBatches:
                 batch_size=config.batch_size,
                 seed=seed,
                 batch_from=config.data.batch_from,
-                numbers_only=numbers_only,
+                indices_only=indices_only,
                 threads=config.data.read_threads,
                 prefetch=config.data.prefetch_batches,
             )

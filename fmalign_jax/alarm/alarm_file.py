@@ -20,8 +20,8 @@ from jax import export
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.data.files import replacing
-from fmalign_jax.warning.alarms import AlarmRule
 
 SUFFIX = ".fmalign"
 FORMAT = 1

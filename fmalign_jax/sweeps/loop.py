@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from fmalign_jax.data import pipeline
 from fmalign_jax.run.checkpoints import Checkpoints
-from fmalign_jax.sweeps.sweep_data import SweepBatches, SweepData
-from fmalign_jax.sweeps.sweep_files import MemberFolder, curves_over_leads
-from fmalign_jax.sweeps.together import Together
+from fmalign_jax.sweeps.data import SweepBatches, SweepData
+from fmalign_jax.sweeps.files import MemberFolder, curves_over_leads
+from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import logged_values, resident, setup, sharding
 from fmalign_jax.training.interruption import Interruption
 from fmalign_jax.training.state import TrainState
@@ -31,7 +31,7 @@ class Sweep:
     configs: Sequence[ConfigDict]
     settings: dict[str, Any]
     data: SweepData
-    programs: Together
+    programs: VmappedRuns
     mesh: Mesh
     batches: SweepBatches
     checkpoints: Checkpoints
@@ -171,7 +171,7 @@ class Sweep:
             self.data.run.store,
             self.data.windows["validation"],
             batch_size=self.configs[0].batch_size,
-            numbers_only=self.configs[0].data.resident,
+            indices_only=self.configs[0].data.resident,
         )
 
     def _place_windows(self, split: str) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def cusum(
     Args:
       samples: [n, R, C], the samples of each tick in order.
       slack: k, in deviations: what is forgiven each tick.
-      limit: S goes no higher, so that it falls again when the spell is over.
+      limit: S goes no higher, so that it falls again when the episode is over.
       mean: of x over a reference.
       deviation: of x over it.
     """

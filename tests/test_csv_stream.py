@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from fmalign_jax.alarm import csv_stream
+from fmalign_jax.alarm.csv_stream import RowReader, TickAssembler, Warnings, Windows
 from fmalign_jax.data import clocks
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 from fmalign_jax.data.windows.ticks import WindowSpec, align
-from fmalign_jax.warning import stream
-from fmalign_jax.warning.stream import RowReader, TickAssembler, Warnings, Windows
 
 
 def _reader(rows_a_second=2, channels=("a", "b")):
@@ -79,10 +79,10 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     rows, counts = _read(lines)
     assert [row.time_s for row in rows] == [0.25, 0.75, 1.25, 1.75]
     assert counts == {
-        stream.DUPLICATES: 1,
-        stream.GARBAGE: 5,
-        stream.OUT_OF_ORDER: 1,
-        stream.JUMPS: 1,
+        csv_stream.DUPLICATES: 1,
+        csv_stream.GARBAGE: 5,
+        csv_stream.OUT_OF_ORDER: 1,
+        csv_stream.JUMPS: 1,
     }
 
 
@@ -96,7 +96,7 @@ def test_a_clock_that_was_set_back_is_followed_after_a_while():
     lines = [f"{t},1,1" for t in [5000, 5001, *range(100, 140)]]
     rows, counts = _read(lines)
     assert [row.time_s for row in rows] == [5000, 5001, *range(119, 140)]
-    assert counts == {stream.OUT_OF_ORDER: 19, stream.RESTARTS: 1}
+    assert counts == {csv_stream.OUT_OF_ORDER: 19, csv_stream.RESTARTS: 1}
 
 
 def test_another_kind_of_file_is_refused():
@@ -107,7 +107,7 @@ def test_another_kind_of_file_is_refused():
 def test_warnings_are_few(caplog):
     warnings = Warnings()
     for _ in range(1234):
-        warnings.add(stream.GARBAGE, "x")
+        warnings.add(csv_stream.GARBAGE, "x")
     assert len(caplog.records) == 4  # the 1st, 10th, 100th, 1000th
 
 
@@ -117,7 +117,7 @@ def _assembler(warnings=None, **changes):
 
 
 def _ticks(assembler, times_s):
-    rows = [stream.Row(float(t), (float(i),)) for i, t in enumerate(times_s)]
+    rows = [csv_stream.Row(float(t), (float(i),)) for i, t in enumerate(times_s)]
     return [tick for row in rows for tick in assembler.feed(row)]
 
 
@@ -131,14 +131,14 @@ def test_gaps_are_counted_and_numbers_go_on():
     warnings = Warnings()
     ticks = _ticks(_assembler(warnings), [0.25, 0.75, 6.25, 6.75])
     assert [tick.number for tick in ticks] == [0, 6]
-    assert warnings.counts[stream.LOST] == 5
+    assert warnings.counts[csv_stream.LOST] == 5
 
 
 def test_a_gap_of_days_is_skipped_at_once():
     warnings = Warnings()
     ticks = _ticks(_assembler(warnings), [0.25, 0.75, 9e8 + 0.25, 9e8 + 0.75])
     assert [tick.number for tick in ticks] == [0, 900_000_000]
-    assert warnings.counts[stream.LOST] == 900_000_000 - 1
+    assert warnings.counts[csv_stream.LOST] == 900_000_000 - 1
 
 
 def test_ticks_start_again_when_the_clock_was_set_back():
@@ -187,7 +187,9 @@ def test_ticks_are_those_of_the_training_data(steps, slots, tick_s):
 
 def test_windows_have_no_holes():
     windows = Windows(2)
-    ticks = [stream.Tick(n, 0.0, np.full((1, 1), float(n))) for n in (0, 1, 2, 4, 5)]
+    ticks = [
+        csv_stream.Tick(n, 0.0, np.full((1, 1), float(n))) for n in (0, 1, 2, 4, 5)
+    ]
     found = [windows.feed(tick) for tick in ticks]
     ends = [None if window is None else window[:, 0, 0].tolist() for window in found]
     assert ends == [None, [0, 1], [1, 2], None, [4, 5]]

@@ -1,4 +1,4 @@
-"""What alarms are worth, counted in spells and alarms, not in windows.
+"""What alarms are worth, counted in episodes and alarms, not in windows.
 
 docs/early_warning.md has the definitions in words. All times are seconds on one clock,
 that of the reference (the video). Pure functions of NumPy arrays.
@@ -19,7 +19,7 @@ Spans = Float[ndarray, "_ 2"]
 _ROUNDING_S = 1e-6
 
 DETECTS, REPEATS, LATE, FALSE, UNJUDGED = range(5)
-"""What an alarm is; see `judge`."""
+"""What an alarm is; see `match_alarms`."""
 
 
 def spans_of(
@@ -46,10 +46,10 @@ def spans_of(
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """What became of the spells and alarms of one recording.
+    """What became of the episodes and alarms of one recording.
 
     Attributes:
-      counted: [S], whether the spell is long enough, and scores were there when an
+      counted: [S], whether the episode is long enough, and scores were there when an
         alarm was due: throughout [o - lead - spread, o - lead + spread].
       warning_s: [S], from the alarm to the visible onset; NaN: missed.
       kinds: [A], DETECTS, REPEATS, LATE, FALSE or UNJUDGED.
@@ -60,8 +60,8 @@ class Judged:
     kinds: ndarray
 
 
-def judge(
-    spells: Spans,
+def match_alarms(
+    episodes: Spans,
     raised_s: Float[ndarray, " A"],
     *,
     scored: Spans,
@@ -70,37 +70,37 @@ def judge(
     spread_s: float,
     min_spell_s: float = 0.0,
 ) -> Judged:
-    """Matches alarms with spells.
+    """Matches alarms with episodes.
 
-    A spell visible in [o, f) is foreshadowed in [o - lead - spread, f - lead + spread].
-    An alarm raised in there belongs to it: it DETECTS the spell if it is the first and
-    raised before o, REPEATS it if another has detected it, and is LATE from o on. An
-    alarm that belongs to no spell is FALSE; if labels are lacking in
-    [a + lead - spread, a + lead + spread] it is UNJUDGED. An alarm belongs to one
-    spell, of several the earliest that is not yet detected.
+    An episode visible in [o, f) is foreshadowed in [o - lead - spread,
+    f - lead + spread]. An alarm raised in there belongs to it: it DETECTS the episode
+    if it is the first and raised before o, REPEATS it if another has detected it, and
+    is LATE from o on. An alarm raised at a that belongs to no episode is FALSE; if
+    labels are lacking in [a + lead - spread, a + lead + spread] it is UNJUDGED. An
+    alarm belongs to one episode, of several the earliest that is not yet detected.
 
     Args:
-      spells: onset and end of each, as the labels show them.
+      episodes: onset and end of each, as the labels show them.
       raised_s: when each alarm was raised, rising.
       scored: when there were scores.
       labelled: where labels are known.
       lead_s: how far the current is ahead.
       spread_s: by how much leads differ, and what a window blurs.
-      min_spell_s: shorter spells are not counted; their alarms are not false.
+      min_spell_s: shorter episodes are not counted; their alarms are not false.
     """
     early, late = -lead_s - spread_s, -lead_s + spread_s
-    counted = _within(spells[:, 0] + early, spells[:, 0] + late, scored)
-    counted &= spells[:, 1] - spells[:, 0] >= min_spell_s - _ROUNDING_S
+    counted = _within(episodes[:, 0] + early, episodes[:, 0] + late, scored)
+    counted &= episodes[:, 1] - episodes[:, 0] >= min_spell_s - _ROUNDING_S
     known = _within(raised_s - late, raised_s - early, labelled)
-    warning_s = np.full(len(spells), np.nan)
+    warning_s = np.full(len(episodes), np.nan)
     kinds = np.full(len(raised_s), FALSE)
     for number, at_s in enumerate(raised_s.tolist()):
         own = np.flatnonzero(
-            (spells[:, 0] + early <= at_s) & (at_s <= spells[:, 1] + late)
+            (episodes[:, 0] + early <= at_s) & (at_s <= episodes[:, 1] + late)
         )
-        ahead = own[np.isnan(warning_s[own]) & (at_s < spells[own, 0])]
+        ahead = own[np.isnan(warning_s[own]) & (at_s < episodes[own, 0])]
         if len(ahead):
-            warning_s[ahead[0]] = spells[ahead[0], 0] - at_s
+            warning_s[ahead[0]] = episodes[ahead[0], 0] - at_s
             kinds[number] = DETECTS
         elif len(own):
             detected = not np.isnan(warning_s[own]).all()
@@ -123,21 +123,21 @@ class Tally:
     """Counts of one recording or of several; they add.
 
     Attributes:
-      spells: that could have been foreseen.
-      warning_s: of those that were, one entry a spell.
+      episodes: that could have been foreseen.
+      warning_s: of those that were, one entry an episode.
       alarms: how many of each kind, in the order of the constants.
       hours: with a score, labels or not.
     """
 
-    spells: int
+    episodes: int
     warning_s: tuple[float, ...]
     alarms: tuple[int, ...]
     hours: float
 
     @property
     def detection_rate(self) -> float | None:
-        """Returns detected spells / spells; None without spells."""
-        return len(self.warning_s) / self.spells if self.spells else None
+        """Returns detected episodes / episodes; None without episodes."""
+        return len(self.warning_s) / self.episodes if self.episodes else None
 
     @property
     def false_alarms_per_hour(self) -> float | None:
@@ -164,7 +164,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
     """Adds the counts of recordings."""
     parts = list(tallies)
     return Tally(
-        sum(part.spells for part in parts),
+        sum(part.episodes for part in parts),
         tuple(warning_s for part in parts for warning_s in part.warning_s),
         tuple(sum(part.alarms[kind] for part in parts) for kind in range(UNJUDGED + 1)),
         sum(part.hours for part in parts),

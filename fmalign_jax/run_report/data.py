@@ -28,7 +28,7 @@ from fmalign_jax.models import quantizer
 from fmalign_jax.run import checkpoints, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
-from fmalign_jax.run_report import report_codes, report_files, report_timeline
+from fmalign_jax.run_report import codes as report_codes, files, recording_timeline
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import setup, sharding
 from fmalign_jax.training.state import make_trainer
@@ -55,15 +55,15 @@ def collect(path: pathlib.Path, evaluation: pathlib.Path | None = None) -> Json:
     Raises:
       ValueError: the folder is not that of a run, or a file in it is damaged.
     """
-    settings = report_files.read_json(path / "config.json")
+    settings = files.read_json(path / "config.json")
     if settings is None:
         raise ValueError(
             "a report needs the folder of a run, with config.json; got "
             f"{path}; give the folder that training named, such as "
             "runs/pretrain-1a2b3c4d"
         )
-    folder = report_files.evaluation_folder(path, evaluation)
-    found = report_files.read_json(folder / "eval.json")
+    folder = files.evaluation_folder(path, evaluation)
+    found = files.read_json(folder / "eval.json")
     notes: list[tuple[str, str]] = []
     encoded = None
     try:
@@ -75,12 +75,12 @@ def collect(path: pathlib.Path, evaluation: pathlib.Path | None = None) -> Json:
         notes.append(("no_evaluation", ""))
     return {
         "name": path.resolve().name,
-        "summary": report_files.read_json(path / "summary.json"),
-        "config": report_files.flat(settings),
+        "summary": files.read_json(path / "summary.json"),
+        "config": files.flat(settings),
         "batch_size": settings["batch_size"],
-        "curves": report_files.read_curves(path / "metrics.jsonl"),
+        "curves": files.read_curves(path / "metrics.jsonl"),
         "evaluation": found,
-        "lead": report_files.read_lead(path),
+        "lead": files.read_lead(path),
         "encoded": encoded,
         "notes": notes,
     }
@@ -98,7 +98,7 @@ def _encoded(
     scores = {}
     if evaluation is not None:
         direction = f"{evaluation['source']}->{evaluation['target']}"
-        scores = report_files.read_scores(
+        scores = files.read_scores(
             folder / "predictions.csv", direction, evaluation["classes"]
         )
     reference = run.config.data.reference_stream
@@ -302,7 +302,7 @@ def _recordings(
     ]
     first = numbers[np.argsort(-np.array(variety), kind="stable")][:_RECORDINGS]
     return [
-        report_timeline.timeline(
+        recording_timeline.timeline(
             held,
             number,
             codes,

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from fmalign_jax.warning import alarms
-from fmalign_jax.warning.exported import ExportedAlarm
-from fmalign_jax.warning.stream import (
+from fmalign_jax.alarm import rule
+from fmalign_jax.alarm.alarm_file import ExportedAlarm
+from fmalign_jax.alarm.csv_stream import (
     Row,
     RowReader,
     Tick,
@@ -87,7 +87,7 @@ class Monitor:
             origin_s=origin_s,
         )
         self._windows = Windows(own.window_ticks)
-        self._state = alarms.start(own.rule)
+        self._state = rule.start(own.rule)
         self._raised_s = math.nan
         self._first_rows_s: list[float] = []
         self._waiting: list[tuple[Tick, Float[ndarray, "T R C"], float]] = []
@@ -159,7 +159,7 @@ class Monitor:
     def _reading(self, tick: Tick, probability: float, code: int) -> Reading:
         own = self._alarm.settings
         before = bool(self._state.active)
-        self._state = alarms.step(own.rule, self._state, tick.number, probability)
+        self._state = rule.step(own.rule, self._state, tick.number, probability)
         active = bool(self._state.active)
         if active and not before:
             self._raised_s = tick.end_s

@@ -1,0 +1,228 @@
+"""From a run to an alarm: scores on every tick, and what a monitor needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fmalign_jax.alarm import episodes, report
+from fmalign_jax.alarm.alarm_file import AlarmSettings
+from fmalign_jax.alarm.comparison import Candidate, Method, Scored
+from fmalign_jax.alarm.model import AlarmModel
+from fmalign_jax.alarm.thresholds import Definition
+from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.evaluation import supervised, transfer
+from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
+from fmalign_jax.run.frozen_encoder import EncoderState
+from fmalign_jax.run.restore import OpenedRun
+
+FEW_EPISODES = 8  # foreseen in validation; fewer do not say how early an alarm comes
+
+
+def check_settings(config: ConfigDict, run: OpenedRun) -> None:
+    """Refuses what no alarm can be made of."""
+    for wrong, rule, remedy in (
+        (
+            config.standardise == "recording",
+            "an alarm cannot wait for the whole recording: got standardise='recording'",
+            "use --config.standardise=head",
+        ),
+        (
+            config.head.kind == "neighbours",
+            "a head of nearest neighbours cannot be exported: got head.kind="
+            "'neighbours'",
+            "use another kind",
+        ),
+        (
+            run.config.data.windows != "sliding",
+            "an alarm watches a continuous current: got a run whose windows are whole "
+            "clips",
+            "train with data.windows='sliding'",
+        ),
+    ):
+        if wrong:
+            raise ValueError(f"{rule}; {remedy}")
+    for name, least in (
+        ("spread_s", 0),
+        ("merge_gap_s", 0),
+        ("min_spell_s", 0),
+        ("clear_after_s", 0),
+        ("false_alarms_per_hour", 0),
+        ("levels", 2),
+        ("rows", 1),
+    ):
+        if config[name] < least:
+            raise ValueError(
+                f"{name} must be at least {least}; got {config[name]}; correct it"
+            )
+    if not 0 <= config.hysteresis < 1 or min(config.raise_after_s, default=-1) < 0:
+        raise ValueError(
+            "hysteresis must lie in [0, 1) and raise_after_s hold one time or more, "
+            f"none negative; got {config.hysteresis} and {config.raise_after_s}; "
+            "correct them"
+        )
+    if min(config.recent_s, default=0) <= 0:
+        raise ValueError(
+            "recent_s must hold one time or more, each above 0; got "
+            f"{config.recent_s}; correct it"
+        )
+
+
+def with_a_window_a_tick(run_config: ConfigDict) -> ConfigDict:
+    """Returns the run's config with a window that ends at every tick."""
+    changed = run_config.copy_and_resolve_references()
+    changed.data.eval_stride_ticks = 1
+    return changed
+
+
+def abnormal_class(config: ConfigDict, splits: EvaluationSplits) -> int:
+    """Returns the number of the class to be warned of."""
+    if VALIDATION not in splits.by_name:
+        raise ValueError(
+            "the level of an alarm is chosen on a validation split; got none; give "
+            "recordings with --config.validation_data=GLOB"
+        )
+    if config.abnormal in splits.classes:
+        return splits.classes.index(config.abnormal)
+    if config.abnormal or len(splits.classes) != 2:
+        raise ValueError(
+            f"abnormal must be one of the classes, {', '.join(splits.classes)}; got "
+            f"{config.abnormal!r}; name the one to be warned of with --config.abnormal"
+        )
+    return 1
+
+
+def model_scores(
+    config: ConfigDict,
+    model: AlarmModel,
+    splits: EvaluationSplits,
+    scored: Mapping[str, Scored],
+    spec: WindowSpec,
+    abnormal: int,
+) -> list[Candidate]:
+    """Returns, for each `recent_s` to choose from, the scores of the last ticks."""
+    wanted = (round(seconds / spec.tick_s) for seconds in config.recent_s)
+    ticks = sorted({min(max(n, 1), spec.window_ticks) for n in wanted})
+    found = {
+        name: model.probabilities(split, ticks)
+        for name, split in splits.reported.items()
+    }
+    return [
+        (
+            {"recent_s": n * spec.tick_s},
+            {
+                name: scored[name].cut(probabilities[number][:, abnormal])
+                for name, probabilities in found.items()
+            },
+        )
+        for number, n in enumerate(ticks)
+    ]
+
+
+def oracle_scores(
+    config: ConfigDict,
+    run: OpenedRun,
+    frozen: EncoderState,
+    splits: EvaluationSplits,
+    scored: Mapping[str, Scored],
+    abnormal: int,
+) -> dict[str, list[Float[ndarray, " _"]]]:
+    """Returns the scores of the target's encoder trained with its own labels."""
+    known = splits.head.chosen(splits.head.known)
+    trained = supervised.train(
+        known,
+        transfer.groups(known),
+        run.config,
+        config.target,
+        frozen.statistics,
+        HeadSpec(**config.head.to_dict()),
+        classes=len(splits.classes),
+        epochs=config.oracle_epochs,
+        seed=config.seed,
+    )
+    return {
+        name: list(scored[name].cut(trained.predict(split)[:, abnormal]))
+        for name, split in splits.reported.items()
+    }
+
+
+def alarm_settings(
+    config: ConfigDict,
+    run: OpenedRun,
+    splits: EvaluationSplits,
+    spec: WindowSpec,
+    definition: Definition,
+    method: Method,
+    abnormal: int,
+) -> AlarmSettings:
+    """Returns all that a monitor needs beside the program."""
+    found = episodes.total(method.outcomes[VALIDATION])
+    until, known_from = until_visible(found.warning_s, method, spec, definition)
+    info = splits.head.store.streams[config.target]
+    slots = spec.samples_per_tick[config.target]
+    period_s = _period_s(splits.head, config.target)
+    channels = info.value_shape[-1] if info.value_shape else 1
+    return AlarmSettings(
+        channels=info.channel_names or tuple(f"channel {i}" for i in range(channels)),
+        unit=info.unit,
+        tick_s=spec.tick_s,
+        window_ticks=spec.window_ticks,
+        samples_per_tick=slots,
+        sample_period_s=period_s,
+        max_gap_s=spec.max_gap_s or max(spec.tick_s / slots, 3 * period_s),
+        rows=config.rows,
+        abnormal=splits.classes[abnormal],
+        raise_at=float(method.rule.raise_at),
+        clear_at=float(method.rule.clear_at),
+        raise_ticks=int(method.rule.raise_ticks),
+        clear_ticks=int(method.rule.clear_ticks),
+        lead_s=definition.lead_s,
+        until_visible_s=until,
+        until_visible_from=known_from,
+        origin={
+            "run": run.path.name,
+            "step": run.step,
+            "validation": report.counts(found),
+        },
+    )
+
+
+def until_visible(
+    warning_s: tuple[float, ...],
+    method: Method,
+    spec: WindowSpec,
+    definition: Definition,
+) -> tuple[tuple[float, float, float], str]:
+    """Returns how long after an alarm the condition is seen: least, middle, most."""
+    if len(warning_s) >= FEW_EPISODES:
+        low, middle, high = np.quantile(warning_s, [0.05, 0.5, 0.95]).tolist()
+        return (
+            low,
+            middle,
+            high,
+        ), f"{len(warning_s)} episodes of validation (5 - 95 %)"
+    # What the head is shown must lie half in the episode before it detects it.
+    behind_s = method.settings["recent_s"] / 2
+    behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
+    middle = definition.lead_s - behind_s
+    spread_s = definition.spread_s
+    known_from = "the lead, less half a window and the time an alarm takes"
+    return (middle - spread_s, middle, middle + spread_s), known_from
+
+
+def _period_s(split: LabelledWindows, stream: str) -> float:
+    """Returns how far apart the samples of a stream lie, as a rule."""
+    timelines = split.store.timelines()
+    steps = np.concatenate(
+        [
+            np.diff(timelines[number].streams[stream].time_s)
+            for number in np.unique(split.windows.recording).tolist()
+        ]
+    )
+    return float(np.median(steps[steps > 0]))

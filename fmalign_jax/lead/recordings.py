@@ -1,0 +1,118 @@
+"""The recordings of a search for the lead, and their encoded clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from fmalign_jax.config.saved import to_json
+from fmalign_jax.data import dataset
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.lead import tick_features
+from fmalign_jax.lead.tick_features import Clip
+from fmalign_jax.run import outputs, restore
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
+from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.training import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchData:
+    """The recordings of a search.
+
+    Attributes:
+      store: all recordings there.
+      numbers: those to search in.
+      origin: "the run", or where they were taken from.
+      trained_on: whether the run was trained on them.
+    """
+
+    store: RecordingStore
+    numbers: tuple[int, ...]
+    origin: str
+    trained_on: bool
+
+
+def choose_recordings(config: ConfigDict, run: OpenedRun) -> SearchData:
+    """Opens the recordings to search in: given ones, or what the run has not seen.
+
+    Raises:
+      ValueError: there are none, or they are faulty.
+    """
+    if config.recordings:
+        data = ConfigDict(run.config.data.to_dict())
+        store = dataset.open_recordings(config.recordings, data)
+        numbers = tuple(range(len(store.names)))
+        return SearchData(store, numbers, config.recordings, trained_on=False)
+    store = dataset.open_dataset(run.config)
+    windows = dataset.make_windows(store, run.config)
+    seen = set(np.unique(windows["train"].recording).tolist())
+    unseen = tuple(n for n in range(len(store.names)) if n not in seen)
+    numbers = unseen or tuple(range(len(store.names)))
+    return SearchData(store, numbers, "the run", trained_on=not unseen)
+
+
+def settings_of(
+    config: ConfigDict, run: OpenedRun, material: SearchData
+) -> dict[str, Any]:
+    """Returns all that decides the outcome, whatever folders are called."""
+    settings = to_json(config)
+    del settings["checkpoint"], settings["recordings"]
+    names = [material.store.names[number] for number in material.numbers]
+    fingerprint = material.store.fingerprint
+    return settings | {"step": run.step, "recordings": [fingerprint, *names]}
+
+
+def encode(
+    config: ConfigDict, run: OpenedRun, material: SearchData, keep_in: pathlib.Path
+) -> list[Clip]:
+    """Encodes every recording once; what was encoded before is read instead.
+
+    Args:
+      config: of the search.
+      run: whose encoders.
+      material: the recordings.
+      keep_in: features are kept in its folder `ticks`, so that a search that was
+        stopped, or another one over the same recordings, goes on from there.
+    """
+    data, store = run.config.data, material.store
+    key = {
+        "step": run.step,
+        "stride_ticks": config.stride_ticks,
+        "recordings": store.fingerprint,
+    }
+    folder = keep_in / "ticks" / outputs.settings_digest(key)
+    modalities = (data.reference_stream, data.leading_stream)
+    files = {n: folder / f"{store.names[n]}.npz" for n in material.numbers}
+    missing = [n for n, file in files.items() if not file.exists()]
+    if missing:
+        mesh = sharding.make_mesh()
+        frozen = restore.restore(run, mesh)
+        encoders = {m: FrozenEncoder(run.config, (m,), mesh) for m in modalities}
+        windows = {
+            m: tick_features.lay_windows(
+                store, data, m, stride_ticks=config.stride_ticks
+            )
+            for m in modalities
+        }
+    for number in tqdm(missing, desc="encoding", unit="recording", disable=None):
+        clips = tick_features.encode_recording(
+            store,
+            number,
+            windows,
+            encoders,
+            frozen,
+            reference=modalities[0],
+            leading=modalities[1],
+        )
+        tick_features.save(files[number], clips)
+    return [
+        clip
+        for number, file in files.items()
+        for clip in tick_features.load(file, store.names[number])
+    ]
