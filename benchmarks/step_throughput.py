@@ -192,7 +192,7 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
     """Times the pieces of a step, each compiled by itself, with its gradient."""
     case = cases.make_case(config, sharding.one_device_mesh())
     trainer, state, batch = case.trainer, case.state, case.batch
-    keys = train_step.step_keys(0, jnp.int32(0))
+    keys = train_step.step_keys(0, jnp.int32(0), train_step.random_streams(trainer))
     params, plain = state.params["model"], None
     normalise = jax.jit(lambda b: preprocess.normalise(b["streams"], state.statistics))
     plain = normalise(batch)
@@ -201,18 +201,20 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 
     def semantic(p: Any, some: Any) -> Any:
         found: Any = trainer.model.apply(
-            {"params": p}, some, train=True, rngs=keys, method="encode"
+            {"params": p}, some, train=True, rngs=keys, method="semantic"
         )
         return sum(jnp.square(z).sum() for z in found.values())
 
     def encoded(p: Any) -> Any:
-        return encode(trainer, p, state.codebook, inputs, batch, train=True, rngs=keys)
+        return encode(
+            trainer, p, state.model_state, inputs, batch, train=True, rngs=keys
+        )
 
     def everything(p: Any) -> Any:
         features = encoded(p)
         return sum(
             jnp.square(x).sum()
-            for x in jax.tree.leaves((features.semantic, features.summary))
+            for x in jax.tree.leaves((features.semantic, features.pooled_specific))
         )
 
     features = jax.jit(encoded)(params)
@@ -240,9 +242,11 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
         "critics": functools.partial(
             jax.jit(lambda f: train_step._fit_critics(trainer, state, f)), features
         ),
-        "codebook": functools.partial(
+        "model state": functools.partial(
             jax.jit(
-                lambda f: train_step._update_codebook(trainer, state, f, keys["revive"])
+                lambda f: trainer.model.update_model_state(
+                    state.model_state, f, keys["revive"]
+                )
             ),
             features,
         ),

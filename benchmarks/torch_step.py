@@ -204,8 +204,9 @@ class TorchTrainer(nn.Module):
                     )
         copy_parameters(self.objectives, state.params["objectives"])
         copy_parameters(self.critics, state.critic_params)
-        self.counts.copy_(torch.tensor(np.asarray(state.codebook.counts)))
-        self.sums.copy_(torch.tensor(np.asarray(state.codebook.sums)))
+        codebook = state.model_state["codebook"]
+        self.counts.copy_(torch.tensor(np.asarray(codebook.counts)))
+        self.sums.copy_(torch.tensor(np.asarray(codebook.sums)))
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Encodes and quantises normalised inputs."""

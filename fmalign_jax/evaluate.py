@@ -26,7 +26,14 @@ from fmalign_jax.evaluation import (
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.report import score_all, score_splits, scored_rows
 from fmalign_jax.evaluation.splits import EvaluationSplits
-from fmalign_jax.evaluation.transfer import check, encode, groups, settings_of, transfer
+from fmalign_jax.evaluation.transfer import (
+    check,
+    check_features,
+    encode,
+    groups,
+    settings_of,
+    transfer,
+)
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import sharding
@@ -52,6 +59,7 @@ def evaluate(
     check(config)
     spec = HeadSpec(**config.head.to_dict())
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    check_features(config, run.config)
     splits = evaluation_splits.load_splits(config, run.config)
     settings = settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings)

@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from fmalign_jax import cli
 from fmalign_jax.data.files import write_json
 from fmalign_jax.lead import files
-from fmalign_jax.lead.indicators import INDICATORS
+from fmalign_jax.lead.indicators import INDICATORS, OF_CODES
 from fmalign_jax.lead.recordings import choose_recordings, encode, settings_of
 from fmalign_jax.lead.search import FEW_UNITS, find_lead
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.systems.system import make_system
 
 
 def search(
@@ -55,6 +56,7 @@ def search(
             f"{data.windows!r}, which have no ticks of one length; train with "
             "--config.data.windows=sliding"
         )
+    config = _with_possible_indicators(config, run)
     material = choose_recordings(config, run)
     settings = settings_of(config, run, material)
     folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
@@ -103,6 +105,23 @@ def _check(config: ConfigDict) -> None:
             raise ValueError(
                 f"{name} must be at least 1; got {config[name]}; correct the config"
             )
+
+
+def _with_possible_indicators(config: ConfigDict, run: OpenedRun) -> ConfigDict:
+    """Leaves out the indicators of codes where the run's system has no codes."""
+    if make_system(run.config).has_codes:
+        return config
+    chosen = {config.indicator, config.evidence}
+    if chosen & set(OF_CODES):
+        raise ValueError(
+            f"{', '.join(sorted(chosen & set(OF_CODES)))} needs a system with codes; "
+            f"{run.config.model.name} has none; use another --config.indicator and "
+            "--config.evidence"
+        )
+    config = config.copy_and_resolve_references()
+    for key in ("indicators", "chance_of"):
+        config[key] = tuple(name for name in config[key] if name not in OF_CODES)
+    return config
 
 
 def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> list[str]:

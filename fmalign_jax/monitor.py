@@ -65,7 +65,7 @@ def _cells(reading: Reading, as_dates: bool) -> list[str]:
     return [
         _written(reading.time_s, as_dates),
         f"{reading.probability:.6f}",
-        str(reading.code),
+        "" if reading.code is None else str(reading.code),
         "ALARM" if reading.active else "normal",
         *(_written(seconds, as_dates) for seconds in visible),
     ]

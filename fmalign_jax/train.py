@@ -25,7 +25,6 @@ from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.probe import LabelledValidation
-from fmalign_jax.models import quantizer
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.directory import RunDirectory, default_path
 from fmalign_jax.training import logged_values, resident, sharding, step as train_step
@@ -165,7 +164,7 @@ def run_steps(
                 values = validation(state)
                 logged_values.check_finite(values, step=step, split="validation")
                 run.log(step, "validation", values)
-                log_histograms(run, step, state)
+                log_histograms(run, step, state, trainer.model)
                 score = score_of(values, config.score)
                 bar.write(f"step {step}: validation {config.score} {score:.4f}")
             if save:
@@ -193,12 +192,12 @@ def _probe(config: ConfigDict, data: Data, mesh: Mesh) -> LabelledValidation | N
     return LabelledValidation(config, data.store, windows, mesh)
 
 
-def log_histograms(run: RunDirectory, step: int, state: TrainState) -> None:
-    """Adds what a code counts and how long its vector is."""
-    counts = np.asarray(state.codebook.counts)
-    vectors = np.asarray(quantizer.embeddings(state.codebook))
-    run.log_histogram(step, "codebook/count", counts)
-    run.log_histogram(step, "codebook/norm", np.linalg.norm(vectors, axis=-1))
+def log_histograms(
+    run: RunDirectory, step: int, state: TrainState, system: Any
+) -> None:
+    """Adds what the system finds worth a histogram, such as the use of codes."""
+    for name, values in system.histograms(state.model_state).items():
+        run.log_histogram(step, name, np.asarray(values))
 
 
 def progress(values: Mapping[str, float]) -> dict[str, str]:

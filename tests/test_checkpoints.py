@@ -56,7 +56,7 @@ def test_it_restores_on_another_number_of_devices(tmp_path, setup):
     with Checkpoints(tmp_path / "c") as checkpoints:
         restored, _ = checkpoints.restore_latest(abstract(state, everywhere))
     _assert_equal(restored, _at(state, 1))
-    assert len(restored.codebook.counts.sharding.device_set) == 8
+    assert len(restored.model_state["codebook"].counts.sharding.device_set) == 8
 
 
 def test_a_state_that_devices_share_restores_on_one(tmp_path, setup, monkeypatch):
@@ -306,7 +306,7 @@ def test_encoders_and_codebook_restore_alone(tmp_path, setup):
     shutil.rmtree(tmp_path / "c" / "4" / "optim")
     model = {
         "params": state.params["model"],
-        "codebook": state.codebook,
+        **state.model_state,
         "statistics": state.statistics,
     }
     target = abstract(model, sharding.replicated(mesh))

@@ -11,8 +11,8 @@ from fresh_parameters import fresh_parameters
 
 from fmalign_jax.config.build import build
 from fmalign_jax.models import decoders, quantizer
-from fmalign_jax.models.cmg import Cmg, Features
 from fmalign_jax.models.critics import ClubNetwork, CpcNetwork
+from fmalign_jax.systems.cmg import Cmg, CmgFeatures
 
 B, T, D, M = 3, 5, 16, 12
 ENCODERS = "fmalign_jax.models.encoders."
@@ -72,13 +72,13 @@ def make_model(**kwargs: Any) -> Cmg:
 def variables() -> Any:
     model, inputs = make_model(), make_inputs()
     book = quantizer.empty_codebook(M, D, modalities=inputs)
-    return fresh_parameters(model, inputs, book, MASK, train=False)
+    return fresh_parameters(model, inputs, {"codebook": book}, MASK, train=False)
 
 
 @pytest.fixture(scope="module")
 def codebook(variables: Any) -> quantizer.Codebook:
     semantic = make_model().apply(
-        variables, make_inputs(), train=False, method=Cmg.encode
+        variables, make_inputs(), train=False, method="semantic"
     )
     z = jnp.concatenate([v.reshape(-1, D) for v in semantic.values()])
     return quantizer.initialise(jax.random.key(1), z, M, modalities=semantic)
@@ -88,16 +88,16 @@ def forward(variables: Any, codebook: Any, *, train: bool = False, **kw: Any) ->
     rngs = {"dropout": kw.pop("key")} if train else {}
     inputs = kw.pop("inputs", make_inputs())
     return make_model(**kw).apply(
-        variables, inputs, codebook, MASK, train=train, rngs=rngs
+        variables, inputs, {"codebook": codebook}, MASK, train=train, rngs=rngs
     )
 
 
 def test_three_modalities_by_configuration_alone(variables: Any, codebook: Any) -> None:
-    features: Features = forward(variables, codebook)
+    features: CmgFeatures = forward(variables, codebook)
     table = quantizer.embeddings(codebook)
     assert set(features.semantic) == {"video", "current", "text"}
     assert features.specific["video"].shape == (B, T, 4, 4, 16)
-    assert features.summary["video"].shape == (B, T, 8)
+    assert features.pooled_specific["video"].shape == (B, T, 8)
     assert features.specific["current"].shape == (B, T, 6)
     np.testing.assert_array_equal(features.embeddings, table)
     np.testing.assert_array_equal(features.mask, MASK)
@@ -122,11 +122,17 @@ def test_the_model_cannot_change_the_codebook(
     inputs = make_inputs()
     rngs = {"dropout": jax.random.key(0)}
     features, changed = make_model().apply(
-        variables, inputs, codebook, MASK, train=train, rngs=rngs, mutable=True
+        variables,
+        inputs,
+        {"codebook": codebook},
+        MASK,
+        train=train,
+        rngs=rngs,
+        mutable=True,
     )
     assert set(variables) == {"params"}
     assert set(changed) <= {"params", "intermediates"}
-    assert isinstance(features, Features)
+    assert isinstance(features, CmgFeatures)
     jax.tree.map(np.testing.assert_array_equal, codebook, before)
 
 
@@ -134,7 +140,7 @@ def test_encode_gives_the_semantic_features_of_the_whole_model(
     variables: Any, codebook: Any
 ) -> None:
     encoded = make_model().apply(
-        variables, make_inputs(), train=False, method=Cmg.encode
+        variables, make_inputs(), train=False, method="semantic"
     )
     whole = forward(variables, codebook).semantic
     for name in whole:
@@ -188,7 +194,7 @@ def test_bfloat16_computes_near_fp32_and_hands_fp32_to_the_quantiser(
         assert 0 < error.mean() < 0.02
     fresh = jax.eval_shape(
         lambda k: make_model(dtype=jnp.bfloat16).init(
-            k, make_inputs(), codebook, MASK, train=False
+            k, make_inputs(), {"codebook": codebook}, MASK, train=False
         ),
         jax.random.key(0),
     )
@@ -243,7 +249,7 @@ def test_a_wrong_entry_is_one_clear_error(entry: Any, message: str) -> None:
 def test_a_wrong_config_names_its_place(codebook: Any) -> None:
     def init(**kwargs: Any) -> Any:
         return make_model(**kwargs).init(
-            jax.random.key(0), make_inputs(), codebook, MASK, train=False
+            jax.random.key(0), make_inputs(), {"codebook": codebook}, MASK, train=False
         )
 
     with pytest.raises(ValueError, match=r"model\.transformer may .* got head;"):
@@ -295,7 +301,7 @@ def paper_shapes() -> tuple[Any, Any]:
     def init(key: Any, inputs: Any) -> Any:
         book = quantizer.empty_codebook(400, 256, modalities=inputs)
         features, variables = paper_model().init_with_output(
-            key, inputs, book, jnp.ones(2, bool), train=False
+            key, inputs, {"codebook": book}, jnp.ones(2, bool), train=False
         )
         return variables["params"], features
 
@@ -305,7 +311,7 @@ def paper_shapes() -> tuple[Any, Any]:
 def test_paper_size_encoders() -> None:
     params, features = paper_shapes()
     assert features.specific["video"].shape == (2, 10, 3, 3, 2048)
-    assert features.summary["video"].shape == (2, 10, 512)
+    assert features.pooled_specific["video"].shape == (2, 10, 512)
     layer = 4 * (256 * 256 + 256) + 2 * 256 * 1024 + 1024 + 256 + 4 * 256
     assert count(params["semantics_video"]) == 512 * 256 + 256 + 2 * layer
     assert count(params["semantics_audio"]) == 128 * 256 + 256 + 2 * layer

@@ -58,7 +58,7 @@ def shapes(variant: str) -> tuple[Trainer, dict[str, Any], set[str]]:
             config.codebook.codes, config.model.width, modalities=inputs
         )
         features, variables = trainer.model.init_with_output(
-            key, inputs, book, jnp.ones(2, bool), train=False
+            key, inputs, {"codebook": book}, jnp.ones(2, bool), train=False
         )
         (terms, _), objectives = trainer.objectives.init_with_output(
             key, features, train=False

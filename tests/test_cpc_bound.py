@@ -25,7 +25,7 @@ def test_it_is_log_n_less_the_loss_of_the_cross_modal_pairs():
         features = train_state.encode(
             trainer,
             state.params["model"],
-            state.codebook,
+            state.model_state,
             preprocess.normalise(batch["streams"], state.statistics),
             batch,
             train=False,

@@ -63,7 +63,7 @@ def test_a_step_is_that_of_a_batch_read_at_the_leads_drawn(config):
         assert slots == len(LEADS_S) * samples
         trainer = make_trainer(config, steps_per_epoch=10, steps=100)
         state = setup.first_state(trainer, data, mesh)
-        lead_key = step.step_keys(config.seed, state.step)["lead"]
+        lead_key = step.step_keys(config.seed, state.step, ["lead"])["lead"]
         drawn = np.asarray(
             jax.random.randint(lead_key, (config.batch_size,), 0, len(LEADS_S))
         )

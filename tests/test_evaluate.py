@@ -186,7 +186,7 @@ def test_encoders_are_those_of_the_run_without_dropout(run):
             jax.tree.map(jnp.asarray, batch["streams"]),
             jax.tree.map(jnp.asarray, state.statistics),
         ),
-        jax.tree.map(jnp.asarray, state.codebook),
+        jax.tree.map(jnp.asarray, state.model_state),
         jnp.asarray(batch["mask"]),
         train=False,
     )

@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fmalign_jax.models.cmg import Features
-from fmalign_jax.training.metrics import CodeStatistics, Mean
+from fmalign_jax.systems.cmg import CmgFeatures
+from fmalign_jax.systems.code_statistics import CodeStatistics
+from fmalign_jax.training.metrics import Mean
 
 EMBEDDINGS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
 
-def with_codes(codes, mask=None, embeddings=EMBEDDINGS) -> Features:
+def with_codes(codes, mask=None, embeddings=EMBEDDINGS) -> CmgFeatures:
     codes = {m: jnp.asarray(c, jnp.int32) for m, c in codes.items()}
     batch = len(next(iter(codes.values())))
     embeddings = jnp.asarray(embeddings)
     vectors = {m: embeddings[c] for m, c in codes.items()}
-    return Features(
+    return CmgFeatures(
         inputs={},
         semantic={},
         specific={},
-        summary={},
+        pooled_specific={},
         codes=codes,
         code_vectors=vectors,
         quantized=vectors,
@@ -38,7 +39,7 @@ def random_codes(seed, batch=8, ticks=5, modalities=("current", "video")):
     return {m: rng.integers(0, 5, size=(batch, ticks)) for m in modalities}
 
 
-def figures(*batches: Features) -> dict[str, float]:
+def figures(*batches: CmgFeatures) -> dict[str, float]:
     parts = [jax.jit(CodeStatistics.from_features)(batch) for batch in batches]
     merged = parts[0]
     for part in parts[1:]:

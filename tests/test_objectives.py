@@ -14,7 +14,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fmalign_jax import losses
-from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork
 from fmalign_jax.objectives.club import Club
 from fmalign_jax.objectives.code_matching import CodeMatching
@@ -26,6 +25,8 @@ from fmalign_jax.objectives.reconstruction import Reconstruction
 from fmalign_jax.objectives.self_contrast import SelfContrast
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.objectives.triplet import Triplet
+from fmalign_jax.systems.cmg import CmgFeatures
+from fmalign_jax.systems.features import Features
 from fmalign_jax.training import sharding
 
 TWO = ("current", "video")
@@ -91,11 +92,11 @@ def make_features(
         for m in modalities
     }
     vectors = {m: embeddings[c] for m, c in indices.items()}
-    return Features(
+    return CmgFeatures(
         inputs=normal(batch, ticks, 1, 3),
         semantic=semantic,
         specific=normal(batch, ticks, 4),
-        summary=normal(batch, ticks, 4),
+        pooled_specific=normal(batch, ticks, 4),
         codes=indices,
         code_vectors=vectors,
         quantized=vectors,
@@ -117,7 +118,7 @@ def with_params(term, features, seed=0):
     return init(jax.random.key(seed), features)
 
 
-def float_gradient(loss, features: Features) -> Features:
+def float_gradient(loss, features: CmgFeatures) -> CmgFeatures:
     """Gradient to every float field of the features."""
     gradient = jax.jit(jax.grad(loss, allow_int=True))(features)
     blank = lambda g, x: (  # noqa: E731
@@ -126,7 +127,7 @@ def float_gradient(loss, features: Features) -> Features:
     return jax.tree.map(blank, gradient, features)
 
 
-def touched(gradient: Features) -> set[str]:
+def touched(gradient: CmgFeatures) -> set[str]:
     """Names of the fields and modalities that a gradient reaches."""
     found = set()
     for field in dataclasses.fields(gradient):
@@ -310,6 +311,19 @@ def test_code_prediction_reaches_the_students_features_alone():
     assert reached(term, make_features()) == {"semantic/video"}
 
 
+def test_a_term_that_asks_for_what_is_not_there_is_refused():
+    every = make_features()
+    plain = Features(inputs=every.inputs, semantic=every.semantic, mask=every.mask)
+    terms = {
+        "commitment": {
+            "name": "fmalign_jax.objectives.commitment.Commitment",
+            "weights": {"video": {"video": 1.0}},
+        }
+    }
+    with pytest.raises(ValueError, match=r"'commitment' needs .*gives no code_vectors"):
+        Objectives(terms=terms).init(jax.random.key(0), plain, train=False)
+
+
 # --- Cross-CPC --------------------------------------------------------------------
 
 
@@ -330,7 +344,9 @@ def numpy_cross_cpc(variables, features, weights, steps, width, starts):
                     total += weight * nll / (steps * len(starts))
                     hits.append(own == scores.max(axis=1))
             accuracy[f"cpc_accuracy/{m}->{n}"] = np.mean(hits, axis=0)
-    return total, accuracy
+    # Only pairs of different modalities count as cross-modal accuracy.
+    cross = [accuracy[f"cpc_accuracy/{m}->{n}"] for m in TWO for n in TWO if m != n]
+    return total, accuracy | {"cpc_accuracy": np.mean(cross, axis=0)}
 
 
 def test_cross_cpc_in_evaluation_averages_every_start():
@@ -443,7 +459,9 @@ def test_club_in_training_draws_other_windows():
 
 
 def test_club_moves_semantic_and_specific_features():
-    expected = {f"{field}/{m}" for field in ("semantic", "summary") for m in TWO}
+    expected = {
+        f"{field}/{m}" for field in ("semantic", "pooled_specific") for m in TWO
+    }
     assert reached(Club(hidden=(8,)), make_features(), train=True) == expected
 
 

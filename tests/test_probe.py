@@ -11,7 +11,6 @@ import tiny
 from fmalign_jax import train
 from fmalign_jax.evaluation import labelled_windows
 from fmalign_jax.evaluation.probe import LabelledValidation
-from fmalign_jax.models import quantizer
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import setup
@@ -60,9 +59,7 @@ def test_the_score_is_that_of_the_nearest_class_mean(finished, folder):
     config = _config(folder)
     data = setup.load_data(config)
     encoder = FrozenEncoder(config, ["current", "video"], train.sharding.make_mesh())
-    epsilon = encoder.model.laplace_epsilon
-    vectors = quantizer.embeddings(state.codebook, epsilon=epsilon)
-    frozen = EncoderState(state.params["model"], vectors, state.statistics)
+    frozen = EncoderState(state.params["model"], state.model_state, state.statistics)
 
     def mean_vectors(split, modality):
         windows = data.windows[split]

@@ -15,7 +15,6 @@ import tiny
 
 from fmalign_jax.config.default import component
 from fmalign_jax.models import critics, quantizer
-from fmalign_jax.models.cmg import Cmg
 from fmalign_jax.training import sharding, state as train_state, step as train_step
 
 STEPS = 3
@@ -120,10 +119,12 @@ def test_eight_devices_equal_one(one, eight):
         _assert_close(shared["scalars"], alone["scalars"], what="metric ")
         # The statistics are sums over many ticks; what they stand for is compared.
         _assert_close(
-            shared["codes"].compute(), alone["codes"].compute(), what="metric "
+            shared["statistics"].compute(),
+            alone["statistics"].compute(),
+            what="metric ",
         )
     for step, (alone, shared) in enumerate(zip(one.states, eight.states, strict=True)):
-        for part in ("codebook", "critic_params", "critic_opt_state", "params"):
+        for part in ("model_state", "critic_params", "critic_opt_state", "params"):
             _assert_close(
                 getattr(shared, part), getattr(alone, part), what=f"step {step} {part} "
             )
@@ -148,7 +149,7 @@ def test_devices_that_share_the_optimisers_state_equal_one(one, sharded):
     for step, (alone, shared) in enumerate(
         zip(one.states, sharded.states, strict=True)
     ):
-        for part in ("codebook", "critic_params", "params"):
+        for part in ("model_state", "critic_params", "params"):
             _assert_close(
                 getattr(shared, part), getattr(alone, part), what=f"step {step} {part} "
             )
@@ -159,14 +160,14 @@ def test_devices_that_share_the_optimisers_state_equal_one(one, sharded):
         held = {part.data.size for part in x.addressable_shards}
         assert held == {x.size // shares[-1]}
     assert set(shares) == {1, 8}
-    for x in jax.tree.leaves((sharded.state.params, sharded.state.codebook)):
+    for x in jax.tree.leaves((sharded.state.params, sharded.state.model_state)):
         assert x.sharding.is_fully_replicated
     assert sharded.step._cache_size() == 1  # the state comes back as it went in
 
 
 def test_training_moved_everything_that_the_comparison_covers(one):
     first, last = one.states[0], one.states[-1]
-    for part in ("codebook", "critic_params", "params"):
+    for part in ("model_state", "critic_params", "params"):
         pairs = zip(
             _leaves(getattr(first, part)), _leaves(getattr(last, part)), strict=True
         )
@@ -225,7 +226,9 @@ def test_a_constant_modality_does_not_blow_its_projection_up():
     state = train_state.init_state(trainer, placed, tiny.STATISTICS, mesh)
     model = state.params["model"]
     assert np.abs(model["semantics_current"]["projection"]["kernel"]).max() < 10
-    assert np.isfinite(np.asarray(quantizer.embeddings(state.codebook))).all()
+    assert np.isfinite(
+        np.asarray(quantizer.embeddings(state.model_state["codebook"]))
+    ).all()
 
 
 class ProjectingStem(nn.Module):
@@ -306,7 +309,7 @@ def test_padding_counts_for_nothing(config, one):
         for b in (batch, other)
     )
     _assert_close(second, first, what="padded ")
-    assert int(first["codes"].windows) == 5
+    assert int(first["statistics"].windows) == 5
     assert all(int(mean.count) == 5 for mean in first["scalars"].values())
 
 
@@ -324,12 +327,12 @@ def test_codes_start_as_long_as_the_features(config, one):
     }
     first = one.states[0]
     semantic = one.trainer.model.apply(
-        {"params": first.params["model"]}, inputs, train=False, method=Cmg.encode
+        {"params": first.params["model"]}, inputs, train=False, method="semantic"
     )
     z = np.concatenate(
         [np.asarray(x).reshape(-1, x.shape[-1]) for x in semantic.values()]
     )
-    codebook = jax.tree.map(jnp.asarray, one.states[1].codebook)
+    codebook = jax.tree.map(jnp.asarray, one.states[1].model_state["codebook"])
     e = np.asarray(quantizer.embeddings(codebook))
     longest = np.linalg.norm(e, axis=-1).max()
     assert 0.1 < longest / np.median(np.linalg.norm(z, axis=-1)) < 2
@@ -338,14 +341,16 @@ def test_codes_start_as_long_as_the_features(config, one):
 # Random streams
 
 
-def test_random_streams_depend_on_seed_step_and_name_alone():
+def test_random_streams_depend_on_seed_step_and_name_alone(one):
+    names = train_step.random_streams(one.trainer)
+    assert {"dropout", "start", "permutation"} < set(names)  # asked of the parts
     keys = {
         (seed, step, name): tuple(jax.random.key_data(key).tolist())
         for seed, step in itertools.product((0, 1), (0, 1, 5))
-        for name, key in train_step.step_keys(seed, jnp.asarray(step)).items()
+        for name, key in train_step.step_keys(seed, jnp.asarray(step), names).items()
     }
-    assert len(set(keys.values())) == len(keys) == 6 * len(train_step.RANDOM_STREAMS)
-    again = train_step.step_keys(1, jnp.asarray(5))["revive"]
+    assert len(set(keys.values())) == len(keys) == 6 * len(names)
+    again = train_step.step_keys(1, jnp.asarray(5), ["revive"])["revive"]
     assert tuple(jax.random.key_data(again).tolist()) == keys[1, 5, "revive"]
 
 
@@ -464,7 +469,7 @@ def test_bfloat16_computes_but_does_not_store():
         lambda inputs: model.apply(
             {"params": state.params["model"]},
             inputs,
-            jax.tree.map(jnp.asarray, state.codebook),
+            jax.tree.map(jnp.asarray, state.model_state),
             jnp.ones(config.batch_size, bool),
             train=False,
             capture_intermediates=True,
@@ -474,7 +479,7 @@ def test_bfloat16_computes_but_does_not_store():
             for name, values in tiny.random_batch(config)["streams"].items()
         },
     )
-    for part in (features.semantic, features.quantized, features.summary):
+    for part in (features.semantic, features.quantized, features.pooled_specific):
         assert {x.dtype for x in part.values()} == {jnp.dtype(jnp.float32)}
     assert jnp.dtype(jnp.bfloat16) in {
         x.dtype for x in jax.tree.leaves(sown["intermediates"])
@@ -489,13 +494,17 @@ def test_three_modalities_train_from_configuration_alone():
     assert np.isfinite(list(scalars.values())).all()
     assert scalars["cpc_accuracy/text->video"] >= 0
     assert scalars["cpc_accuracy/current->text"] >= 0
-    assert sorted(trained.states[-1].codebook.idle) == ["current", "text", "video"]
-    assert sorted(trained.metrics[-1]["codes"].histograms) == [
+    assert sorted(trained.states[-1].model_state["codebook"].idle) == [
         "current",
         "text",
         "video",
     ]
-    pairs = set(trained.metrics[-1]["codes"].matches)
+    assert sorted(trained.metrics[-1]["statistics"].histograms) == [
+        "current",
+        "text",
+        "video",
+    ]
+    pairs = set(trained.metrics[-1]["statistics"].matches)
     assert pairs == {"current-text", "current-video", "text-video"}
     embedding = {
         path: leaf

@@ -51,7 +51,7 @@ def test_encoders_codes_and_losses_are_the_same(both):
     expected = encode(
         case.trainer,
         case.state.params["model"],
-        case.state.codebook,
+        case.state.model_state,
         normalised,
         case.batch,
         train=False,
@@ -63,7 +63,7 @@ def test_encoders_codes_and_losses_are_the_same(both):
     for m, z in expected.semantic.items():
         np.testing.assert_allclose(found["semantic"][m], z, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(
-            found["summary"][m], expected.summary[m], rtol=1e-4, atol=1e-4
+            found["summary"][m], expected.pooled_specific[m], rtol=1e-4, atol=1e-4
         )
         np.testing.assert_array_equal(found["codes"][m], expected.codes[m])
     params = case.state.params["objectives"] | case.state.critic_params

@@ -432,7 +432,7 @@ def test_three_modalities_train_from_raw_files(tmp_path):
     config.max_steps = 2
     state, summary = train.train(config, tmp_path / "run")
     assert int(state.step) == 2
-    assert sorted(state.codebook.idle) == ["current", "text", "video"]
+    assert sorted(state.model_state["codebook"].idle) == ["current", "text", "video"]
     assert sorted(state.statistics) == ["current", "video"]  # tokens have none
     values = summary["validation"]
     assert values["used_codes/text"] >= 1

@@ -26,6 +26,9 @@ from fmalign_jax.data.files import replacing
 SUFFIX = ".fmalign"
 FORMAT = 1
 
+NO_CODE = -1
+"""What a program answers for the code of a tick where its system has no codes."""
+
 _PROGRAM, _SETTINGS = "score.stablehlo", "alarm.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same settings give the same bytes
 
@@ -111,7 +114,8 @@ class ExportedAlarm:
             same bits, whatever stands in the others.
 
         Returns:
-          The probability of the abnormal class, and the code of the last tick.
+          The probability of the abnormal class, and the code of the last tick, or
+          NO_CODE.
         """
         shape = (self.settings.rows, *self.settings.window_shape)
         rows = np.zeros(shape, np.float32)

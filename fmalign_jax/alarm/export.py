@@ -12,8 +12,7 @@ from jax import export
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.alarm.alarm_file import NO_CODE
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
@@ -35,7 +34,7 @@ def score_program(
 
     Args:
       encoder: knows the architecture.
-      frozen: parameters, codes and input statistics.
+      frozen: parameters, model state and input statistics.
       modality: which encoder.
       classify: standardised features [B, n, D] to probabilities [B, K].
       mean: of the features, taken off before `classify`.
@@ -45,20 +44,24 @@ def score_program(
       recent_ticks: n, how many of the last ticks `classify` is shown.
       shape: of the windows [B, T, R, C].
     """
-    params, vectors, statistics = sharding.on_one_device(
-        (frozen.params, frozen.vectors, dict(frozen.statistics))
+    params, model_state, statistics = sharding.on_one_device(
+        (frozen.params, frozen.model_state, dict(frozen.statistics))
     )
     # On the host, as the features that the head was fitted on.
-    table = jnp.asarray((np.asarray(vectors) - mean) / deviation)
+    table = None
+    if use_codes:
+        vectors = np.asarray(encoder.system.code_vectors(model_state))
+        table = jnp.asarray((vectors - mean) / deviation)
 
     def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
         values = preprocess.normalise({modality: windows}, statistics)
-        semantic: Any = encoder.model.apply(
-            {"params": params}, values, train=False, method=Cmg.encode
+        encoded: Any = encoder.system.apply(
+            {"params": params}, values, model_state, (modality,), method="encode"
         )
-        z = semantic[modality]
-        codes = quantizer.assign(z, vectors)
-        features = table[codes] if use_codes else (z - mean) / deviation
+        z, codes = encoded[modality]
+        if codes is None:
+            codes = jnp.full(z.shape[:2], NO_CODE, jnp.int32)
+        features = (z - mean) / deviation if table is None else table[codes]
         return classify(features[:, -recent_ticks:])[:, abnormal], codes[:, -1]
 
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fmalign_jax.alarm import rule
-from fmalign_jax.alarm.alarm_file import ExportedAlarm
+from fmalign_jax.alarm.alarm_file import NO_CODE, ExportedAlarm
 from fmalign_jax.alarm.csv_stream import (
     Row,
     RowReader,
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     Attributes:
       time_s: end of the tick.
       probability: of the abnormal class, from the window that ends now.
-      code: of the last tick.
+      code: of the last tick; None for a system without codes.
       active: whether the alarm is on.
       changed: whether it was raised or cleared just now.
       visible_s: while it is on, when the condition is expected to be seen: at the
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
 
     time_s: float
     probability: float
-    code: int
+    code: int | None
     active: bool
     changed: bool
     visible_s: tuple[float, float, float] | None
@@ -149,14 +149,14 @@ class Monitor:
         probability, code = self._alarm(windows, self.ticks % self._alarm.settings.rows)
         self.ticks += len(waiting)
         readings = [
-            self._reading(tick, float(p), int(c))
+            self._reading(tick, float(p), None if c == NO_CODE else int(c))
             for (tick, _, _), p, c in zip(waiting, probability, code, strict=True)
         ]
         now = time.perf_counter()
         self.latencies_s.extend(now - since for _, _, since in waiting)
         return readings
 
-    def _reading(self, tick: Tick, probability: float, code: int) -> Reading:
+    def _reading(self, tick: Tick, probability: float, code: int | None) -> Reading:
         own = self._alarm.settings
         before = bool(self._state.active)
         self._state = rule.step(own.rule, self._state, tick.number, probability)

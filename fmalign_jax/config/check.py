@@ -39,7 +39,7 @@ def check_config(config: ConfigDict) -> None:
     """
     for key in POSITIVE:
         value = _setting(config, key)
-        if not value > 0:
+        if value is not None and not value > 0:
             raise ValueError(f"{key} must be above 0; got {value}; correct the config")
     if config.compute_dtype not in ("float32", "bfloat16"):
         raise ValueError(
@@ -55,8 +55,11 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _setting(config: ConfigDict, key: str) -> Any:
+    """Returns a setting, None where the config's system has no such section."""
     value: Any = config
     for part in key.split("."):
+        if part not in value:
+            return None
         value = value[part]
     return value
 
@@ -93,8 +96,8 @@ def _check_model(config: ConfigDict) -> None:
             "data.samples_per_tick must give the modalities of the model, "
             f"{sorted(modalities)}; got {sorted(sampled)}; correct either"
         )
-    width, heads = config.model.width, config.model.transformer.heads
-    if width % heads:
+    width, heads = config.model.width, _setting(config, "model.transformer.heads")
+    if heads is not None and width % heads:
         raise ValueError(
             "model.transformer.heads must divide model.width; got "
             f"{heads} heads for width {width}; use a divisor such as 4"
@@ -102,8 +105,8 @@ def _check_model(config: ConfigDict) -> None:
 
 
 def _check_codebook(config: ConfigDict) -> None:
-    decay = config.codebook.decay
-    if not 0 <= decay < 1:
+    decay = _setting(config, "codebook.decay")
+    if decay is not None and not 0 <= decay < 1:
         raise ValueError(
             f"codebook.decay must lie in [0, 1); got {decay}; use one such as 0.95"
         )

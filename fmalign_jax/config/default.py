@@ -117,6 +117,7 @@ def model_config() -> ConfigDict:
     encoders = "fmalign_jax.models.encoders."
     return ConfigDict(
         {
+            "name": "fmalign_jax.systems.cmg.Cmg",  # the system: its class
             "width": 128,  # D, of semantic features and codes
             "transformer": {
                 "layers": 2,

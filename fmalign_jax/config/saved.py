@@ -22,7 +22,11 @@ MAY_CHANGE = (
 )
 """Config keys under which a run may be continued with another value."""
 
-ABSENT: Mapping[str, Any] = {"data.draw_lead": False, "data.other_leads_s": []}
+ABSENT: Mapping[str, Any] = {
+    "data.draw_lead": False,
+    "data.other_leads_s": [],
+    "model.name": "fmalign_jax.systems.cmg.Cmg",
+}
 """Config keys that came later than the first runs, and what a run without them does."""
 
 

@@ -1,6 +1,7 @@
 """Validation with labels, for those who ask for it: zero-shot transfer on the way.
 
-At every validation class means of the code vectors are fitted on labelled training
+At every validation class means of the code vectors (of the continuous features, where
+a system has no codes) are fitted on labelled training
 windows, one modality at a time, and tried on the validation windows of all modalities.
 Nothing flows back into training; but a run whose `score` is one of these values has
 chosen its best checkpoint with labels of the target modality's validation windows.
@@ -21,7 +22,6 @@ from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.evaluation import heads, splits as evaluation_splits
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
-from fmalign_jax.models import quantizer
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training.state import TrainState
 
@@ -72,14 +72,12 @@ class LabelledValidation:
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Returns ``zero_shot/<fitted on>-><tried on>``, balanced accuracies."""
-        epsilon = self._encoder.model.laplace_epsilon
         frozen = EncoderState(
-            state.params["model"],
-            quantizer.embeddings(state.codebook, epsilon=epsilon),
-            state.statistics,
+            state.params["model"], state.model_state, state.statistics
         )
+        continuous = not self._encoder.system.has_codes
         fitted, tried = (
-            self._encoder(frozen, split.store, split.windows, keep_semantic=False)
+            self._encoder(frozen, split.store, split.windows, keep_semantic=continuous)
             for split in (self._head, self._judged)
         )
         spec = heads.HeadSpec(kind="prototypes", pooling="mean")

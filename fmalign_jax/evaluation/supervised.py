@@ -25,7 +25,6 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.linear_head import PooledLinear, class_weights
-from fmalign_jax.models.cmg import Cmg
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
@@ -65,7 +64,7 @@ class _Network:
     """Encoder and head of one modality, and what its inputs are made with."""
 
     modality: str
-    encoder: Cmg
+    system: Any
     head: PooledLinear
     statistics: Any
     time_warp: Mapping[str, float]
@@ -86,11 +85,11 @@ class _Network:
                 settings=self.augmentation,
             )
             rngs = {"dropout": dropout_key}
-        semantic: Any = self.encoder.apply(
+        semantic: Any = self.system.apply(
             {"params": params["encoder"]},
             values,
             train=key is not None,
-            method=Cmg.encode,
+            method="semantic",
             rngs=rngs,
         )
         logits: Any = self.head.apply(
@@ -133,7 +132,7 @@ def train(
     encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
     network = _Network(
         modality,
-        encoder.model,
+        encoder.system,
         PooledLinear(classes, spec.pooling),
         sharding.on_one_device({m: s for m, s in statistics.items() if m == modality}),
         config.time_warp.to_dict(),
@@ -195,7 +194,7 @@ def _start(
     """Returns the first parameters, the encoder's as those of a run."""
     encoder_key, head_key = jax.random.split(key)
     params = encoder.fresh_params(encoder_key, streams, network.statistics)
-    z = jnp.zeros((1, 1, network.encoder.width))
+    z = jnp.zeros((1, 1, network.system.width))
     return {"encoder": params, "head": network.head.init(head_key, z)["params"]}
 
 

@@ -19,6 +19,7 @@ from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
+from fmalign_jax.systems.system import make_system
 
 
 def check(config: ConfigDict) -> None:
@@ -51,6 +52,19 @@ def check(config: ConfigDict) -> None:
                 f"{name} must be one of {', '.join(known)}; got {config[name]!r}; use "
                 "one of them"
             )
+
+
+def check_features(config: ConfigDict, run_config: ConfigDict) -> None:
+    """Refuses codes as features where the run's system has none.
+
+    Raises:
+      ValueError: it has none.
+    """
+    if config.features == "codes" and not make_system(run_config).has_codes:
+        raise ValueError(
+            "features=codes needs a system with a codebook; "
+            f"{run_config.model.name} has none; use --config.features=semantic"
+        )
 
 
 def settings_of(

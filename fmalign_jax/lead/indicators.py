@@ -35,6 +35,9 @@ INDICATORS = {
 }
 """Every indicator and its kind; docs/lead.md says what each one is worth."""
 
+OF_CODES = ("code_association", "code_information", "code_agreement", "equal_share")
+"""The indicators that look at codes; a system without codes has none of them."""
+
 INFO_NCE = "info_nce"
 
 _TEMPERATURE = 0.1
@@ -49,7 +52,7 @@ def make_rows(
     """Lays what each indicator looks at into rows.
 
     Args:
-      layout: from `lay`.
+      layout: from `layout.layout`.
       indicators: which of INDICATORS.
       window_ticks: ticks in a window, for modal codes and plain means.
       dimensions: principal directions that associations keep of each modality.
@@ -154,7 +157,7 @@ def _one_hot_whitened(
 
 
 def _codes(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
-    return [part.code for part in parts]
+    return [_code(part) for part in parts]
 
 
 def _modal_codes(
@@ -163,7 +166,7 @@ def _modal_codes(
     """Returns the most frequent code of the window around each tick."""
     found = []
     for part in parts:
-        codes, column = np.unique(part.code, return_inverse=True)
+        codes, column = np.unique(_code(part), return_inverse=True)
         shares = centred_mean(np.eye(len(codes))[column], part.known, window)
         found.append(codes[shares.argmax(axis=1)])
     return found
@@ -191,12 +194,19 @@ _VIEWS: dict[str, View] = {
 
 def _one_hot(parts: Parts) -> list[ndarray]:
     codes, counts = np.unique(
-        np.concatenate([part.code[part.known] for part in parts]), return_counts=True
+        np.concatenate([_code(part)[part.known] for part in parts]),
+        return_counts=True,
     )
     common = codes[np.argsort(-counts, kind="stable")[:_CODES]]
     table = np.full(int(codes.max()) + 1, len(common))
     table[common] = np.arange(len(common))
-    return [np.eye(_CODES + 1)[table[part.code]] for part in parts]
+    return [np.eye(_CODES + 1)[table[_code(part)]] for part in parts]
+
+
+def _code(part: TickFeatures) -> ndarray:
+    """Returns the codes; indicators of codes are not asked of what has none."""
+    assert part.code is not None
+    return part.code
 
 
 def _unit(values: Float[ndarray, "n D"]) -> Float[ndarray, "n D"]:

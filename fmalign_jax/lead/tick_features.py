@@ -37,14 +37,14 @@ class TickFeatures:
       start_s: start of the first tick on the recording's clock.
       known: [n], whether the tick lies in a window; the rest below is 0 where not.
       semantic: [n, D], continuous features.
-      code: [n], the nearest code.
+      code: [n], the nearest code; None for a system without codes.
       plain: [n, P], what one can see without a model, see `plain_features`.
     """
 
     start_s: float
     known: Bool[ndarray, " n"]
     semantic: Float32[ndarray, "n D"]
-    code: Int32[ndarray, " n"]
+    code: Int32[ndarray, " n"] | None
     plain: Float32[ndarray, "n P"]
 
     def __len__(self) -> int:
@@ -138,7 +138,9 @@ def _encode(
     row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
-    code = np.where(known, encoded.codes[modality][row, position], 0)
+    code = None
+    if modality in encoded.codes:
+        code = np.where(known, encoded.codes[modality][row, position], 0)
     plain = _plain(store, number, modality, ticks.samples[modality][mine])
     clips = ticks.clip[mine]
     return {
@@ -146,7 +148,7 @@ def _encode(
             start_s=float(ticks.start_s[mine][clips == clip][0]),
             known=known[clips == clip],
             semantic=semantic[clips == clip].astype(np.float32),
-            code=code[clips == clip].astype(np.int32),
+            code=None if code is None else code[clips == clip].astype(np.int32),
             plain=plain[clips == clip],
         )
         for clip in np.unique(clips[known])
@@ -217,7 +219,8 @@ def save(path: pathlib.Path, clips: Sequence[Clip]) -> None:
         for role in ("reference", "leading"):
             for field in dataclasses.fields(TickFeatures):
                 value = getattr(getattr(clip, role), field.name)
-                arrays[f"{i}.{role}.{field.name}"] = value
+                if value is not None:
+                    arrays[f"{i}.{role}.{field.name}"] = value
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -228,7 +231,10 @@ def load(path: pathlib.Path, recording: str) -> list[Clip]:
 
         def features(i: int, role: str) -> TickFeatures:
             names = [field.name for field in dataclasses.fields(TickFeatures)]
-            values = {name: arrays[f"{i}.{role}.{name}"] for name in names}
+            values: dict[str, Any] = dict.fromkeys(names)
+            for name in names:
+                if f"{i}.{role}.{name}" in arrays:
+                    values[name] = arrays[f"{i}.{role}.{name}"]
             return TickFeatures(**{**values, "start_s": float(values["start_s"])})
 
         return [

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
-from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import ClubNetwork
+from fmalign_jax.systems.cmg import CmgFeatures
 
 
 class Club(nn.Module):
@@ -29,8 +29,11 @@ class Club(nn.Module):
     variance: str = "learned"
     hidden: tuple[int, ...] = (128, 128, 128)
 
+    needs = ("pooled_specific",)
+    random_streams = ("permutation",)
+
     def __call__(
-        self, features: Features, *, train: bool
+        self, features: CmgFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the bound and ``club_bound/<modality>``, all [B]; may be negative."""
         permutation = None
@@ -39,15 +42,15 @@ class Club(nn.Module):
             permutation = losses.random_cycle(key, features.mask)
         bounds = {}
         for name, (mean, log_variance) in self._conditionals(features).items():
-            summary = features.summary[name]
+            pooled = features.pooled_specific[name]
             bounds[f"club_bound/{name}"] = (
-                losses.club_full(mean, log_variance, summary, features.mask)
+                losses.club_full(mean, log_variance, pooled, features.mask)
                 if permutation is None
-                else losses.club_sampled(mean, log_variance, summary, permutation)
+                else losses.club_sampled(mean, log_variance, pooled, permutation)
             )
         return sum(bounds.values(), jnp.zeros(len(features.mask))), bounds
 
-    def critic_loss(self, features: Features) -> Float[Array, ""]:
+    def critic_loss(self, features: CmgFeatures) -> Float[Array, ""]:
         """Negative log-likelihood of s given z, mean over windows and ticks.
 
         Summed over the dimensions and modalities; no gradient reaches the features.
@@ -56,12 +59,12 @@ class Club(nn.Module):
         total = jnp.zeros(len(features.mask))
         for name, (mean, log_variance) in self._conditionals(features).items():
             total -= losses.gaussian_log_likelihood(
-                mean, log_variance, features.summary[name]
+                mean, log_variance, features.pooled_specific[name]
             ).mean(axis=-1)
         return losses.masked_mean(total, features.mask)
 
     @nn.compact
-    def _conditionals(self, features: Features) -> dict[str, tuple[Array, Array]]:
+    def _conditionals(self, features: CmgFeatures) -> dict[str, tuple[Array, Array]]:
         """Mean and log variance of q(s|z) by modality."""
         for option, value, allowed in (
             ("estimator", self.estimator, ("sampled", "full")),
@@ -74,10 +77,10 @@ class Club(nn.Module):
                 )
         return {
             name: ClubNetwork(
-                features.summary[name].shape[-1],
+                features.pooled_specific[name].shape[-1],
                 self.hidden,
                 learned_variance=self.variance == "learned",
                 name=name,
             )(features.semantic[name])
-            for name in sorted(features.summary)
+            for name in sorted(features.pooled_specific)
         }

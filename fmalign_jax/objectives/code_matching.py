@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scale
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.code_statistics import CodeFeatures
 
 
 class CodeMatching(nn.Module):
@@ -24,9 +24,11 @@ class CodeMatching(nn.Module):
 
     learns_from: PairTable | None = None
 
+    needs = ("embeddings",)
+
     @nn.compact
     def __call__(
-        self, features: Features, *, train: bool
+        self, features: CodeFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and no metrics."""
         check_names(self.learns_from, features.semantic, table_name="learns_from")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, pair_entries
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.code_statistics import CodeFeatures
 
 
 class CodePrediction(nn.Module):
@@ -27,9 +27,11 @@ class CodePrediction(nn.Module):
     weights: PairTable
     temperature: float = 1.0
 
+    needs = ("codes", "embeddings")
+
     @nn.compact
     def __call__(
-        self, features: Features, *, train: bool
+        self, features: CodeFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and no metrics; `token_agreement` tells its success."""
         check_names(self.weights, features.semantic, table_name="weights")

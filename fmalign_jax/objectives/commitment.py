@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, pair_entries
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.cmg import CmgFeatures
 
 
 class Commitment(nn.Module):
@@ -20,9 +20,11 @@ class Commitment(nn.Module):
 
     weights: PairTable
 
+    needs = ("code_vectors",)
+
     @nn.compact
     def __call__(
-        self, features: Features, *, train: bool
+        self, features: CmgFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and ``commitment/<student>-><teacher>``, unweighted."""
         check_names(self.weights, features.semantic, table_name="commitment weights")

@@ -14,8 +14,8 @@ from fmalign_jax.config.pair_tables import (
     learning_scale,
     pair_entries,
 )
-from fmalign_jax.models.cmg import Features
 from fmalign_jax.models.critics import CpcNetwork, contexts_side_by_side
+from fmalign_jax.systems.features import Features
 
 
 class CrossCpc(nn.Module):
@@ -44,11 +44,15 @@ class CrossCpc(nn.Module):
     width: int = 256
     layers: int = 2
 
+    random_streams = ("start",)
+
     @nn.compact
     def __call__(
         self, features: Features, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss and ``cpc_accuracy/<context>-><predicted>``, all [B].
+
+        Also ``cpc_accuracy``, the mean over the pairs of different modalities.
 
         Raises:
           ValueError: when the windows are too short for K steps.
@@ -76,7 +80,7 @@ class CrossCpc(nn.Module):
             for run, h in zip(runs, contexts, strict=True)
         }
         total = jnp.zeros(len(features.mask))
-        metrics = {}
+        metrics, cross = {}, []
         for context, target, weight in entries:
             candidates = losses.gradient_scale(
                 semantic[target], self._scale(target, context)
@@ -90,6 +94,10 @@ class CrossCpc(nn.Module):
             total += weight * losses.info_nce(logits, features.mask).mean((0, 1))
             correct = losses.own_is_nearest(logits, features.mask).mean((0, 1))
             metrics[f"cpc_accuracy/{context}->{target}"] = correct
+            if context != target:
+                cross.append(correct)
+        if cross:
+            metrics["cpc_accuracy"] = jnp.stack(cross).mean(axis=0)
         return total, metrics
 
     def _scale(self, student: str, teacher: str) -> float:

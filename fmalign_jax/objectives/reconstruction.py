@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.build import build
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.cmg import CmgFeatures
 
 
 class Reconstruction(nn.Module):
@@ -28,6 +28,8 @@ class Reconstruction(nn.Module):
     decoders: Mapping[str, Mapping[str, Any]]
     dtype: DTypeLike = jnp.float32
 
+    needs = ("quantized", "specific")
+
     def setup(self) -> None:
         """Builds the decoders."""
         self.networks = {
@@ -36,7 +38,7 @@ class Reconstruction(nn.Module):
         }
 
     def __call__(
-        self, features: Features, *, train: bool
+        self, features: CmgFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss and ``reconstruction_error/<modality>``, all [B]."""
         if unknown := sorted(set(self.decoders) - set(features.semantic)):

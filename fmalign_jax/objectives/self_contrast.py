@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import check_names
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.features import Features
 
 
 class SelfContrast(nn.Module):

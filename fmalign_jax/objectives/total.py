@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fmalign_jax.config.build import build, load
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.features import Features
 
 
 class Objectives(nn.Module):
@@ -21,7 +21,9 @@ class Objectives(nn.Module):
     metrics)``. One that has a method ``critic_loss(features) -> scalar`` is a critic:
     all its parameters are fitted by that loss. The parameters of each term lie in
     ``params[<term name>]``, so that critics are split off by name. A term with a field
-    `second_views` finds ``features.second_view`` of those modalities in training.
+    `second_views` finds ``features.second_view`` of those modalities in training. What
+    it needs beside `Features`, it names in a class attribute `needs`; the random keys
+    that it draws from in training, in `random_streams`.
 
     Attributes:
       terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
@@ -53,6 +55,15 @@ class Objectives(nn.Module):
         )
 
     @property
+    def random_streams(self) -> tuple[str, ...]:
+        """Names of the random keys that some term draws from in training."""
+        asked = (
+            getattr(load(entry.get("name", "")), "random_streams", ())
+            for entry in self.terms.values()
+        )
+        return tuple(sorted({name for names in asked for name in names}))
+
+    @property
     def second_views(self) -> tuple[str, ...]:
         """Modalities of which some term compares two augmented views."""
         asked = (entry.get("second_views", ()) for entry in self.terms.values())
@@ -63,19 +74,18 @@ class Objectives(nn.Module):
     ) -> tuple[dict[str, Float[Array, " B"]], dict[str, Array]]:
         """Evaluates every term.
 
-        Random streams in training: "start" (Cross-CPC), "permutation" (CLUB).
-
         Returns:
           Loss of each term [B], unweighted and 0 where masked; metrics of all terms,
           scalars or [B] (to be averaged over the windows that count).
 
         Raises:
-          ValueError: when a term's options do not fit it, or two terms report a
-            metric of the same name.
+          ValueError: when a term's options do not fit it, the system does not give
+            what it needs, or two terms report a metric of the same name.
         """
         term_losses = {}
         metrics: dict[str, Array] = {}
         for name in self.terms:
+            self._check_given(name, features)
             loss, term_metrics = getattr(self, name)(features, train=train)
             term_losses[name] = jnp.where(features.mask, loss, 0.0)
             if taken := sorted(metrics.keys() & term_metrics.keys()):
@@ -85,6 +95,16 @@ class Objectives(nn.Module):
                 )
             metrics |= term_metrics
         return term_losses, metrics
+
+    def _check_given(self, name: str, features: Features) -> None:
+        """Refuses a term that asks for what the system does not give."""
+        needs = getattr(getattr(self, name), "needs", ())
+        if lacking := [n for n in needs if getattr(features, n, None) is None]:
+            raise ValueError(
+                f"objective {name!r} needs the features {', '.join(needs)}; the system "
+                f"gives no {', '.join(lacking)} ({type(features).__name__}); set its "
+                "weight to 0 or choose another config.model.name"
+            )
 
     def critic_loss(self, features: Features) -> Float[Array, ""]:
         """Returns the sum of the critics' own losses, for the inner optimiser."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scale
-from fmalign_jax.models.cmg import Features
+from fmalign_jax.systems.features import Features
 
 ROUNDING_S = 1e-3
 """By how much a gap may fall short, so that one of exactly `min_gap_s` counts."""

@@ -1,10 +1,11 @@
 """Checkpoints by Orbax: what is saved, how damage is found, how it is restored.
 
-A checkpoint of step N holds five items: `model` (encoders, codebook and input
-statistics: all that evaluation needs), `optim` (the rest of the train state), `data`
-(position of the data iterator), `config`, and `digest` (of every array, of `data` and
-of `config`). Orbax writes to a temporary folder and renames it, so a killed save leaves
-the checkpoint before it intact; a flipped byte it does not notice, hence the digests.
+A checkpoint of step N holds five items: `model` (parameters, input statistics and what
+the system keeps beside them: all that evaluation needs), `optim` (the rest of the train
+state), `data` (position of the data iterator), `config`, and `digest` (of every array,
+of `data` and of `config`). Orbax writes to a temporary folder and renames it, so a
+killed save leaves the checkpoint before it intact; a flipped byte it does not notice,
+hence the digests.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from fmalign_jax.models.quantizer import Codebook
 from fmalign_jax.run import integrity
 from fmalign_jax.run.integrity import DamagedCheckpointError
 from fmalign_jax.training.state import TrainState
@@ -228,7 +228,7 @@ class Checkpoints:
         state = dataclasses.replace(
             abstract_state,
             params={"model": model["params"], "objectives": optim.pop("objectives")},
-            codebook=model["codebook"],
+            model_state={name: model[name] for name in abstract_state.model_state},
             statistics=model["statistics"],
             **optim,
         )
@@ -253,13 +253,13 @@ class Checkpoints:
 
 
 def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) -> PyTree:
-    """Restores encoders, codebook and statistics alone, without optimiser state.
+    """Restores parameters, model state and statistics, without optimiser state.
 
     Args:
       directory: a run's folder of checkpoints.
       step: which checkpoint.
-      abstract_model: shapes, dtypes and shardings of {"params", "codebook",
-        "statistics"}; any number of devices.
+      abstract_model: shapes, dtypes and shardings of {"params", "statistics", and the
+        names of the model state}; any number of devices.
 
     Raises:
       DamagedCheckpointError: when the arrays are not those that were saved.
@@ -290,13 +290,24 @@ def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
 
 
 def saved_model(
-    directory: pathlib.Path, step: int, sharding: jax.sharding.Sharding
+    directory: pathlib.Path,
+    step: int,
+    sharding: jax.sharding.Sharding,
+    model_state: PyTree,
 ) -> PyTree:
-    """Returns the shapes of what `restore_model` restores, as they were saved."""
+    """Returns the shapes of what `restore_model` restores.
+
+    Args:
+      directory: a run's folder of checkpoints.
+      step: which checkpoint.
+      sharding: where everything is to be.
+      model_state: shapes of what the system keeps beside its parameters; the other
+        shapes are read from the checkpoint.
+    """
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         metadata = checkpointer.metadata(directory.absolute() / str(step) / "model")
-    tree = abstract(metadata.item_metadata.tree, sharding)
-    return tree | {"codebook": Codebook(**tree["codebook"])}
+    saved = abstract(metadata.item_metadata.tree, sharding)
+    return saved | abstract(model_state, sharding)
 
 
 def saved_data_state(directory: pathlib.Path, step: int) -> dict[str, Any]:
@@ -323,8 +334,8 @@ def _items(state: TrainState) -> dict[str, dict[str, PyTree]]:
     return {
         "model": {
             "params": state.params["model"],
-            "codebook": state.codebook,
             "statistics": state.statistics,
+            **state.model_state,
         },
         "optim": {
             "step": state.step,

@@ -1,6 +1,6 @@
-"""Frozen encoders and codebook, applied to windows of recordings.
+"""Frozen encoders, applied to windows of recordings.
 
-Nothing acts that acts in training only: no dropout, no augmentation, no update of the
+Nothing acts that acts in training only: no dropout, no augmentation, no update of a
 codebook. Any number of devices may encode; each window is encoded once, and what comes
 back is on the host.
 """
@@ -24,27 +24,27 @@ from numpy import ndarray
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg
+from fmalign_jax.systems.initialise import encoder_parameters
+from fmalign_jax.systems.system import Encoding, ModelState, make_system
 from fmalign_jax.training import preprocess, sharding
-from fmalign_jax.training.state import standardise_projections
+from fmalign_jax.training.state import RUNS_ONCE
 
-_CODEBOOK_WINDOWS = 512
+_STATE_WINDOWS = 512
 
 
 @no_type_check  # as a pytree it also carries tracers and shapes
 @flax.struct.dataclass
 class EncoderState:
-    """What encodes: parameters, codes and input statistics.
+    """What encodes: parameters, model state and input statistics.
 
     Attributes:
-      params: of the encoders.
-      vectors: [M, D], the codes.
+      params: of the system.
+      model_state: what it keeps beside them, such as a codebook.
       statistics: mean and std per channel, by modality.
     """
 
     params: Any
-    vectors: Float[Array, "M D"]
+    model_state: ModelState
     statistics: Mapping[str, Mapping[str, Array]]
 
 
@@ -53,19 +53,20 @@ class Encodings:
     """Windows as the encoders see them, on the host.
 
     Attributes:
-      codes: by modality [N, T].
-      vectors: [M, D], the codes' vectors.
+      codes: by modality [N, T]; empty for a system without a codebook.
+      vectors: [M, D], the codes' vectors; None for a system without a codebook.
       semantic: by modality [N, T, D], continuous; empty unless asked for.
     """
 
     codes: Mapping[str, Int[ndarray, "N T"]]
-    vectors: Float[ndarray, "M D"]
+    vectors: Float[ndarray, "M D"] | None
     semantic: Mapping[str, Float[ndarray, "N T D"]]
 
     def features(self, modality: str) -> Float[ndarray, "N T D"]:
         """Returns the continuous features if there are any, else the code vectors."""
         if self.semantic:
             return self.semantic[modality]
+        assert self.vectors is not None, "no features were kept"
         return self.vectors[self.codes[modality]]
 
 
@@ -85,22 +86,21 @@ class FrozenEncoder:
         Raises:
           ValueError: the run knows no such modality.
         """
-        entries = config.model.to_dict()
-        unknown = sorted(set(modalities) - set(entries["modalities"]))
+        known = set(config.model.modalities)
+        unknown = sorted(set(modalities) - known)
         if unknown:
             raise ValueError(
                 "source and target must be modalities of the run, "
-                f"{', '.join(sorted(entries['modalities']))}; got {', '.join(unknown)};"
+                f"{', '.join(sorted(known))}; got {', '.join(unknown)};"
                 " correct --config.source and --config.target"
             )
-        entries["modalities"] = {m: entries["modalities"][m] for m in modalities}
-        self.model = Cmg(**entries, dtype=jnp.dtype(config.compute_dtype))
+        self.system = make_system(config, modalities)
         self._config = config
         self._mesh = mesh
         # Whatever the number of devices, each takes the same number of rows.
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._encode = jax.jit(
-            functools.partial(_encode, self.model),
+            functools.partial(_encode, self.system),
             out_shardings=sharding.batch_sharded(mesh),
         )
 
@@ -115,7 +115,7 @@ class FrozenEncoder:
         """Encodes windows, each once.
 
         Args:
-          frozen: parameters, codes and statistics.
+          frozen: what encodes.
           store: the recordings.
           windows: which windows of them.
           keep_semantic: whether to keep the continuous features too.
@@ -124,21 +124,23 @@ class FrozenEncoder:
           ValueError: the recordings do not fit the encoders.
         """
         self._check_fits(frozen, store, windows)
-        codes: dict[str, list[ndarray]] = {m: [] for m in self.model.modalities}
-        semantic: dict[str, list[ndarray]] = {m: [] for m in self.model.modalities}
+        codes: dict[str, list[ndarray]] = {m: [] for m in self.system.views}
+        semantic: dict[str, list[ndarray]] = {m: [] for m in self.system.views}
         for batch in pipeline.evaluation_batches(
             store, windows, batch_size=self._batch_size
         ):
-            streams = {m: batch["streams"][m] for m in self.model.modalities}
+            streams = {m: batch["streams"][m] for m in self.system.modalities}
             placed = sharding.place_batch(streams, self._mesh)
-            found = jax.device_get(self._encode(frozen, placed))
-            for name, (z, code) in found.items():
-                codes[name].append(code[batch["mask"]])
+            encoded = jax.device_get(self._encode(frozen, placed))
+            for name, encoding in encoded.items():
+                if encoding.codes is not None:
+                    codes[name].append(encoding.codes[batch["mask"]])
                 if keep_semantic:
-                    semantic[name].append(z[batch["mask"]])
+                    semantic[name].append(encoding.features[batch["mask"]])
+        vectors = self.system.code_vectors(frozen.model_state)
         return Encodings(
-            codes={m: np.concatenate(parts) for m, parts in codes.items()},
-            vectors=np.asarray(frozen.vectors),
+            codes={m: np.concatenate(parts) for m, parts in codes.items() if parts},
+            vectors=None if vectors is None else np.asarray(vectors),
             semantic={m: np.concatenate(parts) for m, parts in semantic.items()}
             if keep_semantic
             else {},
@@ -152,63 +154,49 @@ class FrozenEncoder:
         *,
         seed: int,
     ) -> EncoderState:
-        """Returns encoders that were not pre-trained, with a codebook of their own.
+        """Returns encoders that were not pre-trained, with a model state of their own.
 
-        The codes are placed on what these encoders make of up to 512 of the windows,
+        Codes are placed on what these encoders make of up to 512 of the windows,
         spread evenly, as at the start of a run. On one device, so that nothing depends
         on their number.
         """
         alone = FrozenEncoder(
-            self._config, list(self.model.modalities), sharding.one_device_mesh()
+            self._config, list(self.system.modalities), sharding.one_device_mesh()
         )
         statistics = sharding.on_one_device(statistics)
         rows = np.unique(
-            np.linspace(0, len(windows) - 1, _CODEBOOK_WINDOWS).astype(np.int64)
+            np.linspace(0, len(windows) - 1, _STATE_WINDOWS).astype(np.int64)
         )
         some = dataclasses.replace(windows, start=windows.start[rows])
-        model_key, code_key = jax.random.split(jax.random.key(seed))
+        model_key, state_key = jax.random.split(jax.random.key(seed))
         first = pipeline.assemble(store, some, np.arange(min(len(some), 64)))
-        streams = {m: first["streams"][m] for m in self.model.modalities}
+        streams = {m: first["streams"][m] for m in self.system.modalities}
         params = self.fresh_params(model_key, streams, statistics)
-        settings = self._config.codebook
-        blank = jnp.zeros((settings.codes, self._config.model.width))
-        seen = alone(
-            EncoderState(params, blank, statistics), store, some, keep_semantic=True
-        )
-        features = [z.reshape(-1, z.shape[-1]) for z in seen.semantic.values()]
-        codebook = quantizer.initialise(
-            code_key,
-            jnp.concatenate(features),
-            settings.codes,
-            modalities=list(self.model.modalities),
-            method=settings.initialisation,
-        )
-        vectors = quantizer.embeddings(codebook, epsilon=self.model.laplace_epsilon)
-        return EncoderState(params, vectors, statistics)
+        untrained = EncoderState(params, self.system.empty_model_state(), statistics)
+        seen = alone(untrained, store, some, keep_semantic=True)
+        model_state = self.system.init_model_state(state_key, seen.semantic)
+        return EncoderState(params, model_state, statistics)
 
     def fresh_params(self, key: Array, streams: Any, statistics: Any) -> Any:
         """Returns parameters as a run starts with, by what it makes of some windows."""
-        standardise = self._config.standardise_projections
 
-        # It runs once: optimising it costs more than it takes.
-        @functools.partial(
-            jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-        )
         def init(key: Array, streams: Any, statistics: Any) -> Any:
-            values = preprocess.normalise(streams, statistics)
-            variables = self.model.init(key, values, train=False, method=Cmg.encode)
-            if standardise:
-                variables = standardise_projections(self.model, variables, values)
-            return variables["params"]
+            return encoder_parameters(
+                self.system,
+                key,
+                preprocess.normalise(streams, statistics),
+                standardise=self._config.standardise_projections,
+            )
 
-        return init(key, streams, statistics)
+        compiled = jax.jit(init, compiler_options=RUNS_ONCE)
+        return compiled(key, streams, statistics)
 
     def _check_fits(
         self, frozen: EncoderState, store: RecordingStore, windows: WindowIndex
     ) -> None:
         """Refuses recordings of another kind than the encoders were trained on."""
         shapes = {}
-        for name in self.model.modalities:
+        for name in self.system.modalities:
             info = store.streams[name]
             dtype = jnp.float32 if name in frozen.statistics else info.dtype
             slots = windows.ticks.samples[name].shape[1]
@@ -221,7 +209,7 @@ class FrozenEncoder:
                     f"trained on, {known.size}; got samples of {info.value_shape} in "
                     f"{store.directory}; give recordings of the same kind"
                 )
-        init = functools.partial(self.model.init, train=False, method=Cmg.encode)
+        init = functools.partial(self.system.init, train=False, method="semantic")
         expected = jax.eval_shape(init, jax.random.key(0), shapes)["params"]
         for part, params in expected.items():
             if _shapes(params) != _shapes(frozen.params[part]):
@@ -239,11 +227,35 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _encode(
-    model: Cmg, frozen: EncoderState, streams: Mapping[str, Array]
-) -> dict[str, tuple[Array, Array]]:
-    """Returns by modality semantic features [B, T, D] and codes [B, T]."""
+    system: Any, frozen: EncoderState, streams: Mapping[str, Array]
+) -> dict[str, Encoding]:
     values = preprocess.normalise(streams, frozen.statistics)
-    semantic: Any = model.apply(
-        {"params": frozen.params}, values, train=False, method=Cmg.encode
+    encoded: dict[str, Encoding] = system.apply(
+        {"params": frozen.params},
+        values,
+        frozen.model_state,
+        system.views,
+        method="encode",
     )
-    return {m: (z, quantizer.assign(z, frozen.vectors)) for m, z in semantic.items()}
+    return encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class RunEncoder:
+    """The frozen encoders of a run with what its checkpoint holds.
+
+    Attributes:
+      encoder: the compiled encoders.
+      state: parameters, model state and input statistics.
+    """
+
+    encoder: FrozenEncoder
+    state: EncoderState
+
+    def __call__(self, store: RecordingStore, windows: WindowIndex) -> Encodings:
+        """Encodes windows, each once: continuous features, and codes if there are any.
+
+        Raises:
+          ValueError: the recordings do not fit the encoders.
+        """
+        return self.encoder(self.state, store, windows, keep_semantic=True)

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Sequence
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,10 +16,9 @@ from fmalign_jax.config import saved
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg
 from fmalign_jax.run import checkpoints as checkpoint, integrity
-from fmalign_jax.run.frozen_encoder import EncoderState
+from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder, RunEncoder
+from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
 
 
@@ -44,8 +45,43 @@ class OpenedRun:
         """Returns the folder of checkpoints."""
         return self.path / "checkpoints"
 
+    def split(self, name: str) -> tuple[RecordingStore, WindowIndex]:
+        """Returns the run's recordings, and its windows of a split.
 
-def open_run(path: pathlib.Path, step: str) -> OpenedRun:
+        Args:
+          name: "train", "validation" or "test".
+
+        Raises:
+          ValueError: no such split, or the recordings are not at hand.
+        """
+        store = dataset.open_dataset(self.config)
+        windows = dataset.make_windows(store, self.config)
+        if name not in windows:
+            raise ValueError(
+                f"a run has the splits {', '.join(windows)}; got {name!r}; use one of "
+                "them"
+            )
+        return store, windows[name]
+
+    def encoder(
+        self, modalities: Sequence[str], mesh: Mesh | None = None
+    ) -> RunEncoder:
+        """Restores the frozen encoders of some modalities.
+
+        Args:
+          modalities: which, such as ["video", "current"].
+          mesh: devices that share each batch; by default all.
+
+        Raises:
+          ValueError: the run has no such modality, or the checkpoint is damaged.
+        """
+        mesh = sharding.make_mesh() if mesh is None else mesh
+        return RunEncoder(
+            FrozenEncoder(self.config, modalities, mesh), restore(self, mesh)
+        )
+
+
+def open_run(path: pathlib.Path | str, step: str | int = "best") -> OpenedRun:
     """Reads the config of a run and chooses a checkpoint; changes nothing.
 
     Args:
@@ -55,6 +91,7 @@ def open_run(path: pathlib.Path, step: str) -> OpenedRun:
     Raises:
       ValueError: the folder is not that of a run, or has no such checkpoint.
     """
+    path, step = pathlib.Path(path), str(step)
     directory = path / "checkpoints"
     if not (path / "config.json").is_file() or not directory.is_dir():
         raise ValueError(
@@ -86,17 +123,18 @@ def open_run(path: pathlib.Path, step: str) -> OpenedRun:
 
 
 def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
-    """Restores encoders, codebook and input statistics on every device of a mesh.
+    """Restores what encodes on every device of a mesh.
 
     Raises:
       ValueError: the checkpoint is damaged, or memory or permissions are lacking.
     """
     everywhere = sharding.replicated(mesh)
+    model_state = jax.eval_shape(make_system(run.config).empty_model_state)
     try:
         model = checkpoint.restore_model(
             run.checkpoints,
             run.step,
-            checkpoint.saved_model(run.checkpoints, run.step, everywhere),
+            checkpoint.saved_model(run.checkpoints, run.step, everywhere, model_state),
         )
     except Exception as error:  # Orbax raises bare ones on unreadable arrays
         remedy = "free memory or mend the permissions, then try again"
@@ -106,9 +144,8 @@ def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
             f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
             f"{integrity.reason(error)}; {remedy}"
         ) from error
-    epsilon = Cmg(**run.config.model.to_dict()).laplace_epsilon
-    vectors = quantizer.embeddings(model["codebook"], epsilon=epsilon)
-    return EncoderState(model["params"], vectors, model["statistics"])
+    kept = {name: model[name] for name in model_state}
+    return EncoderState(model["params"], kept, model["statistics"])
 
 
 def confirm_training_windows(

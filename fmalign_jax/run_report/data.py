@@ -24,7 +24,6 @@ from fmalign_jax.data import dataset
 from fmalign_jax.evaluation import splits as evaluation_splits
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits
-from fmalign_jax.models import quantizer
 from fmalign_jax.run import checkpoints, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
@@ -175,10 +174,10 @@ def describe(
       notes: gets what is lacking.
 
     Returns:
-      `step`; `classes`; `modalities`; `codebook` (`report_codes.codebook`); `map`, one
-      entry a stage with `stage`, `step` and what `report_codes.feature_map` returns;
-      `map_windows`, label, recording and time of its windows; `recordings`
-      (`report_timeline.timeline`, each with its `score`).
+      `step`; `classes`; `modalities`; `codebook` (`report_codes.codebook`; None for a
+      system without codes); `map`, one entry a stage with `stage`, `step` and what
+      `report_codes.feature_map` returns; `map_windows`, label, recording and time of
+      its windows; `recordings` (`recording_timeline.timeline`, each with its `score`).
     """
     mesh = sharding.one_device_mesh()
     encoder = FrozenEncoder(run.config, modalities, mesh)
@@ -186,10 +185,13 @@ def describe(
     training = _spread(splits.head, _TRAINING_WINDOWS)
     mapped = _spread(held, _MAP_WINDOWS)
     frozen = restore.restore(run, mesh)
-    seen = {
-        part: encoder(frozen, split.store, split.windows, keep_semantic=False)
-        for part, split in (("train", training), ("held_out", held))
-    }
+    codes: dict[str, Mapping[str, ndarray]] = {"train": {}, "held_out": {}}
+    vectors = encoder.system.code_vectors(frozen.model_state)
+    if vectors is not None:
+        codes = {
+            part: encoder(frozen, split.store, split.windows, keep_semantic=False).codes
+            for part, split in (("train", training), ("held_out", held))
+        }
     kept, _ = checkpoints.saved_steps(run.checkpoints)
     return {
         "step": run.step,
@@ -200,9 +202,11 @@ def describe(
         "held_out": held.name,
         "leading": run.config.data.leading_stream,
         "lead_s": run.config.data.lead_s,
-        "codebook": report_codes.codebook(
-            np.asarray(frozen.vectors),
-            {part: found.codes for part, found in seen.items()},
+        "codebook": None
+        if vectors is None
+        else report_codes.codebook(
+            np.asarray(vectors),
+            codes,
             _tick_labels(training, splits.classes),
             splits.classes,
         ),
@@ -215,7 +219,7 @@ def describe(
         "recordings": [
             recording | _score(recording, scores, run.config, evaluation)
             for recording in _recordings(
-                run.config, held, seen["held_out"].codes, splits.classes
+                run.config, held, codes["held_out"], splits.classes
             )
         ],
     }
@@ -282,10 +286,7 @@ def _untrained(
         run.config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
     )
     state = jax.block_until_ready(setup.first_state(trainer, data, mesh))
-    vectors = quantizer.embeddings(
-        state.codebook, epsilon=trainer.model.laplace_epsilon
-    )
-    return EncoderState(state.params["model"], vectors, state.statistics)
+    return EncoderState(state.params["model"], state.model_state, state.statistics)
 
 
 def _recordings(

@@ -42,7 +42,7 @@ def cross_cpc_bound(
     options = {k: v for k, v in entry.items() if k not in ("name", "weight", "weights")}
     inputs = preprocess.normalise(batch["streams"], state.statistics)
     features = encode(
-        trainer, state.params["model"], state.codebook, inputs, batch, train=False
+        trainer, state.params["model"], state.model_state, inputs, batch, train=False
     )
     loss, _ = CrossCpc(weights=weights, **options).apply(
         {"params": state.params["objectives"][names[0]]}, features, train=False

@@ -127,8 +127,8 @@ def own_trainer(
     Args:
       config: of any member.
       values: by key, what this member has of its own; arrays under trace.
-      steps_per_epoch: as of `make_learner`.
-      steps: as of `make_learner`.
+      steps_per_epoch: as of `make_trainer`.
+      steps: as of `make_trainer`.
     """
     # Which terms there are is decided by weights that are known.
     known = {k: x for k, x in values.items() if not k.startswith("objectives.")}

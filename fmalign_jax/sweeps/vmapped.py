@@ -50,8 +50,8 @@ class VmappedRuns:
           configs: of the members, as from `member_configs`.
           statistics: mean and std by modality: [L, C] of the leading stream if there
             are several leads, else [C]; of the others [C].
-          steps_per_epoch: as of `make_learner`.
-          steps: as of `make_learner`.
+          steps_per_epoch: as of `make_trainer`.
+          steps: as of `make_trainer`.
           mesh: of one device.
         """
         self._config = configs[0]
@@ -77,7 +77,13 @@ class VmappedRuns:
                 lambda x: x[own[_LEAD]], statistics[several]
             )
         # Where the members' axis is in each part of the states.
-        parts = ("params", "codebook", "opt_state", "critic_params", "critic_opt_state")
+        parts = (
+            "params",
+            "model_state",
+            "opt_state",
+            "critic_params",
+            "critic_opt_state",
+        )
         places_by_part: dict[str, Any] = dict.fromkeys(parts, 0) | {
             "step": None,
             "statistics": {n: 0 if n == several else None for n in statistics},

@@ -11,8 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmalign_jax.training.metrics import CodeStatistics
-
 Metrics = Mapping[str, Any]
 
 
@@ -64,7 +62,7 @@ class Meter:
         self._pending.append(metrics)
 
     def report(self) -> dict[str, float]:
-        """Returns the means since the last report, codebook health and speed.
+        """Returns the means since the last report, the system's statistics and speed.
 
         Raises:
           FloatingPointError: when a value of a step was not finite.
@@ -74,7 +72,7 @@ class Meter:
         speed = self._clock.speed(self._batch_size * len(steps))
         values = summarise_steps(
             [metrics["scalars"] for metrics in steps],
-            merged([metrics["codes"] for metrics in steps]),
+            merged([metrics["statistics"] for metrics in steps]),
             first_step=self._next_step,
         )
         self._next_step += len(steps)
@@ -88,13 +86,13 @@ class Meter:
 
 
 def summarise_steps(
-    scalars: Sequence[Mapping[str, Any]], codes: CodeStatistics, *, first_step: int
+    scalars: Sequence[Mapping[str, Any]], statistics: Any, *, first_step: int
 ) -> dict[str, float]:
-    """Returns the means over train steps, and codebook health.
+    """Returns the means over train steps, and the system's statistics.
 
     Args:
       scalars: of each step, fetched.
-      codes: of all of them, merged.
+      statistics: of all of them, merged.
       first_step: number of the first, for errors.
 
     Raises:
@@ -103,14 +101,14 @@ def summarise_steps(
     for offset, values in enumerate(scalars):
         check_finite(values, step=first_step + offset)
     means = {n: float(np.mean([values[n] for values in scalars])) for n in scalars[0]}
-    return means | _codebook_health(codes) | _cross_modal_accuracy(means)
+    return means | _values(statistics)
 
 
 def summarise(batches: Iterable[Metrics]) -> dict[str, float]:
     """Returns the values of an evaluation, each window counted once."""
     metrics = merge_batches(batches)
     scalars = {name: float(m.compute()) for name, m in metrics["scalars"].items()}
-    return scalars | _codebook_health(metrics["codes"]) | _cross_modal_accuracy(scalars)
+    return scalars | _values(metrics["statistics"])
 
 
 def merge_batches(batches: Iterable[Metrics]) -> Metrics:
@@ -120,8 +118,8 @@ def merge_batches(batches: Iterable[Metrics]) -> Metrics:
         name: merged([metrics["scalars"][name] for metrics in fetched])
         for name in fetched[0]["scalars"]
     }
-    codes = merged([metrics["codes"] for metrics in fetched])
-    return {"scalars": scalars, "codes": codes}
+    statistics = merged([metrics["statistics"] for metrics in fetched])
+    return {"scalars": scalars, "statistics": statistics}
 
 
 def _unstacked(metrics: Metrics) -> list[Metrics]:
@@ -132,20 +130,8 @@ def _unstacked(metrics: Metrics) -> list[Metrics]:
     ]
 
 
-def _codebook_health(codes: CodeStatistics) -> dict[str, float]:
-    return {name: float(value) for name, value in codes.compute().items()}
-
-
-def _cross_modal_accuracy(values: Mapping[str, float]) -> dict[str, float]:
-    """Returns the CPC accuracy, mean over the pairs of different modalities."""
-    prefix = "cpc_accuracy/"
-    pairs = {
-        tuple(name.removeprefix(prefix).split("->")): value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
-    cross = [value for (context, target), value in pairs.items() if context != target]
-    return {"cpc_accuracy": float(np.mean(cross))} if cross else {}
+def _values(statistics: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in statistics.compute().items()}
 
 
 def merged(parts: list[Any]) -> Any:

@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg, Features
-from fmalign_jax.models.encoders import PROJECTION
 from fmalign_jax.objectives.total import Objectives
+from fmalign_jax.systems.features import Features
+from fmalign_jax.systems.initialise import initialise
+from fmalign_jax.systems.system import ModelState, make_system
 from fmalign_jax.training import preprocess, sharding
 
 Params = Mapping[str, Any]
@@ -35,7 +35,7 @@ class TrainState:
     Attributes:
       step: number of updates done.
       params: {"model": encoders, "objectives": decoders, CPC networks, ...}.
-      codebook: counts, sums and idle counters of the codes.
+      model_state: what the system keeps beside its parameters, such as a codebook.
       opt_state: of the outer optimiser, over params.
       critic_params: parameters of the critics (CLUB), by term.
       critic_opt_state: of the critics' own optimiser.
@@ -44,7 +44,7 @@ class TrainState:
 
     step: Int[Array, ""]
     params: Params
-    codebook: quantizer.Codebook
+    model_state: ModelState
     opt_state: optax.OptState
     critic_params: Params
     critic_opt_state: optax.OptState
@@ -53,9 +53,12 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The static half of training: modules, optimisers and settings."""
+    """The static half of training: modules, optimisers and settings.
 
-    model: Cmg
+    `model` is the run's system, see `systems.system.System`.
+    """
+
+    model: Any
     objectives: Objectives
     optimizer: optax.GradientTransformation
     critic_optimizer: optax.GradientTransformation
@@ -117,7 +120,7 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
     }
     dtype = jnp.dtype(config.compute_dtype)
     return Trainer(
-        model=Cmg(**entries["model"], dtype=dtype),
+        model=make_system(config),
         objectives=Objectives(terms=terms, dtype=dtype),
         optimizer=optax.chain(
             optax.clip_by_global_norm(config.optimizer.clip_norm),
@@ -149,8 +152,8 @@ def init_state(
 ) -> TrainState:
     """Returns the state before the first step, laid out as the train step keeps it.
 
-    The codes are drawn from the semantic features that the untrained encoders give
-    for `batch` (METHOD 2: counts at one, codes from data).
+    What the system keeps beside its parameters, such as codes, is made of what the
+    untrained encoders give for `batch`.
     """
 
     def init(batch: Any, statistics: Any) -> TrainState:
@@ -193,7 +196,7 @@ def fresh_state(
 ) -> TrainState:
     """Returns the state before the first step; to be compiled, see `init_state`."""
     config = trainer.config
-    model_key, objectives_key, code_key = jax.random.split(
+    model_key, objectives_key, state_key = jax.random.split(
         jax.random.key(config.seed), 3
     )
     streams = batch["streams"]
@@ -205,33 +208,23 @@ def fresh_state(
             samples_per_tick=config.data.samples_per_tick[config.data.leading_stream],
         )
     inputs = preprocess.normalise(streams, statistics)
-    blank = quantizer.empty_codebook(
-        config.codebook.codes, config.model.width, modalities=inputs
+    params, model_state = initialise(
+        trainer.model,
+        model_key,
+        state_key,
+        inputs,
+        batch["mask"],
+        standardise=config.standardise_projections,
     )
-    variables = trainer.model.init(model_key, inputs, blank, batch["mask"], train=False)
-    if config.standardise_projections:
-        variables = standardise_projections(trainer.model, variables, inputs)
-    semantic: Any = trainer.model.apply(
-        variables, inputs, train=False, method=Cmg.encode
-    )
-    codebook = quantizer.initialise(
-        code_key,
-        jnp.concatenate([z.reshape(-1, z.shape[-1]) for z in semantic.values()]),
-        config.codebook.codes,
-        modalities=inputs,
-        method=config.codebook.initialisation,
-    )
-    features = encode(
-        trainer, variables["params"], codebook, inputs, batch, train=False
-    )
+    features = encode(trainer, params, model_state, inputs, batch, train=False)
     terms = trainer.objectives.init(objectives_key, features, train=False)
     terms = dict(terms.get("params", {}))
     critics = {name: terms.pop(name) for name in trainer.objectives.critic_names}
-    params = {"model": variables["params"], "objectives": terms}
+    params = {"model": params, "objectives": terms}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        codebook=codebook,
+        model_state=model_state,
         opt_state=trainer.optimizer.init(params),
         critic_params=critics,
         critic_opt_state=trainer.critic_optimizer.init(critics),
@@ -242,7 +235,7 @@ def fresh_state(
 def encode(
     trainer: Trainer,
     params: Params,
-    codebook: quantizer.Codebook,
+    model_state: ModelState,
     inputs: Mapping[str, Array],
     batch: Mapping[str, Any],
     *,
@@ -254,50 +247,15 @@ def encode(
     Args:
       trainer: the static half.
       params: of the model.
-      codebook: shared codes.
+      model_state: what the system keeps beside its parameters.
       inputs: by modality, normalised.
       batch: the batch the inputs are of.
       train: whether dropout acts.
       rngs: random keys by stream, in training.
     """
     features: Any = trainer.model.apply(
-        {"params": params}, inputs, codebook, batch["mask"], train=train, rngs=rngs
+        {"params": params}, inputs, model_state, batch["mask"], train=train, rngs=rngs
     )
     return dataclasses.replace(
         features, recording=batch["recording"], time_s=batch["time_s"]
     )
-
-
-def standardise_projections(
-    model: Cmg, variables: Any, inputs: Mapping[str, Array]
-) -> Any:
-    """Scales and shifts each Linear -> D so that its output has mean 0, variance 1.
-
-    Untrained stems answer all windows nearly alike: on video the mean took 97 % of
-    the features' energy, and the contrast between windows drowned in it. Depends on
-    the first batch alone (data-dependent initialisation, Salimans and Kingma 2016).
-    """
-    _, captured = model.apply(
-        variables,
-        inputs,
-        train=False,
-        method=Cmg.encode,
-        capture_intermediates=lambda module, _: module.name == PROJECTION,
-        mutable=["intermediates"],
-    )
-    params = dict(variables["params"])
-    for modality in inputs:
-        encoder = f"semantics_{modality}"
-        outputs = captured["intermediates"][encoder]
-        x = outputs[PROJECTION]["__call__"][0].astype(jnp.float32)
-        mean, std = x.mean(axis=(0, 1)), x.std(axis=(0, 1))
-        # What is the same in all windows has no scale to be brought to 1.
-        std = jnp.where(std > 1e-4, std, 1.0)
-        layer = params[encoder][PROJECTION]
-        params[encoder] = params[encoder] | {
-            PROJECTION: {
-                "kernel": layer["kernel"] / std,
-                "bias": (layer["bias"] - mean) / std,
-            }
-        }
-    return {"params": params}

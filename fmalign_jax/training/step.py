@@ -2,10 +2,10 @@
 
 Order of one train step (METHOD sections 2-6):
   1. inputs: read windows that lie on the device; normalise and augment;
-  2. encode and quantise with the codebook as it stands;
+  2. encode, with the model state (such as a codebook) as it stands;
   3. critics (the CLUB networks): a few likelihood steps on detached features;
   4. losses with the updated critics; gradients of everything else; Adam;
-  5. codebook: one joint EMA update from all modalities, then revival.
+  5. the model state takes its own step, outside the gradient (the EMA of a codebook).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from fmalign_jax.models import quantizer
-from fmalign_jax.models.cmg import Cmg, Features
+from fmalign_jax.systems.features import Features
 from fmalign_jax.training import preprocess, resident, sharding
-from fmalign_jax.training.metrics import CodeStatistics, Mean
+from fmalign_jax.training.metrics import Mean
 from fmalign_jax.training.state import (
     Trainer,
     TrainState,
@@ -37,31 +36,28 @@ from fmalign_jax.training.state import (
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, Any]
-"""{"scalars": name -> scalar or Mean, "codes": CodeStatistics}, on the device."""
+"""{"scalars": name -> scalar or Mean, "statistics": of the system}, on the device."""
 
-RANDOM_STREAMS = (
-    "lead",
-    "augment",
-    "second_view",
-    "dropout",
-    "start",
-    "permutation",
-    "revive",
-)
+_OWN_STREAMS = ("lead", "augment", "second_view", "revive")
+"""What the step itself draws from. The last is for the update of the model state: the
+name of its first use, kept so that saved runs go on with the same numbers."""
+
+
+def random_streams(trainer: Trainer) -> tuple[str, ...]:
+    """Returns the names of all that draws random numbers in a step."""
+    asked = (*trainer.model.random_streams, *trainer.objectives.random_streams)
+    return tuple(dict.fromkeys((*_OWN_STREAMS, *asked)))
 
 
 def step_keys(
-    seed: int | Int[Array, ""], step: Int[Array, ""]
+    seed: int | Int[Array, ""], step: Int[Array, ""], names: Sequence[str]
 ) -> dict[str, Key[Array, ""]]:
     """Returns the random key of each named use in one step.
 
     They depend on (seed, step, name) alone: the same after a resume, on any devices.
     """
     key = jax.random.fold_in(jax.random.key(seed), step)
-    return {
-        name: jax.random.fold_in(key, zlib.crc32(name.encode()))
-        for name in RANDOM_STREAMS
-    }
+    return {name: jax.random.fold_in(key, zlib.crc32(name.encode())) for name in names}
 
 
 def make_train_step(
@@ -127,18 +123,18 @@ def _train_step(
 ) -> tuple[TrainState, Metrics]:
     config = trainer.config
     batch = _read(config, batch, windows)
-    keys = step_keys(config.seed, state.step)
+    keys = step_keys(config.seed, state.step, random_streams(trainer))
     streams = _at_drawn_leads(config, keys.pop("lead"), batch["streams"])
     plain = preprocess.normalise(streams, state.statistics)
     inputs = _random_view(config, keys.pop("augment"), plain)
     second_key = keys.pop("second_view")
-    revive_key = keys.pop("revive")
+    update_key = keys.pop("revive")
 
     def loss_fn(params: Any) -> tuple[Float[Array, ""], Any]:
         features = encode(
             trainer,
             params["model"],
-            state.codebook,
+            state.model_state,
             inputs,
             batch,
             train=True,
@@ -166,7 +162,9 @@ def _train_step(
     updates, opt_state = trainer.optimizer.update(
         gradients, state.opt_state, state.params
     )
-    codebook, revived = _update_codebook(trainer, state, features, revive_key)
+    model_state, state_metrics = trainer.model.update_model_state(
+        state.model_state, features, update_key
+    )
     scalars = {
         "loss": loss,
         **{f"loss/{name}": value for name, value in terms.items()},
@@ -175,20 +173,20 @@ def _train_step(
         "norm/gradient": optax.tree.norm(gradients),  # the optimiser has it already
         "norm/parameter": _norm(state.params),
         "norm/update": _norm(updates),
-        "revived_codes": revived,
+        **state_metrics,
     }
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        codebook=codebook,
+        model_state=model_state,
         opt_state=opt_state,
         critic_params=critic_params,
         critic_opt_state=critic_opt_state,
     )
     return shard_optimizer(trainer, new_state, mesh), {
         "scalars": scalars,
-        "codes": CodeStatistics.from_features(features),
+        "statistics": trainer.model.statistics(features),
     }
 
 
@@ -250,7 +248,7 @@ def _second_view(
         {name: augmented[name] for name in wanted},
         train=True,
         rngs={"dropout": dropout_key},
-        method=Cmg.encode,
+        method="semantic",
     )
     return dict(encoded)
 
@@ -279,37 +277,13 @@ def _fit_critics(
     return fitted
 
 
-def _update_codebook(
-    trainer: Trainer, state: TrainState, features: Features, key: Key[Array, ""]
-) -> tuple[quantizer.Codebook, Int[Array, ""]]:
-    settings = trainer.config.codebook
-    semantic = jax.lax.stop_gradient(features.semantic)
-    ema_mix = settings.ema_mix.to_dict()
-    codebook = quantizer.ema_update(
-        state.codebook,
-        semantic,
-        features.codes,
-        decay=settings.decay,
-        ema_mix=ema_mix,
-    )
-    return quantizer.revive(
-        key,
-        codebook,
-        semantic,
-        modalities=quantizer.codebook_writers(ema_mix),
-        idle_steps=settings.idle_steps,
-        rule=settings.idle_rule,
-        noise_scale=settings.revival_noise,
-    )
-
-
 def _eval_step(
     trainer: Trainer, state: TrainState, batch: Batch, windows: Any = None
 ) -> Metrics:
     batch = _read(trainer.config, batch, windows)
     inputs = preprocess.normalise(batch["streams"], state.statistics)
     features = encode(
-        trainer, state.params["model"], state.codebook, inputs, batch, train=False
+        trainer, state.params["model"], state.model_state, inputs, batch, train=False
     )
     terms, term_metrics = trainer.objectives.apply(
         {"params": state.params["objectives"] | state.critic_params},
@@ -326,5 +300,5 @@ def _eval_step(
         "scalars": {
             name: Mean.of(values, batch["mask"]) for name, values in per_window.items()
         },
-        "codes": CodeStatistics.from_features(features),
+        "statistics": trainer.model.statistics(features),
     }

@@ -1,4 +1,4 @@
-"""The model: every modality's encoders around one shared codebook."""
+"""Cross-modal generalisation: every modality's encoders around one codebook."""
 
 from __future__ import annotations
 
@@ -10,68 +10,45 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Key
 
 from fmalign_jax.config.build import build
-from fmalign_jax.models.quantizer import (
-    Codebook,
-    assign,
-    code_vectors,
-    embeddings,
-    straight_through,
-)
+from fmalign_jax.models import quantizer
+from fmalign_jax.systems.code_statistics import CodeFeatures, CodeStatistics
+from fmalign_jax.systems.system import Encoding, ModelState
 
 PARTS = ("stem", "pool", "specific")
 SEMANTIC_ENCODER = "fmalign_jax.models.encoders.SemanticEncoder"
 
 
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
-@flax.struct.dataclass
-class Features:
-    """What the model makes of a batch, and all that the objectives see.
+@flax.struct.dataclass(kw_only=True)
+class CmgFeatures(CodeFeatures):
+    """What CMG gives beside what every system gives.
 
     Attributes:
-      inputs: by modality [B, T, R, ...], normalised, as the encoders read them.
-      semantic: by modality [B, T, D] fp32, continuous; what modalities share.
       specific: by modality [B, T, ...], what is a modality's own.
-      summary: by modality [B, T, S] fp32, specific features as one vector a tick.
-      codes: by modality int32 [B, T], nearest code of each semantic feature.
-      code_vectors: by modality [B, T, D], e_c, without gradient.
+      pooled_specific: by modality [B, T, S] fp32, specific features as one vector a
+        tick.
       quantized: by modality [B, T, D], e_c with the gradient of the semantic features.
-      embeddings: [M, D], the codebook as it was read, without gradient.
-      mask: bool [B], False for rows that only pad a batch.
-      recording: int32 [B], which recording each window is of.
-      time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
-        recording's clock. Both are None where the model alone is used.
-      second_view: by modality [B, T, D], semantic features of the same windows under
-        another augmentation; of the modalities that an objective asks for, in training
-        only.
     """
 
-    inputs: dict[str, Array]
-    semantic: dict[str, Float[Array, "B T D"]]
     specific: dict[str, Array]
-    summary: dict[str, Float[Array, "B T _"]]
-    codes: dict[str, Int[Array, "B T"]]
-    code_vectors: dict[str, Float[Array, "B T D"]]
+    pooled_specific: dict[str, Float[Array, "B T _"]]
     quantized: dict[str, Float[Array, "B T D"]]
-    embeddings: Float[Array, "M D"]
-    mask: Bool[Array, " B"]
-    recording: Int[Array, " B"] | None = None
-    time_s: Float[Array, "B 2"] | None = None
-    second_view: dict[str, Float[Array, "B T D"]] = flax.struct.field(
-        default_factory=dict
-    )
 
 
 class Cmg(nn.Module):
     """Cross-modal generalisation: encoders of every modality, one codebook.
+
+    Its state beside the parameters is ``{"codebook": Codebook}``.
 
     Attributes:
       width: D, width of semantic features and codes.
       modalities: by name the modality's parts, ``{"stem": entry, "pool": entry or
         None, "specific": entry}``; an entry is ``{"name": dotted class, **kwargs}``.
       transformer: kwargs of `SemanticEncoder`, the same for every modality.
+      codebook: the settings ``config.codebook``; a system that only encodes needs none.
       laplace_epsilon: smoothing of the counts when the codebook is read.
       dtype: of the computation; parameters, semantic features and codes are fp32.
 
@@ -83,8 +60,13 @@ class Cmg(nn.Module):
     width: int
     modalities: Mapping[str, Mapping[str, Any]]
     transformer: Mapping[str, Any] = flax.core.FrozenDict()
+    codebook: Mapping[str, Any] = flax.core.FrozenDict()
     laplace_epsilon: float = 0.0
     dtype: DTypeLike = jnp.float32
+
+    uses_labels = False
+    has_codes = True
+    random_streams = ("dropout",)
 
     def setup(self) -> None:
         """Builds the parts of every modality."""
@@ -104,46 +86,128 @@ class Cmg(nn.Module):
     def __call__(
         self,
         inputs: Mapping[str, Array],
-        codebook: Codebook,
+        model_state: ModelState,
         mask: Bool[Array, " B"],
         *,
         train: bool,
-    ) -> Features:
+    ) -> CmgFeatures:
         """Encodes and quantises a batch; the codebook is read, never changed.
 
         Args:
           inputs: by modality [B, T, R, ...], normalised.
-          codebook: shared codes.
+          model_state: holds the shared codes.
           mask: False for rows that only pad the batch.
           train: whether dropout acts.
         """
-        self._check_modalities(codebook.idle, "the codebook")
+        self._check_modalities(model_state["codebook"].idle, "the codebook")
         self._check_modalities(inputs, "the inputs")
         stems = self._stem_features(inputs)
         semantic = self._semantic(stems, train=train)
         parts = {m: self.specifics[m](stems[m]) for m in stems}
-        vectors = jax.lax.stop_gradient(
-            embeddings(codebook, epsilon=self.laplace_epsilon)
-        )
-        codes = {m: assign(z, vectors) for m, z in semantic.items()}
-        chosen = {m: code_vectors(c, vectors) for m, c in codes.items()}
-        return Features(
+        vectors = jax.lax.stop_gradient(self.code_vectors(model_state))
+        codes = {m: quantizer.assign(z, vectors) for m, z in semantic.items()}
+        chosen = {m: quantizer.code_vectors(c, vectors) for m, c in codes.items()}
+        return CmgFeatures(
             inputs=dict(inputs),
             semantic=semantic,
             specific={m: specific for m, (specific, _) in parts.items()},
-            summary={m: summary for m, (_, summary) in parts.items()},
+            pooled_specific={m: pooled for m, (_, pooled) in parts.items()},
             codes=codes,
             code_vectors=chosen,
-            quantized={m: straight_through(semantic[m], chosen[m]) for m in chosen},
+            quantized={
+                m: quantizer.straight_through(semantic[m], chosen[m]) for m in chosen
+            },
             embeddings=vectors,
             mask=mask,
         )
 
-    def encode(
+    def semantic(
         self, inputs: Mapping[str, Array], *, train: bool
     ) -> dict[str, Float[Array, "B T D"]]:
         """Returns the semantic features alone, of some or all modalities."""
         return self._semantic(self._stem_features(inputs), train=train)
+
+    def encode(
+        self,
+        inputs: Mapping[str, Array],
+        model_state: ModelState,
+        views: Iterable[str],
+    ) -> dict[str, Encoding]:
+        """Returns semantic features and codes of some or all modalities."""
+        semantic = self.semantic({name: inputs[name] for name in views}, train=False)
+        vectors = self.code_vectors(model_state)
+        return {
+            m: Encoding(z, quantizer.assign(z, vectors)) for m, z in semantic.items()
+        }
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Returns what can be encoded: each modality."""
+        return tuple(self.modalities)
+
+    def empty_model_state(self) -> ModelState:
+        """Returns a codebook of the right shapes with all codes at zero."""
+        return {
+            "codebook": quantizer.empty_codebook(
+                self.codebook["codes"], self.width, modalities=self.modalities
+            )
+        }
+
+    def init_model_state(
+        self, key: Key[Array, ""], semantic: Mapping[str, Float[Array, "B T D"]]
+    ) -> ModelState:
+        """Places the codes on semantic features (METHOD 2: counts at one)."""
+        rows = [z.reshape(-1, z.shape[-1]) for z in semantic.values()]
+        codebook = quantizer.initialise(
+            key,
+            jnp.concatenate(rows),
+            self.codebook["codes"],
+            modalities=semantic,
+            method=self.codebook["initialisation"],
+        )
+        return {"codebook": codebook}
+
+    def update_model_state(
+        self, model_state: ModelState, features: CmgFeatures, key: Key[Array, ""]
+    ) -> tuple[ModelState, dict[str, Array]]:
+        """Moves the codes: one joint EMA of all modalities, then revival (METHOD 2)."""
+        settings = self.codebook
+        semantic = jax.lax.stop_gradient(features.semantic)
+        codebook = quantizer.ema_update(
+            model_state["codebook"],
+            semantic,
+            features.codes,
+            decay=settings["decay"],
+            ema_mix=settings["ema_mix"],
+        )
+        codebook, revived = quantizer.revive(
+            key,
+            codebook,
+            semantic,
+            modalities=quantizer.codebook_writers(settings["ema_mix"]),
+            idle_steps=settings["idle_steps"],
+            rule=settings["idle_rule"],
+            noise_scale=settings["revival_noise"],
+        )
+        return {"codebook": codebook}, {"revived_codes": revived}
+
+    def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"]:
+        """Returns the vector of each code, e = sums / counts."""
+        return quantizer.embeddings(
+            model_state["codebook"], epsilon=self.laplace_epsilon
+        )
+
+    def statistics(self, features: CmgFeatures) -> CodeStatistics:
+        """Returns how the modalities use the codes, and how far they agree."""
+        return CodeStatistics.from_features(features)
+
+    def histograms(self, model_state: ModelState) -> dict[str, Array]:
+        """Returns what each code counts, and how long its vector is."""
+        vectors = self.code_vectors(model_state)
+        return {
+            "codebook/count": model_state["codebook"].counts,
+            "codebook/norm": jnp.linalg.norm(vectors, axis=-1),
+        }
 
     def _build(self, modality: str, part: str) -> nn.Module:
         entry = self.modalities[modality][part]

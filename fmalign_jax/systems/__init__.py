@@ -1,0 +1,1 @@
+"""Whole ways to align modalities: which blocks, which state, how they encode."""

@@ -1,0 +1,35 @@
+"""What every system makes of a batch, and all that the objectives see."""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import flax
+from jaxtyping import Array, Bool, Float, Int
+
+
+@no_type_check  # as a pytree it also carries shardings, shapes and digests
+@flax.struct.dataclass(kw_only=True)
+class Features:
+    """What a system makes of a batch. A system that gives more inherits from it.
+
+    Attributes:
+      inputs: by modality [B, T, R, ...], normalised, as the encoders read them.
+      semantic: by modality [B, T, D] fp32, continuous; what modalities share.
+      mask: bool [B], False for rows that only pad a batch.
+      recording: int32 [B], which recording each window is of.
+      time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
+        recording's clock. Both are None where the system alone is used.
+      second_view: by modality [B, T, D], semantic features of the same windows under
+        another augmentation; of the modalities that an objective asks for, in training
+        only.
+    """
+
+    inputs: dict[str, Array]
+    semantic: dict[str, Float[Array, "B T D"]]
+    mask: Bool[Array, " B"]
+    recording: Int[Array, " B"] | None = None
+    time_s: Float[Array, "B 2"] | None = None
+    second_view: dict[str, Float[Array, "B T D"]] = flax.struct.field(
+        default_factory=dict
+    )

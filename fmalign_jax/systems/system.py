@@ -1,0 +1,137 @@
+"""What a system is: a Linen module that encodes modalities, and the state it keeps.
+
+Training, checkpoints, evaluation and everything after them know a run's system by this
+interface alone. Another system is one file beside this one and one config entry,
+``config.model.name``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from ml_collections import ConfigDict
+
+from fmalign_jax.config.build import build
+from fmalign_jax.config.saved import ABSENT
+from fmalign_jax.systems.features import Features
+
+ModelState = dict[str, PyTree]
+"""What a system keeps beside its parameters and updates outside the gradient, by name:
+in a checkpoint each entry stands in the item `model`. Empty if it keeps nothing."""
+
+
+class Encoding(NamedTuple):
+    """One modality of a batch, encoded.
+
+    Attributes:
+      features: fp32, continuous.
+      codes: the code of each feature; None for a system without a codebook.
+    """
+
+    features: Float[Array, "B T D"]
+    codes: Int[Array, "B T"] | None
+
+
+@runtime_checkable
+class Statistics(Protocol):
+    """Sums and counts over batches, a pytree."""
+
+    def merge(self, other: Any) -> Any:
+        """Returns those of both."""
+
+    def compute(self) -> dict[str, Float[Array, ""]]:
+        """Returns the values to report, by name."""
+
+
+@runtime_checkable
+class System(Protocol):
+    """A whole way to align modalities, as a Linen module.
+
+    Its fields are what ``config.model`` gives, and of `dtype` and `codebook`
+    (``config.codebook``) those it has.
+
+    `__call__` and `semantic` are applied with parameters; `encode` too. The others are
+    plain: they use the fields of the module, never its submodules.
+
+    Attributes:
+      modalities: by name what each of them is built of.
+      uses_labels: whether labels shape the features; a run is then not label-free.
+      has_codes: whether `encode` gives codes.
+      random_streams: names of the random keys that it draws from in training.
+    """
+
+    modalities: Mapping[str, Any]
+    uses_labels: bool
+    has_codes: bool
+    random_streams: tuple[str, ...]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Returns what can be encoded: each modality."""
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        model_state: ModelState,
+        mask: Bool[Array, " B"],
+        *,
+        train: bool,
+    ) -> Features:
+        """Returns all that the objectives see of a batch; changes no state."""
+
+    def semantic(
+        self, inputs: Mapping[str, Array], *, train: bool
+    ) -> dict[str, Float[Array, "B T D"]]:
+        """Returns continuous features of each modality, from its own input alone."""
+
+    def encode(
+        self,
+        inputs: Mapping[str, Array],
+        model_state: ModelState,
+        views: Iterable[str],
+    ) -> dict[str, Encoding]:
+        """Returns the given views as evaluation sees them, without dropout."""
+
+    def empty_model_state(self) -> ModelState:
+        """Returns a state of the right shapes, for parameters to be made with."""
+
+    def init_model_state(
+        self, key: Key[Array, ""], semantic: Mapping[str, Float[Array, "B T D"]]
+    ) -> ModelState:
+        """Returns the first state, from what untrained encoders make of a batch."""
+
+    def update_model_state(
+        self, model_state: ModelState, features: Any, key: Key[Array, ""]
+    ) -> tuple[ModelState, dict[str, Array]]:
+        """Returns the state after a training step, and what to log of it."""
+
+    def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"] | None:
+        """Returns the vector of each code; None for a system without a codebook."""
+
+    def statistics(self, features: Any) -> Statistics:
+        """Returns what is counted over the windows of a batch."""
+
+    def histograms(self, model_state: ModelState) -> dict[str, Array]:
+        """Returns what is worth a histogram at every validation, by name."""
+
+
+def make_system(config: ConfigDict, modalities: Iterable[str] | None = None) -> Any:
+    """Builds the system that a config names.
+
+    Args:
+      config: of a run.
+      modalities: of them alone; by default all.
+
+    Raises:
+      ValueError: the config gives the system what it does not know, or too little.
+    """
+    entry = {"name": ABSENT["model.name"], **config.model.to_dict()}
+    if modalities is not None:
+        entry["modalities"] = {name: entry["modalities"][name] for name in modalities}
+    settings = {"dtype": jnp.dtype(config.compute_dtype)}
+    if "codebook" in config:
+        settings["codebook"] = config.codebook.to_dict()
+    return build(entry, "model", **settings)
