@@ -188,7 +188,7 @@ def test_bfloat16_computes_near_fp32_and_hands_fp32_to_the_quantiser(
     half = forward(variables, codebook, dtype=jnp.bfloat16)
     assert half.specific["video"].dtype == jnp.bfloat16
     for name in full.semantic:
-        for field in ("semantic", "summary", "quantized", "code_vectors"):
+        for field in ("semantic", "pooled_specific", "quantized", "code_vectors"):
             assert getattr(half, field)[name].dtype == jnp.float32
         error = np.abs(half.semantic[name] - full.semantic[name])
         assert 0 < error.mean() < 0.02

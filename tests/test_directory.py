@@ -68,9 +68,14 @@ def test_a_run_from_before_a_key_goes_on_where_the_key_changes_nothing(tmp_path)
 
 
 def test_a_run_from_before_a_key_is_read_with_what_its_absence_means():
-    settings = {"data": {"tick_s": 1.0, "draw_lead": True}}
-    saved.add_later_keys(settings)
-    assert settings["data"] == {"tick_s": 1.0, "draw_lead": True, "other_leads_s": []}
+    settings = {"data": {"tick_s": 1.0, "draw_lead": True}, "model": {"width": 8}}
+    config = saved.from_json(settings)
+    assert config.data.to_dict() == {
+        "tick_s": 1.0,
+        "draw_lead": True,
+        "other_leads_s": (),
+    }
+    assert config.model.name == "fmalign_jax.systems.cmg.Cmg"
 
 
 def test_what_changes_no_result_may_change(tmp_path):

@@ -23,6 +23,13 @@ STEPS = 14  # two epochs of seven
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def smooth():
+    """Programs of one and of two steps round differently."""
+    with tiny.smooth_critics():
+        yield
+
+
 def _config(folder, **changes):
     config = tiny.tiny_config(folder)
     config.max_steps = 0

@@ -114,7 +114,7 @@ RESIDENT = """
 import sys
 import jax, numpy as np
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from fmalign_jax import resident, sharding
+from fmalign_jax.training import resident, sharding
 mesh = sharding.make_mesh()
 own = slice(2 * jax.process_index(), 2 * jax.process_index() + 2)
 tables = {

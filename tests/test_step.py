@@ -1,9 +1,7 @@
 """The compiled steps: devices, compilation, gradients, critics, random streams."""
 
-import contextlib
 import dataclasses
 import itertools
-import types
 
 import flax.linen as nn
 import jax
@@ -14,7 +12,7 @@ import pytest
 import tiny
 
 from fmalign_jax.config.default import component
-from fmalign_jax.models import critics, quantizer
+from fmalign_jax.models import quantizer
 from fmalign_jax.training import sharding, state as train_state, step as train_step
 
 STEPS = 3
@@ -58,23 +56,9 @@ def config():
     return config
 
 
-@contextlib.contextmanager
-def _smooth_critics():
-    """Softplus in place of the critics' ReLU.
-
-    Of some seeds (0 and 1 with JAX 0.10, 2 with 0.12) a unit of a critic comes to lie
-    on the kink of its ReLU: rounding then decides its side, and the inner steps make
-    2e-5 of it. Without the kink, what is left are true differences.
-    """
-    smooth = types.SimpleNamespace(**vars(nn) | {"relu": nn.softplus})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critics, "nn", smooth)
-        yield
-
-
 @pytest.fixture(scope="module")
 def one(config):
-    with _smooth_critics():
+    with tiny.smooth_critics():
         return _train(config, devices=1)
 
 
@@ -109,7 +93,7 @@ def _adam(opt_state):
 
 @pytest.fixture(scope="module")
 def eight(config):
-    with _smooth_critics():
+    with tiny.smooth_critics():
         return _train(config, devices=8)
 
 

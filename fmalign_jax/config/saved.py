@@ -38,7 +38,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 def from_json(settings: dict[str, Any]) -> ConfigDict:
     """Returns the config of a saved run, with the keys that came after it."""
-    add_later_keys(settings)
+    _add_later_keys(settings)
     return ConfigDict(_as_tuples(settings))
 
 
@@ -53,7 +53,7 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]
     return _differences(_lasting(saved), _lasting(given))
 
 
-def add_later_keys(settings: dict[str, Any]) -> None:
+def _add_later_keys(settings: dict[str, Any]) -> None:
     """Adds the keys of ABSENT that the settings of a saved run lack."""
     for key, value in ABSENT.items():
         *sections, name = key.split(".")

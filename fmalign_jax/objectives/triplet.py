@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scale
+from fmalign_jax.objectives.gaps import far_apart
 from fmalign_jax.systems.features import Features
-
-ROUNDING_S = 1e-3
-"""By how much a gap may fall short, so that one of exactly `min_gap_s` counts."""
 
 
 class Triplet(nn.Module):
@@ -49,7 +47,7 @@ class Triplet(nn.Module):
         check_names(self.learns_from, features.semantic, table_name="learns_from")
         mask = features.mask
         allowed = mask[:, None] & mask & ~jnp.eye(len(mask), dtype=bool)
-        allowed &= self._apart(features)
+        allowed &= far_apart(features, self.min_gap_s)
         loss = losses.triplet(
             losses.gradient_scale(
                 features.semantic[self.anchor].mean(axis=1),
@@ -63,16 +61,3 @@ class Triplet(nn.Module):
             margin=self.margin,
         )
         return loss, {"triplet_active": (loss > 0).astype(jnp.float32)}
-
-    def _apart(self, features: Features) -> Bool[Array, "B B"]:
-        """Whether two windows are of different recordings or far enough apart."""
-        time_s, recording = features.time_s, features.recording
-        if time_s is None or recording is None:
-            raise ValueError(
-                "a triplet needs to know when its windows were; got features without "
-                "recording and time_s; take them from train_state.encode"
-            )
-        # Both parts of the time are subtracted before they are added: exact.
-        gap_s = jnp.abs((time_s[:, None] - time_s).sum(axis=-1))
-        enough = gap_s >= self.min_gap_s - ROUNDING_S
-        return (recording[:, None] != recording) | enough

@@ -174,7 +174,8 @@ class FrozenEncoder:
         params = self.fresh_params(model_key, streams, statistics)
         untrained = EncoderState(params, self.system.empty_model_state(), statistics)
         seen = alone(untrained, store, some, keep_semantic=True)
-        model_state = self.system.init_model_state(state_key, seen.semantic)
+        semantic = {m: jnp.asarray(z) for m, z in seen.semantic.items()}
+        model_state = self.system.init_model_state(state_key, semantic)
         return EncoderState(params, model_state, statistics)
 
     def fresh_params(self, key: Array, streams: Any, statistics: Any) -> Any:

@@ -77,7 +77,9 @@ def collect(path: pathlib.Path, evaluation: pathlib.Path | None = None) -> Json:
         "summary": files.read_json(path / "summary.json"),
         "config": files.flat(settings),
         "batch_size": settings["batch_size"],
-        "curves": files.read_curves(path / "metrics.jsonl"),
+        "curves": files.read_curves(
+            path / "metrics.jsonl", also=settings.get("score", "").removeprefix("-")
+        ),
         "evaluation": found,
         "lead": files.read_lead(path),
         "encoded": encoded,

@@ -65,13 +65,14 @@ def finite(value: Any) -> Any:
     return value
 
 
-def read_curves(path: pathlib.Path) -> dict[str, dict[str, list[Any]]]:
+def read_curves(path: pathlib.Path, also: str = "") -> dict[str, dict[str, list[Any]]]:
     """Reads metrics.jsonl.
 
     A last line that a kill cut short is left out.
 
     Args:
       path: the file; without it there are no curves.
+      also: the name of one more value to read.
 
     Returns:
       By split the steps, under "step", and by name of a value one number a step, None
@@ -91,7 +92,7 @@ def read_curves(path: pathlib.Path) -> dict[str, dict[str, list[Any]]]:
         | {
             name: [row.get(name) for row in found]
             for name in sorted({key for row in found for key in row})
-            if name.startswith(_CURVES)
+            if name.startswith(_CURVES) or name == also
         }
         for split, found in rows.items()
     }

@@ -104,12 +104,12 @@ class Sweep:
         steps = jax.device_get(pending)
         speed = clock.speed(len(steps) * self.configs[0].batch_size)
         clock.restart()
-        codes = logged_values.merged([metrics["codes"] for metrics in steps])
+        statistics = logged_values.merged([metrics["statistics"] for metrics in steps])
         for number, folder in self._going():
             try:
                 values = logged_values.summarise_steps(
                     [_row(metrics["scalars"], number) for metrics in steps],
-                    _row(codes, number),
+                    _row(statistics, number),
                     first_step=step - len(steps) + 1,
                 )
             except FloatingPointError as error:

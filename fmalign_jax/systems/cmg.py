@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, no_type_check
+from typing import Any, ClassVar, no_type_check
 
 import flax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from fmalign_jax.config.build import build
 from fmalign_jax.models import quantizer
 from fmalign_jax.systems.code_statistics import CodeFeatures, CodeStatistics
 from fmalign_jax.systems.system import Encoding, ModelState
-
-PARTS = ("stem", "pool", "specific")
-SEMANTIC_ENCODER = "fmalign_jax.models.encoders.SemanticEncoder"
+from fmalign_jax.systems.towers import Towers
 
 
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
 @flax.struct.dataclass(kw_only=True)
 class CmgFeatures(CodeFeatures):
-    """What CMG gives beside what every system gives.
+    """What CMG gives beside what every system with a codebook gives.
 
     Attributes:
       specific: by modality [B, T, ...], what is a modality's own.
@@ -38,50 +33,31 @@ class CmgFeatures(CodeFeatures):
     quantized: dict[str, Float[Array, "B T D"]]
 
 
-class Cmg(nn.Module):
-    """Cross-modal generalisation: encoders of every modality, one codebook.
+class Cmg(Towers):
+    """Cross-modal generalisation (Xia et al. 2023): towers around one codebook.
 
-    Its state beside the parameters is ``{"codebook": Codebook}``.
+    Each modality has one part more than `Towers`, "specific". The state beside the
+    parameters is ``{"codebook": Codebook}``.
 
     Attributes:
-      width: D, width of semantic features and codes.
-      modalities: by name the modality's parts, ``{"stem": entry, "pool": entry or
-        None, "specific": entry}``; an entry is ``{"name": dotted class, **kwargs}``.
-      transformer: kwargs of `SemanticEncoder`, the same for every modality.
-      codebook: the settings ``config.codebook``; a system that only encodes needs none.
+      codebook: the settings ``config.codebook``; one that only encodes needs none.
       laplace_epsilon: smoothing of the counts when the codebook is read.
-      dtype: of the computation; parameters, semantic features and codes are fp32.
 
     Raises:
       ValueError: on an unknown part or kwarg, and when the modalities of the config,
         the inputs and the codebook are not the same.
     """
 
-    width: int
-    modalities: Mapping[str, Mapping[str, Any]]
-    transformer: Mapping[str, Any] = flax.core.FrozenDict()
     codebook: Mapping[str, Any] = flax.core.FrozenDict()
     laplace_epsilon: float = 0.0
-    dtype: DTypeLike = jnp.float32
 
-    uses_labels = False
-    has_codes = True
-    random_streams = ("dropout",)
+    parts: ClassVar[tuple[str, ...]] = ("stem", "pool", "specific")
+    has_codes: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Builds the parts of every modality."""
-        for name, entries in self.modalities.items():
-            _check_parts(name, entries)
-        self.stems = {m: self._build(m, "stem") for m in self.modalities}
-        self.pools = {
-            m: self._build(m, "pool") for m, e in self.modalities.items() if e["pool"]
-        }
-        self.specifics = {m: self._build(m, "specific") for m in self.modalities}
-        entry = {"name": SEMANTIC_ENCODER, **self.transformer}
-        self.semantics = {
-            m: build(entry, "model.transformer", width=self.width, dtype=self.dtype)
-            for m in self.modalities
-        }
+        super().setup()
+        self.specifics = {m: self.build_part(m, "specific") for m in self.modalities}
 
     def __call__(
         self,
@@ -99,19 +75,19 @@ class Cmg(nn.Module):
           mask: False for rows that only pad the batch.
           train: whether dropout acts.
         """
-        self._check_modalities(model_state["codebook"].idle, "the codebook")
-        self._check_modalities(inputs, "the inputs")
-        stems = self._stem_features(inputs)
-        semantic = self._semantic(stems, train=train)
-        parts = {m: self.specifics[m](stems[m]) for m in stems}
+        self.check_modalities(model_state["codebook"].idle, "the codebook")
+        self.check_modalities(inputs, "the inputs")
+        stems = self.stem_features(inputs)
+        semantic = self.from_stems(stems, train=train)
+        specific = {m: self.specifics[m](stems[m]) for m in stems}
         vectors = jax.lax.stop_gradient(self.code_vectors(model_state))
         codes = {m: quantizer.assign(z, vectors) for m, z in semantic.items()}
         chosen = {m: quantizer.code_vectors(c, vectors) for m, c in codes.items()}
         return CmgFeatures(
             inputs=dict(inputs),
             semantic=semantic,
-            specific={m: specific for m, (specific, _) in parts.items()},
-            pooled_specific={m: pooled for m, (_, pooled) in parts.items()},
+            specific={m: features for m, (features, _) in specific.items()},
+            pooled_specific={m: pooled for m, (_, pooled) in specific.items()},
             codes=codes,
             code_vectors=chosen,
             quantized={
@@ -120,12 +96,6 @@ class Cmg(nn.Module):
             embeddings=vectors,
             mask=mask,
         )
-
-    def semantic(
-        self, inputs: Mapping[str, Array], *, train: bool
-    ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns the semantic features alone, of some or all modalities."""
-        return self._semantic(self._stem_features(inputs), train=train)
 
     def encode(
         self,
@@ -140,18 +110,12 @@ class Cmg(nn.Module):
             m: Encoding(z, quantizer.assign(z, vectors)) for m, z in semantic.items()
         }
 
-    @property
-    def views(self) -> tuple[str, ...]:
-        """Returns what can be encoded: each modality."""
-        return tuple(self.modalities)
-
     def empty_model_state(self) -> ModelState:
         """Returns a codebook of the right shapes with all codes at zero."""
-        return {
-            "codebook": quantizer.empty_codebook(
-                self.codebook["codes"], self.width, modalities=self.modalities
-            )
-        }
+        codebook = quantizer.empty_codebook(
+            self.codebook["codes"], self.width, modalities=self.modalities
+        )
+        return {"codebook": codebook}
 
     def init_model_state(
         self, key: Key[Array, ""], semantic: Mapping[str, Float[Array, "B T D"]]
@@ -208,40 +172,3 @@ class Cmg(nn.Module):
             "codebook/count": model_state["codebook"].counts,
             "codebook/norm": jnp.linalg.norm(vectors, axis=-1),
         }
-
-    def _build(self, modality: str, part: str) -> nn.Module:
-        entry = self.modalities[modality][part]
-        return build(entry, f"model.modalities.{modality}.{part}", dtype=self.dtype)
-
-    def _stem_features(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return {m: self.stems[m](inputs[m]) for m in sorted(inputs)}
-
-    def _semantic(
-        self, stems: Mapping[str, Array], *, train: bool
-    ) -> dict[str, Float[Array, "B T D"]]:
-        pooled = {
-            m: self.pools[m](x) if m in self.pools else x for m, x in stems.items()
-        }
-        for name, x in pooled.items():
-            if x.ndim != 3:
-                raise ValueError(
-                    "semantic features need one vector a tick, [B, T, C]; got "
-                    f"{x.shape} for {name!r}; give model.modalities.{name} a pool"
-                )
-        return {m: self.semantics[m](x, train=train) for m, x in pooled.items()}
-
-    def _check_modalities(self, names: Iterable[str], what: str) -> None:
-        if sorted(names) != sorted(self.modalities):
-            raise ValueError(
-                f"{what} must have the modalities of the model, "
-                f"{sorted(self.modalities)}; got {sorted(names)}; correct "
-                "config.model.modalities or the data"
-            )
-
-
-def _check_parts(modality: str, entries: Mapping[str, Any]) -> None:
-    if sorted(entries) != sorted(PARTS):
-        raise ValueError(
-            f"model.modalities.{modality} must give exactly {', '.join(PARTS)}; got "
-            f"{', '.join(sorted(entries))}; set pool to None for vectors"
-        )

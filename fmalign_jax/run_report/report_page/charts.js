@@ -168,6 +168,11 @@ const PANELS = [
   { title: "curve_cpc", names: ["cpc_accuracy"], level: () => 1 / DATA.batch_size, share: true },
 ];
 
+/** The value that chose the best checkpoint; it has a panel of its own if none shows it. */
+const SCORE = String(DATA.config.find(([key]) => key === "score")?.[1] ?? "").replace(/^-/, "");
+const shownByName = (name) => PANELS.some((p) => p.names.some((w) => (w.endsWith("/") ? name.startsWith(w) : name === w)));
+const panels = () => (SCORE && !shownByName(SCORE) ? [...PANELS, { title: "curve_score", names: [SCORE] }] : PANELS);
+
 function curveTraces(panel) {
   const splits = (panel.splits ?? ["train", "validation"]).filter((s) => DATA.curves[s]);
   return (panel.one ? splits.slice(0, 1) : splits).flatMap((split) => {
@@ -192,9 +197,9 @@ function curveTraces(panel) {
 function drawCurves() {
   const steps = [...(DATA.curves.train?.step ?? []), ...(DATA.curves.validation?.step ?? [])];
   const best = DATA.summary?.best_step;
-  const nodes = PANELS.map(() => make("div", { class: "plot" }));
+  const nodes = panels().map(() => make("div", { class: "plot" }));
   $("curve_plots").replaceChildren(...nodes);
-  PANELS.forEach((panel, i) => {
+  panels().forEach((panel, i) => {
     const traces = curveTraces(panel);
     nodes[i].hidden = !traces.length;
     if (!traces.length) return;
@@ -202,7 +207,7 @@ function drawCurves() {
     if (level) traces.push({ x: [Math.min(...steps), Math.max(...steps)], y: [level, level], mode: "lines", name: say("chance"), line: { dash: "dash", color: "#9aa5b1", width: 1 } });
     const vertical = best ? [{ type: "line", x0: best, x1: best, yref: "paper", y0: 0, y1: 1, line: { color: "#2e8b57", dash: "dot", width: 1.5 } }] : [];
     draw(nodes[i], traces, {
-      height: 320, title: headline(say(panel.title)), margin: { l: 48, r: 12, t: 34, b: 96 }, shapes: vertical,
+      height: 320, title: headline(say(panel.title, { name: SCORE })), margin: { l: 48, r: 12, t: 34, b: 96 }, shapes: vertical,
       xaxis: { ...AXIS, title: { text: say("step"), standoff: 4 } }, yaxis: { ...AXIS, type: panel.log ? "log" : "linear", rangemode: panel.log ? "normal" : "tozero", ...(panel.log ? { dtick: 1 } : {}) },
       legend: { orientation: "h", y: -0.26, x: 0, font: { size: 11 } },
     }, { displayModeBar: false });

@@ -41,6 +41,9 @@ function drawTiles() {
   if (lastOf(split, "cpc_accuracy") !== undefined) {
     tiles.push(tile(say("tile_cpc"), fixed(lastOf(split, "cpc_accuracy"), 3), say("chance_is", { n: fixed(1 / DATA.batch_size, 3) }) + " · " + where));
   }
+  if (!shownByName(SCORE) && lastOf(split, SCORE) !== undefined) {
+    tiles.push(tile(say("tile_score", { name: SCORE }), fixed(lastOf(split, SCORE), 3), where));
+  }
   $("tiles").replaceChildren(...tiles);
 }
 
@@ -82,7 +85,7 @@ function drawAll() {
   section("map", encoded?.map.length, drawMap);
   section("zero", DATA.evaluation, drawZeroShot);
   section("lead", true, drawLead);
-  section("codebook", encoded, drawCodebook);
+  section("codebook", encoded?.codebook, drawCodebook);
   section("curves", Object.keys(DATA.curves).length, drawCurves);
   drawConfig();
   $("made").textContent = say("made", { day: DATA.made });

@@ -34,13 +34,15 @@ function drawTimeline() {
     drawTimeline();
   };
   if (classes.length < 2) time.colour = "code";
-  $("colour").hidden = classes.length < 2;
+  const coded = Boolean(DATA.encoded.codebook);
+  $("colour").hidden = classes.length < 2 || !coded;
   choose("colour", time.colour, (value) => { time.colour = value; drawTracks(); });
   $("align_label").hidden = lead_s === 0;
   $("align_text").textContent = say("align", { stream: named(leading), n: number(lead_s) });
   $("align").onchange = (event) => { time.aligned = event.target.checked; drawTracks(); };
   $("zoom").querySelectorAll("button").forEach((b) => (b.onclick = () => zoom(b.value)));
-  const keys = [say("key_codes_" + (classes.length < 2 ? "unlabelled" : classes.length === 2 ? "two" : "many"), { abnormal: named(classes[1]) })];
+  const keys = [];
+  if (coded) keys.push(say("key_codes_" + (classes.length < 2 ? "unlabelled" : classes.length === 2 ? "two" : "many"), { abnormal: named(classes[1]) }));
   if (recordingNow().score) keys.push(say("key_score_" + (classes.length === 2 ? "two" : "many"), { abnormal: named(classes[1]) }));
   $("timeline_key").textContent = keys.join(" ");
   drawTracks();
@@ -102,7 +104,9 @@ function labelShapes(recording) {
 
 function drawTracks() {
   const recording = recordingNow();
-  const { modalities, classes } = DATA.encoded;
+  const { classes } = DATA.encoded;
+  // A system without a codebook has no tracks of codes.
+  const modalities = DATA.encoded.modalities.filter((m) => m in recording.codes);
   const rows = modalities.map(named);
   const two = classes.length === 2;
   const unit = perUnit();
@@ -119,9 +123,9 @@ function drawTracks() {
   if (score && two) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y3", y0: 0.5, y1: 0.5, line: { color: "#9aa5b1", width: 1, dash: "dot" } });
   draw("timeline_plot", traces, {
     height: score ? 520 : 420, margin: { l: LEFT, r: RIGHT, t: 8, b: 46 }, hovermode: false, dragmode: "zoom",
-    xaxis: { ...AXIS, range: time.range ?? wholeRange(), title: { text: say(unit === 60 ? "axis_minutes" : "axis_seconds"), standoff: 8 }, anchor: score ? "y3" : "y2" },
+    xaxis: { ...AXIS, range: time.range ?? wholeRange(), title: { text: say(unit === 60 ? "axis_minutes" : "axis_seconds"), standoff: 8 }, anchor: score ? "y3" : rows.length ? "y2" : "y" },
     yaxis: track(sensor ? named(sensor[0]) + (sensor[1].unit ? ` (${sensor[1].unit})` : "") : "", [score ? 0.55 : 0.3, 0.94]),
-    yaxis2: track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }),
+    yaxis2: rows.length ? track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }) : { visible: false },
     yaxis3: score ? track(say("score"), [0, 0.28], two ? { range: [-0.04, 1.04] } : { tickvals: classes.map((_, k) => k), ticktext: classes.map(named), range: [-0.5, classes.length - 0.5] }) : { visible: false },
     annotations: classes.length === 0 ? [] : [{ xref: "paper", yref: "paper", x: 0, xanchor: "right", xshift: -6, y: 0.978, yanchor: "middle", showarrow: false, text: say("label"), font: { size: 12 } }],
     shapes, showlegend: false,
@@ -194,7 +198,7 @@ function inspect(s) {
   const lines = [[say("time"), clock(s)]];
   const span = recording.label.find(([a, b]) => a <= s && s < b);
   if (classes.length) lines.push([say("label"), span && span[2] >= 0 ? named(classes[span[2]]) : "–"]);
-  for (const m of modalities) {
+  for (const m of modalities.filter((m) => m in recording.codes)) {
     const { t, code } = recording.codes[m];
     const at = nearest(t, s - moved(m));
     const there = at >= 0 && Math.abs(t[at] - (s - moved(m))) <= recording.tick_s;
