@@ -232,11 +232,14 @@ def summarise(
     }
 
 
-def print_summary(summary: Mapping[str, Any], workdir: pathlib.Path) -> None:
+def print_summary(
+    summary: Mapping[str, Any], workdir: pathlib.Path, score: str
+) -> None:
     """Prints a short table and the paths of what a run wrote."""
     rows = {
         "steps": f"{summary['step']} of {summary['steps']}, {summary['seconds']:.0f} s",
         "best checkpoint": str(summary["best_checkpoint"]),
+        "chosen by": f"{score}, at best {summary['best_score']}",
         "latest checkpoint": summary["latest_checkpoint"],
         "metrics": str(workdir / "metrics.jsonl"),
         "summary": str(workdir / "summary.json"),
@@ -256,7 +259,7 @@ def main(config: ConfigDict) -> None:
     workdir = cli.workdir() or default_path(cli.config_name(), config)
     _, summary = train(config, workdir)
     if jax.process_index() == 0:
-        print_summary(summary, workdir)
+        print_summary(summary, workdir, config.score)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_eight_devices_equal_one(one, eight):
 def sharded(config):
     config = config.copy_and_resolve_references()
     config.optimizer.shard_state = True
-    with pytest.MonkeyPatch.context() as patch, _smooth_critics():
+    with pytest.MonkeyPatch.context() as patch, tiny.smooth_critics():
         patch.setattr(sharding, "SMALL", 2**7)
         return _train(config, devices=8)
 
