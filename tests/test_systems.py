@@ -1,0 +1,338 @@
+"""What every system must do, whatever it is made of: one row a system."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from fmalign_jax.config import component, load_file
+from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.systems.features import Features
+from fmalign_jax.systems.system import System, make_system
+from fmalign_jax.training import sharding, step as train_step
+from fmalign_jax.training.state import encode, init_state, make_trainer
+
+CONFIGS = load_file(pathlib.Path(__file__).parents[1] / "configs" / "systems.py")
+
+
+def unchanged(config: ConfigDict) -> None:
+    """CMG is what the tiny config describes."""
+
+
+SYSTEMS = {"cmg": unchanged, "clip": CONFIGS.clip}
+
+
+def _config(name: str) -> ConfigDict:
+    config = tiny.tiny_config()
+    config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
+    config.optimizer.epsilon = 1e-3  # see test_step: gradients that are but rounding
+    config.optimizer.warmup_steps = 0
+    SYSTEMS[name](config)
+    return config
+
+
+@dataclasses.dataclass
+class Case:
+    """A system at its first state, with one batch."""
+
+    config: ConfigDict
+    trainer: object
+    mesh: object
+    state: object
+    batch: dict
+    inputs: dict
+    step: object
+    evaluate: object
+
+
+def _case(name: str, devices: int = 1) -> Case:
+    config = _config(name)
+    trainer, mesh, state = tiny.first_state(config, devices)
+    batch = sharding.place_batch(tiny.random_batch(config), mesh)
+    inputs = {
+        "video": jnp.asarray(batch["streams"]["video"], jnp.float32) / 74.0,
+        "current": jnp.asarray(batch["streams"]["current"]),
+    }
+    step = train_step.make_train_step(trainer, mesh)
+    evaluate = train_step.make_eval_step(trainer, mesh)
+    return Case(config, trainer, mesh, state, batch, inputs, step, evaluate)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def case(request):
+    return _case(request.param)
+
+
+def _features(case: Case, inputs=None, **changes) -> Features:
+    return encode(
+        case.trainer,
+        case.state.params["model"],
+        case.state.model_state,
+        case.inputs if inputs is None else inputs,
+        case.batch | changes,
+        train=False,
+    )
+
+
+def _encode(case: Case, views):
+    return case.trainer.model.apply(
+        {"params": case.state.params["model"]},
+        {name: case.inputs[name] for name in views},
+        case.state.model_state,
+        views,
+        method="encode",
+    )
+
+
+def _terms(case: Case, features: Features, params=None):
+    own = case.state.params["objectives"] if params is None else params
+    return case.trainer.objectives.apply(
+        {"params": own | case.state.critic_params}, features, train=False
+    )
+
+
+def _leaves(tree):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path), np.asarray(leaf)
+
+
+def _equal(found, expected):
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected)
+    )
+
+
+def test_it_is_a_system(case):
+    system = case.trainer.model
+    assert isinstance(system, System)
+    assert set(system.views) == set(case.inputs)
+    assert system.uses_labels is False
+
+
+def test_features_have_the_shapes_of_the_config(case):
+    features = jax.eval_shape(lambda: _features(case))
+    shape = (case.config.batch_size, case.config.data.window_ticks)
+    for z in features.semantic.values():
+        assert z.shape == (*shape, case.config.model.width)
+        assert z.dtype == jnp.float32
+    assert set(features.semantic) == set(case.inputs)
+    assert features.recording.shape == shape[:1]
+
+
+def test_encode_gives_what_the_features_hold(case):
+    features = _features(case)
+    encoded = _encode(case, tuple(case.inputs))
+    assert set(encoded) == set(case.inputs)
+    for name, encoding in encoded.items():
+        np.testing.assert_array_equal(encoding.features, features.semantic[name])
+        if case.trainer.model.has_codes:
+            np.testing.assert_array_equal(encoding.codes, features.codes[name])
+        else:
+            assert encoding.codes is None
+            assert not hasattr(features, "codes")
+
+
+def test_each_modality_is_encoded_from_its_own_input_alone(case):
+    both = _encode(case, tuple(case.inputs))
+    for name in case.inputs:
+        alone = _encode(case, (name,))[name]
+        np.testing.assert_allclose(alone.features, both[name].features, atol=1e-6)
+
+
+def test_a_system_of_one_modality_is_the_same_one(case):
+    """Evaluation builds the encoders that it needs alone."""
+    for name in case.inputs:
+        system = make_system(case.config, [name])
+        alone = system.apply(
+            {"params": case.state.params["model"]},
+            {name: case.inputs[name]},
+            case.state.model_state,
+            (name,),
+            method="encode",
+        )
+        np.testing.assert_array_equal(
+            alone[name].features, _encode(case, (name,))[name].features
+        )
+
+
+def test_the_model_state_keeps_its_shapes(case):
+    system, state = case.trainer.model, case.state
+    empty = jax.eval_shape(system.empty_model_state)
+    assert jax.tree.map(jnp.shape, state.model_state) == jax.tree.map(
+        lambda x: x.shape, empty
+    )
+    vectors = system.code_vectors(state.model_state)
+    assert (vectors is not None) == system.has_codes
+
+
+def test_every_parameter_learns_and_only_training_changes_anything(case):
+    state, batch = jax.tree.map(jnp.copy, case.state), case.batch
+    before = jax.device_get(state)
+    first = jax.device_get(case.evaluate(state, batch))
+    _equal(state, before)
+    _equal(case.evaluate(state, batch), first)
+    for _ in range(2):
+        state, metrics = case.step(state, batch)
+    assert np.isfinite([float(x) for x in metrics["scalars"].values()]).all()
+    after = dict(_leaves(state.params))
+    still = [
+        path
+        for path, leaf in _leaves(before.params)
+        if np.array_equal(leaf, after[path])
+    ]
+    assert not still
+
+
+def test_padded_rows_change_no_other_rows_loss(case):
+    mask = jnp.arange(case.config.batch_size) < 5
+    noise = jax.random.normal(jax.random.key(1), ())
+    other = {
+        name: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, noise)
+        for name, x in case.inputs.items()
+    }
+    losses = [
+        _terms(case, _features(case, inputs, mask=mask))[0]
+        for inputs in (case.inputs, other)
+    ]
+    for name, values in losses[0].items():
+        np.testing.assert_allclose(values, losses[1][name], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(values[5:], 0.0)
+
+
+def test_gradients_are_finite_at_zero_features_and_one_window(case):
+    mask = jnp.arange(case.config.batch_size) < 1
+    features = _features(case, mask=mask)
+
+    def loss(semantic):
+        changed = dataclasses.replace(features, semantic=semantic, second_view=semantic)
+        return sum(term.sum() for term in _terms(case, changed)[0].values())
+
+    gradient = jax.grad(loss)(jax.tree.map(jnp.zeros_like, features.semantic))
+    assert all(np.isfinite(leaf).all() for _, leaf in _leaves(gradient))
+
+
+def test_a_checkpoint_restores_bit_for_bit_and_goes_on_alike(case, tmp_path):
+    state = jax.tree.map(jnp.copy, case.state)
+    state, _ = case.step(state, case.batch)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, data={}, config={})
+        checkpoints.wait()
+        restored, _ = checkpoints.restore_latest(abstract(state))
+    _equal(restored, state)
+    straight, _ = case.step(state, case.batch)
+    resumed, _ = case.step(restored, case.batch)
+    _equal(resumed, straight)
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(case):
+    name = "clip" if not case.trainer.model.has_codes else "cmg"
+    shared = _case(name, devices=8)
+    state, _ = case.step(jax.tree.map(jnp.copy, case.state), case.batch)
+    other, _ = shared.step(shared.state, shared.batch)
+    expected = dict(_leaves((state.params, state.model_state)))
+    for path, leaf in _leaves((other.params, other.model_state)):
+        np.testing.assert_allclose(
+            leaf, expected[path], rtol=1e-4, atol=1e-4, err_msg=path
+        )
+
+
+def test_a_term_that_asks_for_codes_is_refused_by_a_system_without():
+    config = _config("clip")
+    config.objectives.commitment = component(
+        "fmalign_jax.objectives.commitment.Commitment",
+        weight=1.0,
+        weights={"video": {"current": 1.0}},
+    )
+    with pytest.raises(ValueError, match=r"'commitment' needs .*no code_vectors"):
+        tiny.first_state(config)
+
+
+def test_an_unknown_part_of_a_modality_is_refused():
+    config = _config("clip")
+    config.model.modalities.video.specific = component("x.Y")
+    with pytest.raises(ValueError, match="must give exactly stem, pool; got"):
+        tiny.first_state(config)
+
+
+# Learning what modalities share, and nothing where there is nothing
+
+
+LATENT, WIDE, UNSEEN = 6, 12, 64
+
+
+def _planted(rng: np.random.Generator, windows: int, ticks: int, mixing: dict) -> dict:
+    """Both modalities as noisy linear images of one random walk over ticks."""
+    walk = rng.normal(size=(windows, ticks, LATENT)).cumsum(axis=1)
+    return {
+        name: (walk @ matrix + 0.3 * rng.normal(size=(windows, ticks, WIDE)))[
+            :, :, None
+        ].astype(np.float32)
+        for name, matrix in mixing.items()
+    }
+
+
+def _recall(shuffled: bool) -> float:
+    """Trains CLIP on planted pairs; returns how many unseen partners rank first."""
+    config = _config("clip")
+    config.batch_size = 32
+    config.optimizer.learning_rate = 3e-3
+    config.augment = ConfigDict({})
+    config.model.transformer.dropout = 0.0
+    for parts in config.model.modalities.values():
+        parts.stem = component("fmalign_jax.models.encoders.FeatureStem")
+        parts.pool = None
+    rng = np.random.default_rng(0)
+    mixing = {m: rng.normal(size=(LATENT, WIDE)) for m in ("video", "current")}
+    ticks = config.data.window_ticks
+    statistics = {
+        m: {"mean": np.zeros(WIDE), "std": np.full(WIDE, 3.0)} for m in mixing
+    }
+    statistics = jax.tree.map(lambda x: x.astype(np.float32), statistics)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    trainer = make_trainer(config, steps_per_epoch=10, steps=200)
+
+    def batch(streams):
+        rows = len(streams["video"])
+        return {
+            "streams": streams,
+            "mask": np.ones(rows, bool),
+            "recording": np.zeros(rows, np.int32),
+            "time_s": np.arange(rows, dtype=float),
+        }
+
+    state, step = None, train_step.make_train_step(trainer, mesh)
+    for _ in range(200):
+        streams = _planted(rng, config.batch_size, ticks, mixing)
+        if shuffled:
+            streams["current"] = rng.permutation(streams["current"])
+        placed = sharding.place_batch(batch(streams), mesh)
+        if state is None:
+            state = init_state(trainer, placed, statistics, mesh)
+        state, _ = step(state, placed)
+    unseen = _planted(rng, UNSEEN, ticks, mixing)
+    encoded = trainer.model.apply(
+        {"params": state.params["model"]},
+        {m: jnp.asarray(x) / 3.0 for m, x in unseen.items()},
+        state.model_state,
+        ("video", "current"),
+        method="encode",
+    )
+    means = {m: np.asarray(e.features.mean(axis=1)) for m, e in encoded.items()}
+    unit = {m: x / np.linalg.norm(x, axis=1, keepdims=True) for m, x in means.items()}
+    nearest = (unit["video"] @ unit["current"].T).argmax(axis=1)
+    return float(np.mean(nearest == np.arange(UNSEEN)))
+
+
+@pytest.mark.slow
+def test_partners_are_found_where_there_is_something_to_find():
+    chance = 1 / UNSEEN
+    assert _recall(shuffled=False) >= 5 * chance
+    # Three binomial standard errors.
+    most = chance + 3 * np.sqrt(chance * (1 - chance) / UNSEEN)
+    assert _recall(shuffled=True) <= most
