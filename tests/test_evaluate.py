@@ -15,7 +15,7 @@ import tiny
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import evaluate as command
-from fmalign_jax import evaluation_files, restored, sharding, train
+from fmalign_jax import evaluation_files, oracle, restored, sharding, train
 from fmalign_jax.command_config import evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.frozen import Encoder
@@ -61,6 +61,28 @@ def whole(run):
     config = _config(run, oracle_epochs=2, random_encoders=True)
     report, target = command.evaluate(config)
     return config, report, target, before
+
+
+@pytest.fixture(scope="module")
+def supervised(run):
+    """What an evaluation reports of an oracle that says abnormal of every third."""
+
+    def train_none(*args, **options):
+        return oracle.Oracle(_every_third, [0.9, 0.4, 0.6])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(oracle, "train", train_none)
+        config = _config(run, oracle_epochs=3)
+        opened = restored.open_run(run[0], "best")
+        splits = load_splits(config, opened.config)
+        frozen = restored.restore(opened, sharding.make_mesh())
+        found = command.supervised(opened.config, frozen, splits, HeadSpec(), config)
+    return found, splits
+
+
+def _every_third(split):
+    abnormal = np.arange(len(split)) % 3 == 0
+    return np.stack([~abnormal, abnormal], axis=1).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +143,27 @@ def test_references_stand_beside_the_numbers(run, whole):
     assert majority["balanced_accuracy"] == 0.5
     assert list(references["random_encoders"]) == DIRECTIONS
     assert references["random_encoders"] != report["zero_shot"]
-    oracle = references["oracle"]
-    assert oracle["modality"] == "current"
-    assert len(oracle["held_out_loss"]) == 2
-    assert oracle["held_out_loss"][oracle["epoch"] - 1] == min(oracle["held_out_loss"])
-    assert 0 <= oracle["accuracy"] <= 1
+    reference = references["oracle"]
+    losses = reference["held_out_loss"]
+    assert reference["modality"] == "current"
+    assert len(losses) == 2
+    assert losses[reference["epoch"] - 1] == min(losses)
     for split in ("validation", "test"):
         described = report["splits"][split]
         assert described["setting"] == "inductive"
         assert described["seen_in_pretraining"] is False
     assert report["splits"]["head"]["seen_in_pretraining"] is True
+
+
+def test_the_oracle_is_scored_on_the_splits_by_what_it_predicts(supervised):
+    found, splits = supervised
+    assert found["epoch"] == 2
+    for name in ("validation", "test"):
+        own = splits.by_name[name]
+        predicted = _every_third(own).argmax(axis=1)
+        expected = np.mean(predicted == own.label)
+        assert 0 < expected < 1
+        assert found["splits"][name]["accuracy"] == pytest.approx(expected)
 
 
 def test_predictions_are_those_that_were_scored(whole):
