@@ -55,7 +55,7 @@ def _until_visible(warning_s):
     )
 
 
-def test_the_condition_is_seen_a_lead_after_it_began_less_what_the_alarm_took():
+def test_the_condition_is_seen_a_lead_less_what_an_alarm_takes():
     # Half of the 30 s that the head is shown, and two more ticks of 2 s: 19 s.
     found, known_from = _until_visible((100.0,) * 7)
     assert found == (176.0, 221.0, 266.0)
