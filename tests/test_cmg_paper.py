@@ -183,7 +183,7 @@ def test_modalities_are_treated_alike(variant: str) -> None:
         assert swapped == table.to_dict(), name
 
 
-def test_a_step_is_clipped_and_critics_are_fitted_as_in_the_paper() -> None:
+def test_steps_are_clipped_as_in_the_paper() -> None:
     learner, _, _ = shapes("paper")
     gradient = jnp.full(4, 10.0)
     _, (_, (adam, *_)) = learner.optimizer.update(

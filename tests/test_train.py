@@ -118,6 +118,14 @@ def test_a_run_logs_and_validates_at_the_steps_of_its_config(finished):
     assert at == {"train": [2, 4, 6, 7, 8], "validation": [7, 8]}
 
 
+def test_a_run_is_saved_as_often_as_its_config_says(folder):
+    config = tiny.tiny_config(folder)
+    config.checkpoint_every_steps = 3
+    cadence = train.Cadence.of(train.load_data(config), config)
+    # With every validation, too, after the seven steps of the epoch and at the end.
+    assert [step for step in range(1, 9) if cadence.saves(step)] == [3, 6, 7, 8]
+
+
 def test_a_validation_counts_every_window_once(finished, folder):
     config = tiny.tiny_config(folder)
     config.batch_size = 7  # does not divide the windows
