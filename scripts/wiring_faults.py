@@ -4,9 +4,9 @@
 
 Each fault is planted alone, in a copy of the package, and the test named with it is run
 there: one of its assertions must fail. The exit status is 1 when a fault survives, or
-no longer fits: its text is gone, or what it makes is not run at all. Run it by hand or
-weekly, and after a change between config and step; it is too slow for every check.
-`tests/test_wiring_faults.py` holds the list to the code in each of them.
+no longer fits: its text is gone, or the test breaks before it asserts. Run it by hand
+or weekly; it is too slow for every check, in which `tests/test_wiring_faults.py` holds
+the list to the code.
 """
 
 import argparse
@@ -56,8 +56,8 @@ FAULTS = (
           "keys = step_keys(config.seed, state.step)",
           "keys = step_keys(config.seed, 0 * state.step)",
           _WIRED + "two_steps_on_one_batch_draw_other_augmentations"),
-    Fault("augmented_as_another", _STEP, "settings=config.augment.to_dict(),",
-          "settings=dict(zip(config.augment, [{}, *config.augment.to_dict().values()])),",
+    Fault("augmentations_swapped", _STEP, "settings=config.augment.to_dict(),",
+          'settings={"video": config.augment.current.to_dict()},',
           _WIRED + "each_modality_is_augmented_by_its_own_settings"),
     Fault("weights_ignored_in_training", _STEP,
           "sum(learner.weights[name] * value for name, value in means.items())",
@@ -178,8 +178,7 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [f for f in FAULTS if arguments.only in (None, f.name)]
     if arguments.list:
-        for fault in chosen:
-            print(f"{fault.name:<32} {fault.file}")
+        print(*(f"{fault.name:<32} {fault.file}" for fault in chosen), sep="\n")
         return 0
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
