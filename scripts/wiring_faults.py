@@ -57,7 +57,7 @@ FAULTS = (
           "keys = step_keys(config.seed, 0 * state.step)",
           _WIRED + "two_steps_on_one_batch_draw_other_augmentations"),
     Fault("augmentations_swapped", _STEP, "settings=config.augment.to_dict(),",
-          'settings={"video": config.augment.current.to_dict()},',
+          'settings={"video": dict(config.augment.get("current", {}))},',
           _WIRED + "each_modality_is_augmented_by_its_own_settings"),
     Fault("weights_ignored_in_training", _STEP,
           "sum(learner.weights[name] * value for name, value in means.items())",
