@@ -1,6 +1,8 @@
 """Every config file, and every variant in it, describes something that can be built."""
 
+import functools
 import inspect
+import operator
 import pathlib
 import re
 
@@ -9,15 +11,12 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.config import build
 from fmalign_jax.config.check import check_config
-from fmalign_jax.config.commands import (
-    early_warning_config,
-    evaluation_config,
-    lead_config,
-)
-from fmalign_jax.config.default import component, default_config
+from fmalign_jax.config.commands import evaluation_config
+from fmalign_jax.config.default import component, default_config, set_teacher
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows import index
+from fmalign_jax.evaluation import transfer
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.objectives.total import Objectives
 from fmalign_jax.training import state
@@ -114,6 +113,17 @@ def test_every_config_file_tells_how_to_run_it(path):
     assert f"configs/{path.name}" in text
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_flag_that_a_config_file_shows_is_a_key_of_its_config(path):
+    shown = re.findall(r"--config\.([\w.]+)=", load_file(path).__doc__)
+    assert shown or path.stem not in COMMANDS
+    for variant in _variants(path):
+        config = _config(path, variant)
+        for key in shown:
+            *parts, last = key.split(".")
+            assert last in functools.reduce(operator.getitem, parts, config), key
+
+
 def test_windows_are_long_enough_for_the_steps_predicted():
     for path, variant in CASES:
         config = _config(path, variant)
@@ -124,21 +134,25 @@ def test_windows_are_long_enough_for_the_steps_predicted():
 
 def test_the_search_for_the_lead_shows_what_it_rests_on():
     config = _config(FOLDER / "lead_time.py", None)
-    assert config.to_json() == lead_config().to_json()
     assert {config.indicator, config.evidence} <= set(config.indicators)
+    assert config.evidence in config.chance_of
+    assert set(config.chance_of) <= set(config.indicators)
+    assert config.least_lead_s < config.most_lead_s
 
 
 def test_the_evaluation_config_describes_a_head():
     config = _config(FOLDER / "evaluate.py", None)
-    assert HeadSpec(**config.head.to_dict()).kind == "logistic"
-    assert config.to_json() == evaluation_config().to_json()
+    assert HeadSpec(**config.head.to_dict()) == HeadSpec()  # as docstrings promise
+    config.checkpoint = "RUN"
+    transfer.check(config)
 
 
 def test_the_early_warning_config_adds_to_that_of_an_evaluation():
     config = _config(FOLDER / "early_warning.py", None)
-    assert config.to_json() == early_warning_config().to_json()
-    missing = set(evaluation_config()) - set(config)
-    assert missing == {"random_encoders"}
+    evaluation = evaluation_config()
+    assert set(evaluation) - set(config) == {"random_encoders"}
+    for key in set(evaluation) & set(config):
+        assert config[key] == evaluation[key], key
 
 
 def test_the_default_is_json_and_fresh_each_time():
@@ -167,6 +181,36 @@ def test_by_default_the_current_learns_from_the_video_more_than_the_other_way():
     }
     for name, table in tables.items():
         assert table.current.video > table.video.current, name
+
+
+def _taught(**shares):
+    config = default_config()
+    set_teacher(config, teacher="current", student="video", **shares)
+    return config, config.objectives.to_dict()
+
+
+def test_who_teaches_is_written_into_every_table():
+    config, terms = _taught(back=0.2, pull=0.9)
+    gradients = {"video": {"current": 1.0}, "current": {"video": 0.2}}
+    for name in ("code_matching", "cross_cpc", "window_contrast"):
+        assert terms[name]["learns_from"] == gradients, name
+    assert terms["commitment"]["weights"] == {
+        "video": {"video": 0.25, "current": 0.9},
+        "current": {"current": 0.25},
+    }
+    assert terms["code_prediction"]["weights"] == {"video": {"current": 1.0}}
+    assert terms["code_prediction"]["weight"] == 0.5
+    assert terms["self_contrast"]["second_views"] == ("current",)
+    assert terms["self_contrast"]["weight"] == 1.0
+    contrast = terms["window_contrast"]
+    assert (contrast["stronger"], contrast["weaker"]) == ("current", "video")
+    assert config.codebook.ema_mix.to_dict() == {"current": {"current": 1.0}}
+
+
+def test_a_teacher_learns_nothing_back_unless_told_to():
+    _, terms = _taught()
+    assert terms["cross_cpc"]["learns_from"]["current"] == {"video": 0.0}
+    assert terms["commitment"]["weights"]["video"] == {"video": 0.25, "current": 0.25}
 
 
 def test_by_default_the_current_keeps_its_level_and_amplitude():

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from fmalign_jax import evaluate as command, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.evaluation import files, transfer
+from fmalign_jax.evaluation import files, supervised, transfer
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.splits import load_splits
@@ -63,6 +63,30 @@ def whole(run):
     config = _config(run, oracle_epochs=2, random_encoders=True)
     report, target = command.evaluate(config)
     return config, report, target, before
+
+
+@pytest.fixture(scope="module")
+def oracle(run):
+    """What an evaluation reports of an oracle that says abnormal of every third."""
+
+    def train_none(*args, **options):
+        return supervised.Oracle(_every_third, [0.9, 0.4, 0.6])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervised, "train", train_none)
+        config = _config(run, oracle_epochs=3)
+        opened = restore.open_run(run[0], "best")
+        splits = load_splits(config, opened.config)
+        frozen = restore.restore(opened, sharding.make_mesh())
+        found = command.supervised_reference(
+            opened.config, frozen, splits, HeadSpec(), config
+        )
+    return found, splits
+
+
+def _every_third(split):
+    abnormal = np.arange(len(split)) % 3 == 0
+    return np.stack([~abnormal, abnormal], axis=1).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +147,27 @@ def test_references_stand_beside_the_numbers(run, whole):
     assert majority["balanced_accuracy"] == 0.5
     assert list(references["random_encoders"]) == DIRECTIONS
     assert references["random_encoders"] != report["zero_shot"]
-    oracle = references["oracle"]
-    assert oracle["modality"] == "current"
-    assert len(oracle["held_out_loss"]) == 2
-    assert oracle["held_out_loss"][oracle["epoch"] - 1] == min(oracle["held_out_loss"])
-    assert 0 <= oracle["accuracy"] <= 1
+    reference = references["oracle"]
+    losses = reference["held_out_loss"]
+    assert reference["modality"] == "current"
+    assert len(losses) == 2
+    assert losses[reference["epoch"] - 1] == min(losses)
     for split in ("validation", "test"):
         described = report["splits"][split]
         assert described["setting"] == "inductive"
         assert described["seen_in_pretraining"] is False
     assert report["splits"]["head"]["seen_in_pretraining"] is True
+
+
+def test_the_oracle_is_scored_on_the_splits_by_what_it_predicts(oracle):
+    found, splits = oracle
+    assert found["epoch"] == 2
+    for name in ("validation", "test"):
+        own = splits.by_name[name]
+        predicted = _every_third(own).argmax(axis=1)
+        expected = np.mean(predicted == own.label)
+        assert 0 < expected < 1
+        assert found["splits"][name]["accuracy"] == pytest.approx(expected)
 
 
 def test_predictions_are_those_that_were_scored(whole):

@@ -152,8 +152,8 @@ def test_data_knows_neither_jax_nor_models():
 
 
 def test_structs_need_no_jax():
-    imported = {name.split(".")[0] for name in _imports(PACKAGE / "structs.py")}
-    assert imported.isdisjoint({"jax", "flax", "optax"})
+    packages = {name.split(".")[0] for name in _imports(PACKAGE / "structs.py")}
+    assert packages == {"__future__", "collections", "dataclasses", "numpy", "typing"}
 
 
 def test_importing_the_library_defines_no_flag():

@@ -183,6 +183,17 @@ def test_both_adams_divide_by_the_epsilon_of_the_config():
         assert float(update) == pytest.approx(-2.5e-4, rel=1e-4)
 
 
+def test_critics_have_a_learning_rate_of_their_own():
+    config = tiny.tiny_config()
+    config.optimizer.update({"schedule": "constant", "warmup_steps": 0})
+    config.optimizer.update({"learning_rate": 0.1, "critic_learning_rate": 0.02})
+    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    gradient = jnp.array(0.3)
+    for optimizer, rate in ((learner.optimizer, 0.1), (learner.critic_optimizer, 0.02)):
+        update, _ = optimizer.update(gradient, optimizer.init(gradient), jnp.array(1.0))
+        assert float(update) == pytest.approx(-rate, rel=1e-4)
+
+
 def test_kernels_decay_and_biases_do_not():
     config = tiny.tiny_config()
     config.optimizer.update(
@@ -476,9 +487,19 @@ def test_three_modalities_train_from_configuration_alone():
     trained = _train(config, devices=1, steps=2)
     scalars = trained.metrics[-1]["scalars"]
     assert np.isfinite(list(scalars.values())).all()
-    assert scalars["cpc_accuracy/text->video"] >= 0
-    assert scalars["cpc_accuracy/current->text"] >= 0
+    predicted = {name for name in scalars if name.startswith("cpc_accuracy/")}
+    assert predicted == {
+        f"cpc_accuracy/{context}->{target}"
+        for context, row in config.objectives.cross_cpc.weights.items()
+        for target in row
+    }
+    assert sum("text" in name for name in predicted) == 5
     assert sorted(trained.states[-1].model_state["codebook"].idle) == [
+        "current",
+        "text",
+        "video",
+    ]
+    assert sorted(trained.metrics[-1]["statistics"].histograms) == [
         "current",
         "text",
         "video",

@@ -1,0 +1,200 @@
+"""Plants faults between a config and what it should do, and asks the tests for them.
+
+    python scripts/wiring_faults.py    # all, about five minutes; --list, --only NAME
+
+Each fault is planted alone, in a copy of the package, and the test named with it is run
+there: one of its assertions must fail. The exit status is 1 when a fault survives, or
+no longer fits: its text is gone, or the test breaks before it asserts. Run it by hand
+or weekly; it is too slow for every check, in which `tests/test_wiring_faults.py` holds
+the list to the code.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COPIED = ("fmalign_jax", "tests", "configs", "scripts", "pyproject.toml")
+CAUGHT, SURVIVED, UNFIT = "caught", "SURVIVED", "no longer fits"
+ASSERTION = re.compile(r":\d+: (AssertionError|assert )")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One mistake in the code, and the test that holds it."""
+
+    name: str  # for the command line
+    file: str  # where it is planted
+    text: str  # what the code says there, exactly once
+    planted: str  # what it says instead
+    test: str  # node id of the test that must fail
+
+
+_STEP, _STATE = "fmalign_jax/training/step.py", "fmalign_jax/training/state.py"
+_CMG, _SETUP = "fmalign_jax/systems/cmg.py", "fmalign_jax/training/setup.py"
+_TRAIN, _ORACLE = "fmalign_jax/train.py", "fmalign_jax/evaluation/supervised.py"
+_WIRED = "tests/test_step_wiring.py::test_"
+_STEPPED = "tests/test_step.py::test_"
+_RUN = "tests/test_train.py::test_"
+_JUDGED = "tests/test_supervised.py::test_"
+_WARNED = "tests/test_comparison.py::test_"
+
+# One fault takes three lines, not seven.
+# fmt: off
+FAULTS = (
+    Fault("second_view_as_recorded", _STEP,
+          "augmented = _random_view(trainer.config, augment_key, inputs)",
+          "augmented = inputs", _WIRED + "the_second_view_is_augmented_as_the_first"),
+    Fault("no_time_warp", _STEP, "time_warp=config.time_warp.to_dict(),",
+          "time_warp=dict.fromkeys(config.time_warp, 0.0),",
+          _WIRED + "a_step_warps_time_in_both_views"),
+    Fault("the_same_draws_in_every_step", _STEP,
+          "step_keys(config.seed, state.step, random_streams(trainer))",
+          "step_keys(config.seed, 0 * state.step, random_streams(trainer))",
+          _WIRED + "two_steps_on_one_batch_draw_other_augmentations"),
+    Fault("augmentations_swapped", _STEP, "settings=config.augment.to_dict(),",
+          'settings={"video": dict(config.augment.get("current", {}))},',
+          _WIRED + "each_modality_is_augmented_by_its_own_settings"),
+    Fault("weights_ignored_in_training", _STEP,
+          "sum(trainer.weights[name] * value for name, value in means.items())",
+          "sum(means.values())",
+          _STEPPED + "the_total_is_the_weighted_sum_of_the_terms"),
+    Fault("weights_ignored_in_evaluation", _STEP,
+          "sum(trainer.weights[name] * values for name, values in terms.items())",
+          "sum(terms.values())",
+          _WIRED + "an_evaluation_weighs_the_terms_as_training_does"),
+    Fault("dropout_in_evaluation", _STEP, "inputs, batch, train=False",
+          'inputs, batch, train=True, rngs={"dropout": jax.random.key(0)}',
+          _WIRED + "an_evaluation_neither_augments_nor_drops"),
+    Fault("augmentation_in_evaluation", _STEP,
+          'inputs = preprocess.normalise(batch["streams"], state.statistics)',
+          'plain = preprocess.normalise(batch["streams"], state.statistics)\n'
+          "    inputs = _random_view(trainer.config, jax.random.key(0), plain)",
+          _WIRED + "an_evaluation_neither_augments_nor_drops"),
+    Fault("critic_steps_ignored", _STEP, "length=trainer.config.optimizer.critic_steps",
+          "length=1", _STEPPED + "critics_take_their_inner_steps_and_no_others"),
+    Fault("decay_ignored", _CMG, 'decay=settings["decay"],', "decay=0.99,",
+          _WIRED + "the_codebook_moves_by_the_decay_and_the_mix_of_the_config"),
+    Fault("ema_mix_ignored", _CMG, 'ema_mix=settings["ema_mix"],',
+          "ema_mix={name: {name: 1.0} for name in semantic},",
+          _WIRED + "the_codebook_moves_by_the_decay_and_the_mix_of_the_config"),
+    Fault("idle_steps_ignored", _CMG, 'idle_steps=settings["idle_steps"],',
+          "idle_steps=20,",
+          _WIRED + "codes_are_revived_after_the_idle_steps_of_the_config"),
+    Fault("clip_norm_ignored", _STATE,
+          "optax.clip_by_global_norm(config.optimizer.clip_norm),",
+          "optax.clip_by_global_norm(1e9),",
+          "tests/test_cmg_paper.py::test_steps_are_clipped_as_in_the_paper"),
+    Fault("critics_at_the_learning_rate", _STATE,
+          "config.optimizer.critic_learning_rate, eps=config.optimizer.epsilon",
+          "config.optimizer.learning_rate, eps=config.optimizer.epsilon",
+          _STEPPED + "critics_have_a_learning_rate_of_their_own"),
+    Fault("seed_ignored_at_the_start", _STATE, "jax.random.key(config.seed), 3",
+          "jax.random.key(0), 3",
+          _WIRED + "parameters_and_codes_start_from_the_seed_of_the_config"),
+    Fault("score_of_the_training_values", _TRAIN,
+          "score = score_of(values, config.score)",
+          'score = run.last("train")[config.score]',
+          _RUN + "the_best_checkpoint_has_the_best_score_of_all_validations"),
+    Fault("score_ignored", _TRAIN, "score = score_of(values, config.score)",
+          'score = score_of(values, "cpc_accuracy")',
+          _RUN + "the_best_checkpoint_has_the_best_score_of_all_validations"),
+    Fault("validation_once_an_epoch", _SETUP, "epochs = config.eval_every_epochs",
+          "epochs = 1.0",
+          _RUN + "the_best_checkpoint_has_the_best_score_of_all_validations"),
+    Fault("log_every_steps_ignored", _TRAIN, "log = step % config.log_every_steps == 0",
+          "log = step % 10 == 0",
+          _RUN + "a_run_logs_and_validates_at_the_steps_of_its_config"),
+    Fault("checkpoint_every_steps_ignored", _SETUP,
+          "save_every=config.checkpoint_every_steps,", "save_every=100,",
+          _RUN + "a_run_is_saved_as_often_as_its_config_says"),
+    Fault("statistics_of_the_validation", _SETUP,
+          "data.store, data.training, list(config.model.modalities)",
+          'data.store, data.windows["validation"], list(config.model.modalities)',
+          _RUN + "the_statistics_are_those_of_the_training_recordings"),
+    Fault("batch_from_ignored", _SETUP,
+          "seed=seed,\n        batch_from=config.data.batch_from,",
+          'seed=seed,\n        batch_from="all",',
+          _RUN + "batches_come_from_where_the_config_says"),
+    Fault("learns_from_ignored", "fmalign_jax/objectives/cwcl.py",
+          "learning_scale(self.learns_from, self.stronger, self.weaker)", "1.0",
+          "tests/test_objectives.py::test_a_teacher_gets_exactly_no_gradient"),
+    Fault("oracle_judged_by_what_it_fits", _ORACLE,
+          "fitted, judged = split.chosen(own), split.chosen(held)",
+          "fitted, judged = split.chosen(own), split.chosen(own)",
+          _JUDGED + "epochs_are_judged_by_windows_that_are_not_fitted"),
+    Fault("oracle_keeps_the_last_epoch", _ORACLE,
+          "if losses[-1] == min(losses):\n            best = state[0]",
+          "best = state[0]\n        if losses[-1] == min(losses):\n            pass",
+          _JUDGED + "the_parameters_of_the_best_epoch_are_kept"),
+    Fault("until_visible_adds", "fmalign_jax/alarm/make.py",
+          "middle = definition.lead_s - behind_s",
+          "middle = definition.lead_s + behind_s",
+          _WARNED + "the_condition_is_seen_a_lead_less_what_an_alarm_takes"),
+    Fault("chance_not_moved", "fmalign_jax/alarm/comparison.py",
+          "np.roll(values, len(values) // 2)", "np.roll(values, 0)",
+          _WARNED + "chance_is_the_same_alarms_moved_by_half_a_series"),
+    Fault("pull_ignored", "fmalign_jax/config/default.py",
+          "student: {student: 0.25, teacher: pull},",
+          "student: {student: 0.25, teacher: 0.25},",
+          "tests/test_default_config.py::test_who_teaches_is_written_into_every_table"),
+)
+# fmt: on
+
+
+def fits(fault: Fault, root: pathlib.Path) -> bool:
+    """Says whether the code still has the fault's text, exactly once."""
+    path = root / fault.file
+    return path.is_file() and path.read_text("utf-8").count(fault.text) == 1
+
+
+def try_out(fault: Fault, root: pathlib.Path) -> tuple[str, str]:
+    """Plants one fault in a copy; returns what became of it, and a line of why."""
+    if not fits(fault, root):
+        return UNFIT, f"{fault.file} must hold its text once"
+    path = root / fault.file
+    whole = path.read_text("utf-8")
+    path.write_text(whole.replace(fault.text, fault.planted), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--tb=line", fault.test]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    path.write_text(whole, "utf-8")
+    lines = (found.stdout + found.stderr).strip().splitlines() or [""]
+    # "PATH:LINE: WHY"; a crash says nothing of what the test asserts.
+    failed = [re.sub(r"^.*?:\d+: ", "", x) for x in lines if ASSERTION.search(x)]
+    if found.returncode == 1 and failed:
+        return CAUGHT, failed[0]
+    return SURVIVED if found.returncode == 0 else UNFIT, lines[-1]
+
+
+def main() -> int:
+    """Tries the faults that the command line asks for; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", metavar="NAME", choices=[f.name for f in FAULTS])
+    parser.add_argument("--list", action="store_true", help="print names and files")
+    arguments = parser.parse_args()
+    chosen = [f for f in FAULTS if arguments.only in (None, f.name)]
+    if arguments.list:
+        print(*(f"{fault.name:<32} {fault.file}" for fault in chosen), sep="\n")
+        return 0
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+            copy(ROOT / name, root / name)
+        for fault in chosen:
+            outcome, why = try_out(fault, root)
+            outcomes.append(outcome)
+            print(f"{outcome:<14} {fault.name:<32} {why}", flush=True)
+    caught = outcomes.count(CAUGHT)
+    print(f"{caught} of {len(outcomes)} faults were caught")
+    return int(caught < len(outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
