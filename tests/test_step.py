@@ -187,9 +187,9 @@ def test_critics_have_a_learning_rate_of_their_own():
     config = tiny.tiny_config()
     config.optimizer.update({"schedule": "constant", "warmup_steps": 0})
     config.optimizer.update({"learning_rate": 0.1, "critic_learning_rate": 0.02})
-    learner = train_state.make_learner(config, steps_per_epoch=10, steps=100)
+    trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     gradient = jnp.array(0.3)
-    for optimizer, rate in ((learner.optimizer, 0.1), (learner.critic_optimizer, 0.02)):
+    for optimizer, rate in ((trainer.optimizer, 0.1), (trainer.critic_optimizer, 0.02)):
         update, _ = optimizer.update(gradient, optimizer.init(gradient), jnp.array(1.0))
         assert float(update) == pytest.approx(-rate, rel=1e-4)
 
