@@ -123,7 +123,7 @@ def test_a_complete_set_needs_no_lock_and_so_no_right_to_write(tmp_path, monkeyp
     def no_lock(path):
         raise PermissionError(f"cannot write {path}")
 
-    monkeypatch.setattr(builder, "_locked", no_lock)
+    monkeypatch.setattr(builder, "FileLock", no_lock)
     builder.prepare(source, tmp_path / "set", progress=False)
     with pytest.raises(PermissionError):
         builder.prepare(source, tmp_path / "other", progress=False)

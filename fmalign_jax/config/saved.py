@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from fmalign_jax.config.digest import short_digest
 
 MAY_CHANGE = (
     "max_steps",
@@ -45,7 +46,7 @@ def from_json(settings: dict[str, Any]) -> ConfigDict:
 def digest(config: ConfigDict) -> str:
     """Returns eight hexadecimal digits that tell configs of different runs apart."""
     text = json.dumps(_lasting(to_json(config)), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return short_digest(text, size=4)
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,6 @@ fmalign_jax.data.recordings.RecordingFiles:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
@@ -27,6 +26,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 from tqdm import tqdm
 
+from fmalign_jax.config.digest import source_digest
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.structs import Recording, Stream
 
@@ -48,7 +48,7 @@ class _Form:
     audio_width: int
 
     def digest(self) -> str:
-        return hashlib.sha256(repr((self, _VERSION)).encode()).hexdigest()[:16]
+        return source_digest(repr((self, _VERSION)), digits=16)
 
 
 class StructuredFeatures:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from fmalign_jax.config.digest import source_digest
 
 
 def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str:
@@ -28,7 +29,7 @@ def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str
         (path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns)
         for path in files
     ]
-    return hashlib.sha256(repr((sorted(entries), options)).encode()).hexdigest()[:16]
+    return source_digest(repr((sorted(entries), options)), digits=16)
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from fmalign_jax.config.digest import short_digest
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.structs import UNLABELLED
@@ -131,4 +131,4 @@ def _digest(store: RecordingStore, number: int, streams: Sequence[str]) -> str:
         samples = np.linspace(0, len(time_s) - 1, _DIGESTED_SAMPLES).astype(np.int64)
         parts += [stream.encode(), time_s.tobytes()]
         parts.append(store.gather(stream, number, samples).tobytes())
-    return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+    return short_digest(b"".join(parts), size=8)

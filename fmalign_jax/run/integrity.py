@@ -6,7 +6,6 @@ other shapes is told apart from damage.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -18,6 +17,8 @@ import jax
 import numpy as np
 import tensorstore
 from jax.experimental import multihost_utils
+
+from fmalign_jax.config.digest import short_digest
 
 PyTree = Any
 
@@ -100,7 +101,7 @@ def digests(tree: PyTree) -> dict[str, str]:
 def json_digest(value: Any) -> str:
     """Returns a hash of a JSON value."""
     text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return short_digest(text, size=8)
 
 
 def check_fits(item: str, target: PyTree, saved: Mapping[str, str]) -> None:
@@ -154,7 +155,7 @@ def _array_digest(array: jax.Array) -> str:
     else:
         whole = multihost_utils.process_allgather(array, tiled=True)
     host = np.ascontiguousarray(np.asarray(whole))
-    content = hashlib.blake2b(host.tobytes(), digest_size=8).hexdigest()
+    content = short_digest(host.tobytes(), size=8)
     return f"{_form(array)} {content}"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from fmalign_jax.config.digest import short_digest
 from fmalign_jax.data.files import json_text, write_json
 
 SETTINGS = "settings.json"
@@ -37,7 +37,7 @@ def choose_folder(
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Returns eight hexadecimal digits that tell settings apart."""
-    return hashlib.blake2b(json_text(settings).encode(), digest_size=4).hexdigest()
+    return short_digest(json_text(settings), size=4)
 
 
 def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from tqdm import tqdm
 
+from fmalign_jax.config.digest import source_digest
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
 from fmalign_jax.data.simulator.circuit import (
     clock_offset_s,
@@ -259,7 +259,7 @@ class SimulatedFurnaces:
     def fingerprint(self) -> str:
         """Digest of all parameters of the simulation and of its version."""
         text = json.dumps(self._parameters, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return source_digest(text, digits=12)
 
     def _write(self) -> None:
         """Builds in a temporary folder beside, and renames it when all is there."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import io
 import os
@@ -30,6 +29,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
+from filelock import FileLock
 
 from fmalign_jax.data.store import records
 from fmalign_jax.structs import Recording
@@ -137,7 +137,7 @@ def prepare(
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = directory.with_name(f".{directory.name}.incomplete")
-    with _locked(directory.with_name(f".{directory.name}.lock")):
+    with FileLock(directory.with_name(f".{directory.name}.lock")):
         if _is_reusable(directory, source):
             return
         if directory.exists() and any(directory.iterdir()):
@@ -161,14 +161,6 @@ def is_complete(directory: str | os.PathLike[str]) -> bool:
 def config_directory(directory: str | os.PathLike[str], config: str) -> Path:
     """Returns the folder of one config, for `tfds.builder_from_directory`."""
     return Path(directory) / DATASET_NAME / config / str(VERSION)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock file; the kernel frees it even when the process is killed."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _is_reusable(directory: Path, source: Source) -> bool:
