@@ -12,20 +12,34 @@ from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
+
+_ABSENT = "(none)"
 
 Main = Callable[[ConfigDict], Any]
 
 
-def run(main: Main) -> None:
+def run(main: Main, default: Callable[[], ConfigDict]) -> None:
     """Parses the command line, then calls `main(config)`; never returns.
 
     Flags are defined here and nowhere else, so that a script of a user's own may import
     any module and have a --config of its own.
+
+    Args:
+      main: the command.
+      default: gives the config that --show_config compares with.
     """
     define_flags()
+
+    def chosen(config: Any) -> None:
+        if flags.FLAGS["show_config"].value:
+            print_config(config, default())
+        else:
+            main(config)
+
     app.run(
-        lambda _: _guarded(lambda: _with_processes(main)), flags_parser=_parse_flags
+        lambda _: _guarded(lambda: _with_processes(chosen)), flags_parser=_parse_flags
     )
 
 
@@ -55,6 +69,11 @@ def define_flags() -> None:
         "workdir",
         None,
         "Folder to write to; by default runs/CONFIG-DIGEST, or RUN/evaluation",
+    )
+    flags.DEFINE_bool(
+        "show_config",
+        False,
+        "Print every setting, with what differs from the default, and do nothing else",
     )
     flags.DEFINE_string(
         "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
@@ -154,6 +173,25 @@ def _unwrapped(error: BaseException) -> str:
 def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def print_config(config: ConfigDict, default: ConfigDict) -> None:
+    """Prints every setting; a star marks those that differ from the default's."""
+    given, usual = (
+        flatten_dict(settings.to_dict(), sep=".") for settings in (config, default)
+    )
+    rows = []
+    for key in sorted(given.keys() | usual.keys()):
+        value, other = (
+            str(settings[key]) if key in settings else _ABSENT
+            for settings in (given, usual)
+        )
+        differs = value != other
+        rows.append(
+            ["*" if differs else "", key, value, f"default {other}" if differs else ""]
+        )
+    print_table(rows)
+    print(f"{sum(bool(row[0]) for row in rows)} of {len(rows)} settings differ (*)")
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -32,6 +32,7 @@ from fmalign_jax.alarm.make import (
 )
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.alarm.thresholds import Definition
+from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
 from fmalign_jax.evaluation import splits as evaluation_splits, transfer
 from fmalign_jax.run import outputs, restore
@@ -135,4 +136,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, early_warning_config)

@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
+from fmalign_jax.config import evaluation_config
 from fmalign_jax.evaluation import (
     files,
     report as evaluation_report,
@@ -166,4 +167,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, evaluation_config)

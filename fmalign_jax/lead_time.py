@@ -20,6 +20,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
+from fmalign_jax.config import lead_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.lead import files
 from fmalign_jax.lead.indicators import INDICATORS, OF_CODES
@@ -161,4 +162,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, lead_config)

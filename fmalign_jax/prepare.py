@@ -12,6 +12,7 @@ import logging
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
+from fmalign_jax.config import default_config
 from fmalign_jax.data.dataset import make_windows, open_dataset
 
 
@@ -23,4 +24,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, default_config)

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
-from fmalign_jax.config import saved
+from fmalign_jax.config import default_config, saved, sweep_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.run import directory
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
@@ -172,4 +172,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, lambda: sweep_config(default_config()))

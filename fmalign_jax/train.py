@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fmalign_jax import cli
+from fmalign_jax.config import default_config
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
@@ -263,4 +264,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, default_config)

@@ -12,6 +12,7 @@ import tiny
 from absl import app, flags
 
 from fmalign_jax import cli, prepare
+from fmalign_jax.config import default_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = str(pathlib.Path(tiny.__file__))
@@ -25,6 +26,7 @@ class Outcome:
     code: int
     error: str
     configs: list
+    output: str
 
 
 @pytest.fixture
@@ -47,11 +49,12 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         cli.define_flags()
         flags.FLAGS.unparse_flags()
-        for name in ("config", "workdir"):
+        for name in ("config", "workdir", "show_config"):
             flags.FLAGS[name].unparse()
         with pytest.raises(SystemExit) as ended:
-            cli.run(main or read)
-        return Outcome(ended.value.code or 0, capsys.readouterr().err, configs)
+            cli.run(main or read, default_config)
+        printed = capsys.readouterr()
+        return Outcome(ended.value.code or 0, printed.err, configs, printed.out)
 
     yield call
     flags.FLAGS.unparse_flags()
@@ -139,6 +142,21 @@ def test_an_error_keeps_its_quotes_and_backslashes(call, tmp_path):
 
     outcome = call("--config", f"{TINY}:{tmp_path}", main=refuse)
     assert outcome.error == f"error: {message}\n"
+
+
+def test_show_config_marks_what_differs_and_does_nothing_else(call, capsys, tmp_path):
+    shown = []
+    flags_given = ("--config", f"{TINY}:{tmp_path}", "--config.seed=7", "--show_config")
+    outcome = call(*flags_given, main=lambda config: shown.append("ran"))
+    assert outcome.code == 0
+    assert not shown
+    lines = outcome.output.splitlines()
+    rows = {line.lstrip(" *").split("  ")[0]: line for line in lines}
+    assert rows["seed"].split() == ["*", "seed", "7", "default", "0"]
+    assert rows["epochs"].split() == ["epochs", "10.0"]
+    assert rows["augment.video.crop"].lstrip().startswith("*")
+    differing = sum(line.lstrip().startswith("*") for line in lines)
+    assert lines[-1] == f"{differing} of {len(lines) - 1} settings differ (*)"
 
 
 @pytest.mark.slow

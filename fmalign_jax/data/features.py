@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 from tqdm import tqdm
 
-from fmalign_jax.config.digest import source_digest
+from fmalign_jax.data.files import source_digest
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.structs import Recording, Stream
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fmalign_jax.config.digest import source_digest
+
+def source_digest(text: str, *, digits: int) -> str:
+    """Returns the first hexadecimal digits of a SHA-256 of what raw data are made of.
+
+    By it the folders of prepared and simulated data sets are named.
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str:

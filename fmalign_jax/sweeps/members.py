@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 from numpy import ndarray
@@ -184,14 +185,8 @@ def _short(key: str) -> str:
     return ".".join(parts[-2:] if parts[0] == "objectives" else parts[-1:])
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{key}.")
-        else:
-            flat[key] = value
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = flatten_dict(tree, sep=".")
     return flat
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from tqdm import tqdm
 
-from fmalign_jax.config.digest import source_digest
+from fmalign_jax.data.files import source_digest
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
 from fmalign_jax.data.simulator.circuit import (
     clock_offset_s,
