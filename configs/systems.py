@@ -1,8 +1,6 @@
 """The other systems, each trained on the furnaces of configs/pretrain.py.
 
 Command   python -m fmalign_jax.train --config configs/systems.py:VARIANT
-          python -m fmalign_jax.evaluate --config configs/evaluate.py \\
-              --config.checkpoint=RUN --config.features=semantic
 
 Variants
   clip    two towers and a contrast of windows with a learned temperature (CLIP,
