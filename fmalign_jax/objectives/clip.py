@@ -50,7 +50,7 @@ class Clip(nn.Module):
         ``clip_accuracy/<from>-><to>`` and their mean ``clip_accuracy`` are [B]. Scalars
         are ``clip_scale``, and two losses to hold ``loss/clip`` against: uniform logits
         give ``clip_loss_uniform``, log N of N windows; a model that knows two balanced
-        states and nothing else cannot get below ``clip_loss_two_states``, log N / 2.
+        states and nothing else cannot get below ``clip_loss_two_states``, log(N / 2).
 
         Raises:
           ValueError: a name that is no modality, or a gap where the features do not
