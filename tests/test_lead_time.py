@@ -125,7 +125,7 @@ def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
     (copy / "config.json").write_text(json.dumps(text))
     report, _ = lead_time.search(_config(copy, indicators=("canonical", "association")))
     assert report["trained_on"]
-    assert any("by heart" in note for note in report["notes"])
+    assert any("memorised" in note for note in report["notes"])
 
 
 @pytest.mark.parametrize(
