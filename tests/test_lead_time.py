@@ -116,7 +116,7 @@ def test_by_default_what_the_run_has_not_seen_is_searched(run):
     assert len(other["lead_s"]) == 41
 
 
-def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
+def test_recordings_that_the_run_may_have_memorised_are_named(run, folder):
     text = json.loads((run / "config.json").read_text())
     text["data"]["split"] |= {"by": "block", "validation_recordings": []}
     copy = folder / "by_block"
