@@ -1,4 +1,4 @@
-"""Measures whether the input holds the device back.
+"""Measures whether the input pipeline limits the device.
 
     python benchmarks/input_pipeline.py --config configs/pretrain.py
 

@@ -2,8 +2,8 @@
 
     python benchmarks/run_all.py --out benchmarks/results/NAME.json
 
-What the file holds already is not measured again, so that it may be stopped at any time
-and goes on with the same command. On a CPU the sizes are those that two cores can do.
+What is in the file already is not measured again, so that it may be stopped at any time
+and continues with the same command. On a CPU the sizes are those that two cores can do.
 Nothing else should run meanwhile.
 """
 

@@ -9,7 +9,7 @@ Variants
             that suit short runs
   smoke     the paper's settings in miniature, to see that everything works
 
-Purpose   To stand beside the paper: video maps [10, 7, 7, 512] and audio [10, 128] (the
+Purpose   To compare with the paper: video maps [10, 7, 7, 512] and audio [10, 128] (the
   stream is called `current`), one window a clip. The data are random but structured,
   made on first use; no result on them says anything about real data. 320 clips (256
   train, 64 validate) take 320 MB, and as much again prepared; the paper has 40 000. Own
@@ -29,7 +29,7 @@ Parameters   114 111 937, where the paper's model has about 117.4 M. Left out ar
 
 Expected time   One step at batch 80 is 5.0 TFLOP: 14 ms on an NVIDIA H200 in bfloat16,
   with 3 GB of its memory. On two CPU cores, before zeros were no longer multiplied
-  (7.0 TFLOP): 148 s beside five other jobs, 8.3 GiB; at batch 8, 3.3 s in the fastest
+  (7.0 TFLOP): 148 s with five other jobs, 8.3 GiB; at batch 8, 3.3 s in the fastest
   step. `smoke`: 50 s of CPU time, most of it compiling; 77 s on shared cores.
 
 Result   On the random features, two CPU cores; CPC accuracy is between the modalities.

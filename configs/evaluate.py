@@ -1,9 +1,9 @@
-"""Zero-shot evaluation of a run: a head learnt on one modality, tried on the other.
+"""Zero-shot evaluation of a run: a head trained on one modality, tested on the other.
 
 Command   python -m fmalign_jax.evaluate --config configs/evaluate.py \\
               --config.checkpoint=RUN
 
-Purpose   What the aligned codes are worth. RUN is the folder of a run, such as
+Purpose   How useful the aligned codes are. RUN is the folder of a run, such as
   runs/pretrain-1a2b3c4d. Without further keys the run's own splits are used; other
   recordings are given by
       --config.head_data='labelled/*.npz' --config.test_data='unseen/*.npz'

@@ -4,14 +4,14 @@ Command   python -m fmalign_jax.train --config configs/pretrain.py[:VARIANT]
 
 Variants
   default     simulated furnaces, small model, sized for 2 CPU cores
-  smoke       the same house in miniature, to see that everything works
+  smoke       the same in miniature, to see that everything works
   any_lead    as `default`, but every window at a lead drawn from 0 to 420 s: for
               `lead_time` where no lead is known (docs/lead.md)
   recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
               (or *.mp4 beside CSV files) and --config.data.lead_s, the lead in seconds
   full        larger simulated set and model, sized for one modern GPU
   fmf         the FMF benchmark (layout V2) under data/FMF-Benchmark; `full`-size model
-  Several are joined by +, such as recordings+any_lead; the last has the last word.
+  Several are joined by +, such as recordings+any_lead; the later ones override.
 
 Purpose   One command from nothing to a trained furnace model. The furnaces are
   simulated with a known lead of 240 s, at which the current is read; two of ten are
@@ -29,13 +29,13 @@ Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` wi
       balanced accuracy    video -> current  0.733 [0.68, 0.77]
                            video -> video    0.832    current -> current  0.743
                            current -> video  0.832
-      beside it            oracle on the current 0.824, random encoders 0.541
+      references           oracle on the current 0.824, random encoders 0.541
       Cross-CPC accuracy   between the two 0.084 in batches of 32 (chance 0.03): few
                            windows of one furnace differ in what both streams show
       perplexity           video 6, current 56; equal share 0.02
   The settings were chosen by looking at these same two furnaces. On ten furnaces that
   were in nothing, with ten to train on: 0.83 (docs/results.md). The codes of both
-  modalities tell the same class, but are rarely the same code.
+  modalities stand for the same class, but are rarely the same code.
 """
 
 from ml_collections import ConfigDict
@@ -77,8 +77,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.time_warp.stretch = 0.1
     config.augment = ConfigDict(
         {
-            # Another light and palette: what tells the time in training tells nothing
-            # on another furnace.
+            # Another light and palette: what identifies the time in training is no
+            # information on another furnace.
             "video": {
                 "flip": 0.5,
                 "crop": 4,

@@ -9,12 +9,12 @@ Variants
 
 Purpose   Set tick_s and samples_per_tick to the rates of your sensor, and lead_s to the
   lead of the sensor over the video, 0 when they show the same thing at the same time.
-  The sensor teaches and the video follows; furnaces: configs/pretrain.py:recordings.
+  The sensor is the teacher. For furnaces: configs/pretrain.py:recordings.
 
 Expected time   On two CPU cores that another run shared: `sliding` 7 min 30 s for 760
   steps, `clips` 9 to 11 min for 402.
 
-Result   `sliding`, one seed each, on recordings or clips never seen; chance of the
+Result   `sliding`, one seed each, on unseen recordings or clips; chance of the
   accuracy is 0.03 (UTD-MHAD, batches of 32) and 0.05 (a batch of 22):
                           UTD-MHAD, 3 people train    a humanoid robot, 10 clips
       steps               760                         150
@@ -26,7 +26,7 @@ Result   `sliding`, one seed each, on recordings or clips never seen; chance of 
   All rise to the end of the run (the robot's agreement after step 105 no more). In
   training the accuracy on UTD-MHAD reaches 0.66: three people are few to learn from.
 
-  `clips` on UTD-MHAD, 27 actions, people never seen, 402 steps: docs/results.md. On one
+  `clips` on UTD-MHAD, 27 actions, unseen people, 402 steps: docs/results.md. On one
   of them, one seed, video -> sensor 0.787, sensor -> video 0.401, sensor -> sensor
   0.787, an oracle with labels 0.806, encoders not pre-trained 0.009, chance 0.037.
 """
@@ -63,11 +63,11 @@ def get_config(variant: str = "sliding") -> ConfigDict:
             "current": {"scale": 0.1, "mix": 0.1, "offset": 0.1, "jitter": 0.05},
         }
     )
-    # Where something moves tells more here than on a furnace's shell.
+    # Where something moves is more informative here than on a furnace's shell.
     video = config.model.modalities.video
     video.stem.differences = True
     video.pool = component("fmalign_jax.models.encoders.FlattenPool", features=128)
-    # The sensor carries over to recordings never seen, and the video follows it.
+    # The sensor generalises to unseen recordings, and the video follows it.
     set_teacher(config, teacher="current", student="video")
     variants[variant](config)
     return config

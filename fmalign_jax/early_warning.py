@@ -1,12 +1,12 @@
-"""Makes an alarm on the current alone from a run, and says what it is worth.
+"""Makes an alarm on the current alone from a run, and measures how good it is.
 
     python -m fmalign_jax.early_warning --config configs/early_warning.py \\
         --config.checkpoint=RUN
 
 The score is that of `evaluate`: the head that was fitted on the source's codes (video),
 applied to those of the target (current), here of the window that ends with each tick.
-When an alarm is raised is chosen on validation for a budget of false alarms; test says
-what it is worth. docs/early_warning.md has the definitions.
+When an alarm is raised is chosen on validation for a budget of false alarms; the result
+is measured on test. docs/early_warning.md has the definitions.
 """
 
 from __future__ import annotations

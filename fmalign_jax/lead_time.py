@@ -5,7 +5,7 @@
 
 The run's encoders are frozen. Every recording is encoded once, each modality on its
 own; then the current is slid along the video over all leads, and indicators of how well
-the two go together make curves. docs/lead.md says how to read them.
+the two match make curves. docs/lead.md says how to read them.
 """
 
 from __future__ import annotations
@@ -131,12 +131,12 @@ def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> lis
     if report["trained_on"] and trained_lead_s is not None:
         notes.append(
             "the run was trained on these recordings at a lead of "
-            f"{trained_lead_s:g} s and may know them by heart: a curve that "
+            f"{trained_lead_s:g} s and may have memorised them: a curve that "
             "rises there says little; search in others with --config.recordings=GLOB"
         )
     if report["indicators"][report["indicator"]]["at_edge"]:
         notes.append(
-            "the curve is highest at the edge of the range: look farther with "
+            "the curve is highest at the edge of the range: use a wider range with "
             "--config.least_lead_s and --config.most_lead_s"
         )
     if report["chance"] is None:
@@ -147,8 +147,8 @@ def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> lis
     if report["units"] < FEW_UNITS:
         notes.append(
             f"there are {report['units']} stretches of {report['unit_s']:g} s, and "
-            f"fewer than {FEW_UNITS} hold too few events to tell: the intervals say "
-            "little; use more recordings"
+            f"fewer than {FEW_UNITS} have too few events for a verdict: the intervals "
+            "say little; use more recordings"
         )
     return notes
 

@@ -3,8 +3,8 @@
     python -m fmalign_jax.monitor --checkpoint RUN --input current.csv
     plant-logger | python -m fmalign_jax.monitor --alarm alarm.fmalign --input -
 
-Runs an exported alarm: neither the training code nor recordings are needed beside it.
-Given a run, it exports the run's alarm first. docs/monitor.md is for who runs it.
+Runs an exported alarm: neither the training code nor recordings are needed. Given a
+run, it exports the run's alarm first. docs/monitor.md is the manual for operators.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes one HTML file that shows a run: what it learnt, and what it is worth.
+"""Writes one HTML file that shows a run: what it learned, and how good it is.
 
     python -m fmalign_jax.report RUN_DIR [--evaluation DIR] [--out FILE]
 
@@ -57,7 +57,7 @@ def report(
 
 
 def page(data: dict[str, Any], *, made: str) -> str:
-    """Returns the page of some data, as from `report_data.collect`.
+    """Returns the page of some data, as from `run_report.data.collect`.
 
     Args:
       data: JSON values.
@@ -97,7 +97,7 @@ def _is_report(path: pathlib.Path) -> bool:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Writes the report of the command line and says where it lies."""
+    """Writes the report of the command line and says where it is."""
     path = report(arguments.run, arguments.evaluation, arguments.out)
     logging.info("%.1f MB", path.stat().st_size / 1e6)
     print(f"written to {path}")

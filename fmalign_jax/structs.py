@@ -1,4 +1,4 @@
-"""What travels through the house: recordings, statistics and batches.
+"""The data structures: recordings, statistics and batches.
 
 Nothing here needs JAX, so that data-loading workers stay light.
 
@@ -91,7 +91,7 @@ class StreamStatistics(TypedDict):
 
 
 class Batch(TypedDict):
-    """Aligned windows, as they travel to the device (NumPy there, jax.Array here).
+    """Aligned windows: NumPy on the host, jax.Array on the device.
 
     Keys:
       streams: by name [B, T, R, ...], in the dtype they were recorded in; uint8

@@ -277,7 +277,7 @@ def check_events(table: Table, size: Size) -> None:
 
 
 def check_deviation(table: Table, drawn: list[Operation]) -> None:
-    """The change from row to row tells the state, the total deviation does not."""
+    """The change from row to row shows the state, the total deviation does not."""
     change, deviation, label = [], [], []
     for operation in drawn:
         centre_s = np.arange(300, operation.duration_s - 60, STRIDE_S)

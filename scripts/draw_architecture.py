@@ -1,4 +1,4 @@
-"""Draws docs/architecture.png: the data's way through the package.
+"""Draws docs/architecture.png: the data flow through the package.
 
     python scripts/draw_architecture.py [--output docs/architecture.png]
 
@@ -119,7 +119,7 @@ def draw_raw(axes: Axes) -> Box:
         "Stored data set",
         "tensorflow-datasets, array_record\n"
         "chunks of each stream + one timeline\nbuilt aside, then renamed",
-        "data.builder, data.records",
+        "data.store.builder, data.store.records",
         colour,
         height=13,
     )
@@ -141,7 +141,7 @@ def draw_windows(axes: Axes, stored: Box) -> Box:
         "Ticks",
         "nearest samples to each tick\n"
         "current read lead_s EARLIER\n(at read time, nothing stored)",
-        "data.store, data.ticks",
+        "data.store, data.windows.ticks",
         colour,
         height=13,
     )
@@ -152,7 +152,7 @@ def draw_windows(axes: Axes, stored: Box) -> Box:
         "Splits and window index",
         "by recording, clip, block or given\n"
         "T ticks, one clip, one split\na leak is refused",
-        "data.splits, data.alignment",
+        "data.windows.splits, data.windows.index",
         colour,
         height=13,
     )
@@ -190,7 +190,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         30,
         "Inputs",
         "rows placed on the mesh\nnormalise, augment",
-        "sharding, inputs",
+        "training.sharding, training.preprocess",
         colour,
     )
     encoders = Box(
@@ -199,7 +199,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         34,
         "Encoders, per modality",
         "stem → pool → semantic z\nstem → specific s",
-        "models.encoders, models.cmg",
+        "systems.cmg, models.encoders",
         colour,
     )
     codes = Box(
@@ -208,7 +208,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         30,
         "Shared codebook",
         "nearest code c, vector e\nstraight-through",
-        "models.quantizer",
+        "systems.cmg, models.quantizer",
         colour,
     )
     losses = Box(
@@ -226,7 +226,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         38,
         "Critics (CLUB)",
         "a few likelihood steps, own Adam\non detached z and s, before the losses",
-        "train_step, models.critics",
+        "training.step, models.critics",
         colour,
     )
     ema = Box(
@@ -235,7 +235,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         38,
         "Codebook update",
         "one joint directed EMA\nidle codes are revived",
-        "train_step, models.quantizer",
+        "systems.cmg, models.quantizer",
         colour,
     )
     adam = Box(
@@ -244,7 +244,7 @@ def draw_step(axes: Axes, batch: Box) -> tuple[Box, Box]:
         32,
         "Parameter update",
         "clip by norm, Adam, schedule\nencoders, decoders, CPC",
-        "train_step, train_state",
+        "training.step, training.state",
         colour,
     )
     arrow(axes, (18, batch.bottom[1]), inputs.top, colour)
@@ -267,7 +267,7 @@ def draw_run(axes: Axes, parameters: Box, codebook: Box) -> None:
         46,
         "Reports",
         "metrics.jsonl, TensorBoard\nconfig.json, summary.json",
-        "metrics, reporting, run_directory",
+        "training.logged_values, run.directory",
         colour,
     )
     checkpoint = Box(
@@ -277,7 +277,7 @@ def draw_run(axes: Axes, parameters: Box, codebook: Box) -> None:
         "checkpoints/STEP",
         "model (encoders, codebook, statistics) · optim · data position\n"
         "config · a digest of every array",
-        "checkpoint",
+        "run.checkpoints",
         colour,
     )
     for box in (parameters, codebook):

@@ -1,4 +1,4 @@
-"""Draws how validation went along a run: transfer, if labelled, beside agreement.
+"""Draws how validation went along a run: transfer, if labelled, and agreement.
 
     python scripts/draw_curve.py runs/NAME --out curve.png
 

@@ -90,7 +90,7 @@ def moments(seed: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def draw_currents(figure: plt.Figure) -> None:
-    """Ten panels of 275 s: normal, the three kinds of spell, a trip."""
+    """Ten panels of 275 s: normal, the three kinds of episode, a trip."""
     axes = figure.subplots(5, 2, sharey=True)
     for column, first_seed in zip(axes.T, (100, 200), strict=True):
         draw_state(column[0], first_seed, abnormal=False)
@@ -120,7 +120,7 @@ def draw_state(axis: Axes, first_seed: int, *, abnormal: bool) -> None:
 
 
 def draw_spell(axis: Axes, first_seed: int, kind: str) -> None:
-    """A panel from 60 s before a spell of the given kind."""
+    """A panel from 60 s before an episode of the given kind."""
     for seed in range(first_seed, first_seed + 50):
         operation = operate(DEFAULT, duration_s=HOUR_S, seed=seed, furnace=seed)
         spells = operation.spells

@@ -10,7 +10,7 @@
 300 s, at three levels of noise, and furnaces whose current shows nothing. One run, made
 at one lead, serves all cases: its encoders see windows, not leads. A run that drew its
 leads (`data.draw_lead`) goes into a file of its own, and its answers to the same cases
-stand in a table beside those of the other. Cases are
+are in a table with those of the other. Cases are
 
     single      one recording of 50 min, at its own lead
     group       three recordings; their clocks are shifted so that their leads are
@@ -21,8 +21,8 @@ stand in a table beside those of the other. Cases are
 
 Recordings take part in one single case and in several groups: groups of one level are
 not independent of each other. `planted` shifts the clock of the sensor of recordings by
-known amounts. What was done already is not done again. `table` puts what stands in
-introduction.md beside the answers before the tables.
+known amounts. What was done already is not done again. `table` puts the text of
+introduction.md, in the folder of the answers, before the tables.
 """
 
 from __future__ import annotations
@@ -371,7 +371,7 @@ def write_table(arguments: argparse.Namespace) -> None:
 
 
 def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:
-    """Returns how a run that drew its leads answers, beside one that did not."""
+    """Returns the answers of a run that drew its leads and of one that did not."""
     # Other furnaces of a level have groups of the same names; the first are the same.
     first = {case["name"]: case for case in reversed(cases)}
     runs = {"one lead": [first[case["name"]] for case in drawn], DRAWN: drawn}
@@ -389,8 +389,8 @@ def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:
         for trained, of_run in runs.items()
         if (own := [c for c in of_run if c["kind"].startswith("unrelated")])
     ]
-    told = f'Unrelated signals answered "no lead found": {", ".join(apart)}.\n'
-    return table(["", "trained at", "indicator", *KNOWN], rows) + "\n" + told
+    text = f'Unrelated signals answered "no lead found": {", ".join(apart)}.\n'
+    return table(["", "trained at", "indicator", *KNOWN], rows) + "\n" + text
 
 
 def planted_table(cases: Sequence[Case]) -> str:

@@ -73,7 +73,7 @@ def clips_and_masks(
 
 
 def _contrast(clips: UInt8[Array, "B 64 64 9"]) -> Float[Array, "B 64 64 9"]:
-    """Logarithmic contrast against the clip's own mean: the palette tells nothing."""
+    """Logarithmic contrast against the clip's own mean: no use of the palette."""
     brightness = jnp.log(clips.astype(jnp.float32) + 16.0)
     return 3.0 * (brightness - brightness.mean(axis=(1, 2), keepdims=True))
 
@@ -86,7 +86,7 @@ def train(
 ) -> optax.Params:
     """Adam with a cosine schedule, on the map and on its strongest response.
 
-    Clips are mirrored and shifted at random, so that no place tells the state.
+    Clips are mirrored and shifted at random, so that no place gives the state away.
     """
     model = SpotDetector()
     params = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 9)))

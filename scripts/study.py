@@ -7,7 +7,7 @@ that changes a config; train_config(fold, data) and evaluate_config(fold, data).
 combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluated at
 its last step as EVALUATIONS says. What was done already is not done
 again, so that a study may be stopped at any time and grow later; a run that was
-interrupted goes on. scripts/write_results.py makes tables of what was found.
+interrupted continues. scripts/write_results.py makes tables of what was found.
 
 With --together the seeds of a variant are trained in one program (docs/sweep.md), which
 for small models a GPU does in the time of one (docs/performance.md).
@@ -39,7 +39,7 @@ from fmalign_jax.sweeps.members import combinations
 from fmalign_jax.train import train
 
 RECIPE = "recipe"
-"""The variant that changes nothing; it is evaluated beside its references, the oracle
+"""The variant that changes nothing; it is evaluated with its references, the oracle
 and encoders that were not trained, which take longest."""
 
 EVALUATIONS: dict[str, dict[str, str]] = {
@@ -80,7 +80,7 @@ def train_seeds(
                 raise FloatingPointError(f"{row['run']}: {row['diverged']}")
             trained[seed] = pathlib.Path(row["run"]), row | {"seconds": own_s}
     if not summary["finished"]:
-        raise SystemExit(f"asked to stop; the same command goes on with {workdir}")
+        raise SystemExit(f"asked to stop; the same command continues {workdir}")
     return trained
 
 

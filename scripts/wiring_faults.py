@@ -5,8 +5,8 @@
 Each fault is planted alone, in a copy of the package, and the test named with it is run
 there: one of its assertions must fail. The exit status is 1 when a fault survives, or
 no longer fits: its text is gone, or the test breaks before it asserts. Run it by hand
-or weekly; it is too slow for every check, in which `tests/test_wiring_faults.py` holds
-the list to the code.
+or weekly; it is too slow for every check, in which `tests/test_wiring_faults.py` checks
+the list against the code.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ASSERTION = re.compile(r":\d+: (AssertionError|assert )")
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One mistake in the code, and the test that holds it."""
+    """One mistake in the code, and the test that catches it."""
 
     name: str  # for the command line
     file: str  # where it is planted

@@ -1,9 +1,9 @@
-"""Makes docs/results.md of what the studies found.
+"""Makes docs/results.md from the results of the studies.
 
     python scripts/write_results.py docs/results/*.json --out docs/results.md
 
-Tables and the picture come from the files alone; what is written around them stands in
-docs/results/<study>.md, beside each file.
+Tables and the picture come from the files alone; the text around them is in
+docs/results/introduction.md and, for each file, in docs/results/<study>.md beside it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def grouped(runs: Sequence[Run], key: str) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Run]) -> str:
-    """Returns the recipe by fold, beside its references."""
+    """Returns the recipe by fold, with its references."""
     rows = []
     for fold, own in grouped(runs, "fold").items():
         codes = [run["evaluations"]["codes"] for run in own]
@@ -132,12 +132,12 @@ def by_variant(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
 
 
 def shown(variant: str) -> str:
-    """Returns a variant's name in a table, in which the recipe stands out."""
+    """Returns a variant's name in a table, in which the recipe is bold."""
     return f"**{variant}**" if variant == "recipe" else variant.replace("_", " ")
 
 
 def ablations(runs: Sequence[Run]) -> str:
-    """Returns the transfer of every variant by fold, beside the recipe's."""
+    """Returns the transfer of every variant by fold, compared with the recipe."""
     recipes = grouped([run for run in runs if run["variant"] == "recipe"], "fold")
     rows = []
     for variant, fold, own in by_variant(runs):
@@ -196,7 +196,7 @@ def agreement(runs: Sequence[Run]) -> str:
     """
     alike = [run for run in runs if not run["variant"].startswith("codes_")]
     if len(alike) < MIN_RUNS:
-        return f"Fewer than {MIN_RUNS} runs: not told.\n"
+        return f"Fewer than {MIN_RUNS} runs: not computed.\n"
     rows = []
     for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
         found = [rank_correlation(own, name) for own in (runs, alike)]

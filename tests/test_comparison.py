@@ -1,4 +1,4 @@
-"""What the same alarms find by chance, and when what they foretell is seen."""
+"""What the same alarms detect by chance; when predicted episodes are visible."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ SECONDS = 400
 RULE = AlarmRule(raise_at=0.5, clear_at=0.4, raise_ticks=1, clear_ticks=1)
 
 
-def _foretelling():
-    """(a split of one series, scores that are high a lead before its two spells)."""
+def _predicting():
+    """(a split of one series, scores that are high a lead before its two episodes)."""
     spells = np.array([[100.0, 130.0], [200.0, 240.0]])
     at_s = np.arange(1.0, SECONDS + 1)
     labelled = np.array([[0.0, SECONDS]])
@@ -32,7 +32,7 @@ def _method(splits, scores, rule=RULE, settings=None):
 
 
 def test_chance_is_the_same_alarms_moved_by_half_a_series():
-    splits, scores = _foretelling()
+    splits, scores = _predicting()
     model = _method(splits, scores)
     assert model.outcomes["test"][0].alarms == (2, 0, 0, 0, 0)
     chance = comparison.shifted_by_half(model, splits, DEFINITION)
@@ -48,7 +48,7 @@ def _until_visible(warning_s):
     rule = AlarmRule(raise_at=0.5, clear_at=0.4, raise_ticks=3, clear_ticks=1)
     return make.until_visible(
         warning_s,
-        _method(*_foretelling(), rule, {"recent_s": 30.0}),
+        _method(*_predicting(), rule, {"recent_s": 30.0}),
         WindowSpec(samples_per_tick={"video": 1}, window_ticks=30, tick_s=2.0),
         Definition(lead_s=240.0, spread_s=45.0, min_spell_s=0.0),
     )

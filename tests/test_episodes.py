@@ -35,8 +35,8 @@ def test_a_day_by_hand():
         FALSE,  # 15 s too early to be meant
         DETECTS,
         REPEATS,
-        REPEATS,  # the spell is on, but was foreseen
-        FALSE,  # no abnormal current is left: that of the spell ended at 1060
+        REPEATS,  # the episode is on, but was detected
+        FALSE,  # no abnormal current is left: that of the episode ended at 1060
         FALSE,
         FALSE,
     ]

@@ -116,7 +116,7 @@ def test_by_default_what_the_run_has_not_seen_is_searched(run):
     assert len(other["lead_s"]) == 41
 
 
-def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
+def test_recordings_that_the_run_may_have_memorised_are_named(run, folder):
     text = json.loads((run / "config.json").read_text())
     text["data"]["split"] |= {"by": "block", "validation_recordings": []}
     copy = folder / "by_block"
@@ -125,7 +125,7 @@ def test_recordings_that_the_run_knows_by_heart_are_named(run, folder):
     (copy / "config.json").write_text(json.dumps(text))
     report, _ = lead_time.search(_config(copy, indicators=("canonical", "association")))
     assert report["trained_on"]
-    assert any("by heart" in note for note in report["notes"])
+    assert any("memorised" in note for note in report["notes"])
 
 
 @pytest.mark.parametrize(

@@ -399,7 +399,7 @@ def test_cross_cpc_network_learns_even_where_features_do_not():
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
-def test_cross_cpc_foretells_a_shared_course():
+def test_cross_cpc_predicts_a_shared_course():
     """Windows are told apart by a course that their modalities share."""
     course = np.random.default_rng(0).normal(size=(16, 1, 6))
     semantic = {

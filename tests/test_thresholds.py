@@ -17,7 +17,7 @@ def _series(n=300):
 
 
 def _scores(*, blip):
-    """High while a spell is foreshadowed, and once for no reason."""
+    """High while an episode is foreshadowed, and once for no reason."""
     scores = np.full(300, 0.1)
     for onset, end in SPELLS.astype(int):
         scores[onset - 20 : end - 20] = 0.8

@@ -1,4 +1,4 @@
-"""Study: what of the recipe does how much, on simulated furnaces never seen.
+"""Study: what each part of the recipe contributes, on unseen simulated furnaces.
 
 Command   python scripts/study.py configs/studies/furnaces.py \\
               --out docs/results/furnaces.json
@@ -6,14 +6,14 @@ Command   python scripts/study.py configs/studies/furnaces.py \\
 Data      Simulated, 22 recordings of 50 min of as many furnaces: 10 train, 2 validate,
   10 test. They are written to DATA on first use. The folds are profiles of the
   simulator (docs/simulator.md), no rotation: `default`; `hard`; and two controls,
-  `no_precursor`, in which the current foretells nothing, and `lead_0`, in which it
-  shows the state when the video does and is read at that moment.
+  `no_precursor`, in which the current predicts nothing, and `lead_0`, in which it
+  shows the state at the same time as the video and is read at that time.
 
 Purpose   Two classes. The current is read 240 s before the video, the simulator's
   lead; `read_at_lead_0` reads it at the wrong moment.
 
 Expected time   On two idle CPU cores 3 min a run with its evaluations, three times that
-  with 12 epochs; the references beside `recipe` take a minute more.
+  with 12 epochs; the references of `recipe` take a minute more.
 """
 
 import pathlib

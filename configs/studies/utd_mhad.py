@@ -1,4 +1,4 @@
-"""Study: what of the recipe does how much, on UTD-MHAD, people never seen.
+"""Study: what each part of the recipe contributes, on UTD-MHAD, unseen people.
 
 Command   python scripts/study.py configs/studies/utd_mhad.py \\
               --out docs/results/utd_mhad.json --data FOLDER
@@ -8,11 +8,11 @@ Data      UTD-MHAD (C. Chen, R. Jafari, N. Kehtarnavaz, ICIP 2015), depth video 
   of docs/recordings.md with each clip's action as its label.
 
 Purpose   27 actions. Four people train, without labels; a head is fitted on their
-  labelled video and tried on the sensor of a person who was in neither. The validation
+  labelled video and tested on the sensor of a person who was in neither. The validation
   person is there to look at while settings are chosen; `test` is reported.
 
 Expected time   On two idle CPU cores 3 min a run with its evaluations; the references
-  beside `recipe` take a minute more.
+  of `recipe` take a minute more.
 """
 
 import pathlib
@@ -122,7 +122,7 @@ def plain_cwcl(config: ConfigDict) -> None:
 
 
 def triplet(config: ConfigDict) -> None:
-    """A triplet term beside the contrasts."""
+    """A triplet term in addition to the contrasts."""
     config.objectives.triplet = component(
         "fmalign_jax.objectives.triplet.Triplet",
         weight=0.1,

@@ -1,1 +1,1 @@
-"""Alarms on the current alone: rules, events, comparison, export, live stream."""
+"""Alarms on the current alone: rules, episodes, comparison, export, live stream."""

@@ -2,8 +2,8 @@
 
 The file is a ZIP archive of two entries: `score.stablehlo`, a function that
 `jax.export` has serialised with all parameters in it (normalisation, the current's
-encoder, the codebook, the head), and `alarm.json`, the settings. Reading it takes JAX
-and NumPy, nothing of the training code and no recordings.
+encoder, the codebook, the head), and `alarm.json`, the settings. Reading it needs
+JAX and NumPy, but no training code and no recordings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the same settings give the same bytes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlarmSettings:
-    """All that a monitor needs beside the program; times in seconds.
+    """All that a monitor needs in addition to the program; times in seconds.
 
     Attributes:
       channels: names of the current's channels, in the order of the program's input.

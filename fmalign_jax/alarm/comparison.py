@@ -158,7 +158,7 @@ def choose(
 def shifted_by_half(
     method: Method, splits: Mapping[str, Scored], definition: Definition
 ) -> Method:
-    """Returns what the same alarms would find by chance: moved by half a series."""
+    """Returns what the same alarms would detect by chance: shifted by half a series."""
     rule = AlarmRule(
         *(
             np.atleast_1d(getattr(method.rule, field.name))

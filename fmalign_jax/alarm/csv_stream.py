@@ -2,8 +2,8 @@
 
 Lines come one by one, as a plant writes them: late, twice, cut short or not at all.
 What cannot be used is left out and counted, and only what the next window needs is
-kept. The ticks are those of `data/ticks.py`: each slot of a tick takes the sample
-nearest to its middle. NumPy and the standard library only.
+kept. The ticks are those of `data/windows/ticks.py`: each slot of a tick takes the
+sample nearest to its middle. NumPy and the standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOST = "ticks without a sample near enough"
 _JUMP_S = 3600.0  # a leap in time that the next row must confirm
 _RESTART_ROWS = 20  # older rows in a row, in their own order: another clock
 _LINES_TO_UNDERSTAND = 100
-_TIE = 1e-3  # as in data/ticks.py
+_TIE = 1e-3  # as in data/windows/ticks.py
 _ROUNDING = 1e-6
 
 
@@ -104,7 +104,7 @@ class RowReader:
         return self._ordered(row)
 
     def flush(self) -> list[Row]:
-        """Returns what is held back, when no more lines will come."""
+        """Returns what was kept back, when no more lines will come."""
         held, self._held = self._held, []
         return _spread(held)
 
@@ -307,7 +307,7 @@ class TickAssembler:
 
 
 class Windows:
-    """The last T ticks, as far as they follow each other."""
+    """The last T ticks, as far as they are consecutive."""
 
     def __init__(self, window_ticks: int) -> None:
         self._ticks: collections.deque[Tick] = collections.deque(maxlen=window_ticks)

@@ -1,4 +1,4 @@
-"""What alarms are worth, counted in episodes and alarms, not in windows.
+"""How good alarms are, counted in episodes and alarms, not in windows.
 
 docs/early_warning.md has the definitions in words. All times are seconds on one clock,
 that of the reference (the video). Pure functions of NumPy arrays.
@@ -147,8 +147,8 @@ class Tally:
     @property
     def precision(self) -> float | None:
         """Returns detecting alarms / (detecting + false); None without either."""
-        told = self.alarms[DETECTS] + self.alarms[FALSE]
-        return self.alarms[DETECTS] / told if told else None
+        judged = self.alarms[DETECTS] + self.alarms[FALSE]
+        return self.alarms[DETECTS] / judged if judged else None
 
 
 def tally(judged: Judged, hours: float) -> Tally:

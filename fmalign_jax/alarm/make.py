@@ -161,7 +161,7 @@ def alarm_settings(
     method: Method,
     abnormal: int,
 ) -> AlarmSettings:
-    """Returns all that a monitor needs beside the program."""
+    """Returns all that a monitor needs in addition to the program."""
     found = episodes.total(method.outcomes[VALIDATION])
     until, known_from = until_visible(found.warning_s, method, spec, definition)
     info = splits.head.store.streams[config.target]
@@ -199,7 +199,7 @@ def until_visible(
     spec: WindowSpec,
     definition: Definition,
 ) -> tuple[tuple[float, float, float], str]:
-    """Returns how long after an alarm the condition is seen: least, middle, most."""
+    """Returns how long after an alarm the condition is visible: least, middle, most."""
     if len(warning_s) >= FEW_EPISODES:
         low, middle, high = np.quantile(warning_s, [0.05, 0.5, 0.95]).tolist()
         return (
@@ -207,7 +207,7 @@ def until_visible(
             middle,
             high,
         ), f"{len(warning_s)} episodes of validation (5 - 95 %)"
-    # What the head is shown must lie half in the episode before it detects it.
+    # Half of what the head receives must be in the episode before it detects it.
     behind_s = method.settings["recent_s"] / 2
     behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
     middle = definition.lead_s - behind_s
@@ -217,7 +217,7 @@ def until_visible(
 
 
 def _period_s(split: LabelledWindows, stream: str) -> float:
-    """Returns how far apart the samples of a stream lie, as a rule."""
+    """Returns the usual distance between two samples of a stream."""
     timelines = split.store.timelines()
     steps = np.concatenate(
         [

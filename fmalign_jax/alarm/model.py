@@ -78,8 +78,8 @@ class AlarmModel:
     ) -> list[Float[ndarray, "N K"]]:
         """Returns what the head says of the last ticks of each of the target's windows.
 
-        The encoder sees the whole window; the fewer ticks the head is shown, the sooner
-        it answers, and the less surely.
+        The encoder sees the whole window. With fewer ticks for the head, the answer
+        comes sooner and is less certain.
 
         Args:
           split: the windows.

@@ -110,7 +110,7 @@ def intervals(
 def notes(
     run: OpenedRun, splits: EvaluationSplits, method: Method, config: ConfigDict
 ) -> list[str]:
-    """Returns what a reader must know before he believes the numbers."""
+    """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
     if TEST not in splits.by_name:
         found.append(
@@ -121,8 +121,8 @@ def notes(
     validation = episodes.total(method.outcomes[VALIDATION])
     if not validation.warning_s:
         found.append(
-            "within the budget of false alarms no episode of validation is foreseen: "
-            "the alarm as it is warns of nothing; allow more false_alarms_per_hour"
+            "within the budget of false alarms no episode of validation is detected: "
+            "this alarm never warns in time; allow more false_alarms_per_hour"
         )
     if validation.hours * config.false_alarms_per_hour < 1:
         found.append(
@@ -140,7 +140,7 @@ def notes(
 
 
 def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Prints what each method is worth on the headline split."""
+    """Prints the results of each method on the headline split."""
     headline = report["headline_split"]
     definition = report["definition"]
     print(

@@ -17,7 +17,7 @@ from fmalign_jax.alarm.rule import AlarmRule
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One continuous recording (or block of one), as an alarm meets it.
+    """One continuous recording (or block of one), as an alarm receives it.
 
     Attributes:
       name: of the recording.
@@ -70,9 +70,10 @@ def rules(
 ) -> AlarmRule:
     """Returns all rules to choose from, K = levels * len(raise_ticks) in arrays.
 
-    Levels are quantiles of the scores, so that scores of any scale are treated alike:
-    an alarm is raised at quantile q and cleared below quantile q - hysteresis. The
-    highest level lies above all scores: a rule that never raises an alarm.
+    Levels are quantiles of the scores, so that scores of any scale are treated in the
+    same way: an alarm is raised at quantile q and cleared below quantile q -
+    hysteresis. The highest level lies above all scores: a rule that never raises an
+    alarm.
     """
     q = np.linspace(hysteresis, 1, levels)
     pooled = np.concatenate(scores)
@@ -118,7 +119,7 @@ def tallies(
 
 
 def preference(counts: Tally, budget_per_hour: float) -> tuple[Any, ...]:
-    """Returns what tells the better of two rules: the larger.
+    """Returns a value by which rules are compared: the larger is better.
 
     Within the budget of false alarms: most episodes detected, then fewest false alarms,
     then the longest median warning. No rule beyond the budget beats one within it.

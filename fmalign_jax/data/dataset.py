@@ -115,9 +115,9 @@ def training_windows(
 
 
 def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
-    """Opens a prepared data set, or prepares what lies there.
+    """Opens a prepared data set, or prepares the recordings there.
 
-    Options of the run's source hold for other recordings of the same kind.
+    Options of the run's source apply to other recordings of the same kind.
 
     Args:
       path: a glob, a folder in layout V2, or a prepared data set.

@@ -1,7 +1,7 @@
 """Random but structured feature maps, to try the paper's architecture without data.
 
-They stand in for what pretrained networks make of real clips; no result on them says
-anything about real data. Real features need no code: write the neutral form (see
+They replace the features that pretrained networks give of real clips; no result on them
+says anything about real data. Real features need no code: write the neutral form (see
 fmalign_jax.data.recordings.npz), one file for some tens of clips, and read it with
 fmalign_jax.data.recordings.RecordingFiles:
 
@@ -32,7 +32,7 @@ from fmalign_jax.structs import Recording, Stream
 
 CLIPS_PER_RECORDING = 32
 
-_VERSION = 1  # Raise when the generated numbers change: cached data is made anew.
+_VERSION = 1  # Raise when the generated numbers change: cached data is made again.
 _SHARED_WIDTH = 16
 _SPECIFIC_WIDTH = 8
 _GAP_S = 10

@@ -27,7 +27,7 @@ def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str
 
     Args:
       files: in any order.
-      options: anything whose repr tells two settings apart.
+      options: anything whose repr differs between settings.
 
     Returns:
       16 hexadecimal digits.

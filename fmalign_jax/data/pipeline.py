@@ -1,7 +1,7 @@
 """From the window index to batches: the one file that knows Grain.
 
 The order of the windows is a function of the seed alone: whole global batches of window
-numbers are drawn first, and each process then assembles its own contiguous rows. Hence
+indices are drawn first, and each process then assembles its own contiguous rows. Hence
 the state is one number, the same on all processes, and resumes exactly over another
 number of processes or threads. (Grain's ElasticIterator deals rows out in turn instead,
 so that the place of a window in the global batch changes with the number of processes.)
@@ -29,17 +29,17 @@ _Read = Callable[[Int[ndarray, " B"]], Any]
 
 
 class WindowIndices(TypedDict):
-    """A batch of windows that lie on the device: their numbers alone.
+    """A batch of windows that are on the device: their indices alone.
 
     Keys:
-      window: int32 [B], number of each window; past the last it is padding.
+      window: int32 [B], index of each window; past the last it is padding.
     """
 
     window: Int32[ndarray, " B"]
 
 
 class TrainingBatches:
-    """Endless training batches, shuffled anew in every epoch; iterate once.
+    """Endless training batches, shuffled again in every epoch; iterate once.
 
     Each is a `Batch`, or `WindowIndices` where those were asked for.
 
@@ -94,7 +94,7 @@ class TrainingBatches:
         if state["raw_files"] != self._raw_files:
             logging.warning(
                 "the raw files have other dates or sizes than when this run was saved; "
-                "their clocks are the same, and the run goes on with them"
+                "their clocks are the same, and the run continues with them"
             )
         self._iterator.set_state({"next_index": int(state["next_batch"])})
 
@@ -171,7 +171,7 @@ def training_batches(
       seed: of the order; every epoch has its own.
       batch_from: "all" mixes the windows of all recordings; "recording" takes those of
         a batch from one recording.
-      indices_only: give `WindowIndices`, for windows that lie on the device; they come
+      indices_only: give `WindowIndices`, for windows that are on the device; they come
         in the same order and continue the same states.
       process_index: which rows of each batch to assemble.
       process_count: processes that share each batch, evenly.
@@ -238,7 +238,7 @@ def batches_per_epoch(index: WindowIndex, batch_size: int, batch_from: str) -> i
 
 
 class _RecordingBatches:
-    """Window numbers of batch after batch, each of one recording, shuffled by epoch."""
+    """Window indices of batch after batch, each of one recording, shuffled by epoch."""
 
     _EPOCHS = 1 << 30
 
@@ -309,7 +309,7 @@ def _reader(store: RecordingStore, index: WindowIndex, indices_only: bool) -> _R
 def assemble(
     store: RecordingStore, index: WindowIndex, windows: Int[ndarray, " B"]
 ) -> Batch:
-    """Reads windows by number; those past the last are padding, masked out."""
+    """Reads windows by index; those past the last are padding, masked out."""
     mask = windows < len(index)
     windows = np.minimum(windows, len(index) - 1)
     recording = index.recording[windows]
@@ -328,8 +328,8 @@ def assemble(
 def windows_digest(store: RecordingStore, index: WindowIndex, batch_from: str) -> int:
     """Returns a number that changes when the windows or their mixing do.
 
-    Recordings are known by their names and clocks, so that raw files may be copied or
-    moved: dates of files do not count.
+    Recordings are identified by their names and clocks, so that raw files may be copied
+    or moved: dates of files do not count.
     """
     parts = [batch_from.encode(), index.start.tobytes()]
     parts += [

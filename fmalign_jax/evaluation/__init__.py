@@ -1,1 +1,1 @@
-"""What frozen features are worth with labels: heads, transfer, references, reports."""
+"""Evaluation of frozen features with labels: heads, transfer, references, reports."""

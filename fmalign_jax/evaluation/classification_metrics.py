@@ -70,7 +70,7 @@ class Predictions:
 def score(predictions: Predictions, *, draws: int, seed: int) -> dict[str, Any]:
     """Returns all metrics, and 95 % intervals by resampling recordings.
 
-    Windows of one recording are alike, so whole recordings are resampled: with one
+    Windows of one recording are similar, so whole recordings are resampled: with one
     recording its clips, with one clip BLOCKS contiguous blocks of windows.
 
     Args:

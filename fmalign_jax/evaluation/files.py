@@ -122,7 +122,7 @@ def _drawn(probability: Float[ndarray, "N K"]) -> Float[ndarray, " N"]:
 
 
 def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Prints the headline numbers, the references, and where everything lies."""
+    """Prints the headline numbers, the references, and where the files are."""
     print(f"checkpoint: step {report['checkpoint']['step']} of {report['run']}")
     for name, split in report["splits"].items():
         seen = f", {split['setting']}" if name != "head" else ""

@@ -1,7 +1,7 @@
 """The linear head: Linear D -> D, pooling over the ticks, Linear -> classes, by Adam.
 
-As in the publication. It fits the training windows closely; where the modalities do not
-lie quite alike, `heads` has a logistic regression, which depends on less.
+As in the publication. It fits the training windows closely. Where the features of the
+modalities differ, the logistic regression in `heads` is more robust.
 """
 
 from __future__ import annotations

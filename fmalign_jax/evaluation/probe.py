@@ -1,9 +1,9 @@
-"""Validation with labels, for those who ask for it: zero-shot transfer on the way.
+"""Optional validation with labels: zero-shot transfer during training.
 
 At every validation class means of the code vectors (of the continuous features, where
 a system has no codes) are fitted on labelled training
-windows, one modality at a time, and tried on the validation windows of all modalities.
-Nothing flows back into training; but a run whose `score` is one of these values has
+windows, one modality at a time, and tested on the validation windows of all modalities.
+Training is not affected; but a run whose `score` is one of these values has
 chosen its best checkpoint with labels of the target modality's validation windows.
 """
 
@@ -29,7 +29,7 @@ _MOST_WINDOWS = 512  # of the training split; more take long and change little
 
 
 class LabelledValidation:
-    """Scores a state by class means fitted on one modality and tried on another."""
+    """Scores a state by class means fitted on one modality and tested on another."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class LabelledValidation:
         return [_name(source, target) for source, target in pairs]
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Returns ``zero_shot/<fitted on>-><tried on>``, balanced accuracies."""
+        """Returns ``zero_shot/<fitted on>-><tested on>``, balanced accuracies."""
         frozen = EncoderState(
             state.params["model"], state.model_state, state.statistics
         )

@@ -84,7 +84,7 @@ def describe(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:
 
     `inductive`: no recording of it was in pre-training; `transductive`: some were,
     without their labels (`seen_recordings` says which, and how that is known);
-    `unknown`: the recordings of the run are not at hand.
+    `unknown`: the recordings of the run are not available.
     """
     streams = (config.source, config.target)
     described = {}
@@ -124,7 +124,7 @@ def sizes(splits: EvaluationSplits) -> dict[str, Any]:
 def notes(
     report: Mapping[str, Any], run: OpenedRun, splits: EvaluationSplits
 ) -> list[str]:
-    """Returns what a reader must know before he believes the numbers."""
+    """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
     if splits.headline == "validation":
         found.append(
@@ -135,7 +135,7 @@ def notes(
     pretraining = splits.pretraining
     if pretraining is None:
         found.append(
-            "the recordings of the run are not at hand: whether these were seen in "
+            "the recordings of the run are not available: whether these were seen in "
             "pre-training is not known"
         )
     elif not confirm_training_windows(run, pretraining.store, pretraining.windows):

@@ -56,7 +56,7 @@ class EvaluationSplits:
 
     @property
     def headline(self) -> str:
-        """Returns the split whose numbers stand first."""
+        """Returns the split whose numbers are reported first."""
         return TEST if TEST in self.by_name else VALIDATION
 
 
@@ -83,7 +83,7 @@ def load_splits(config: ConfigDict, run_config: ConfigDict) -> EvaluationSplits:
     given = {name: config[f"{name}_data"] for name in RUN_SPLITS}
     if given[HEAD] and not (given[VALIDATION] or given[TEST]):
         raise ValueError(
-            "a head trained on head_data is tested on other recordings given beside "
+            "a head trained on head_data is tested on other recordings given with "
             "it; got neither test_data nor validation_data; add "
             "--config.test_data=GLOB"
         )
@@ -149,7 +149,7 @@ def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
     except (ValueError, OSError) as error:
         if needed:
             raise
-        logging.warning("the recordings of the run are not at hand: %s", error)
+        logging.warning("the recordings of the run are not available: %s", error)
         return {}
     return {
         name: _Raw("the run", store, windows[split])
@@ -204,7 +204,7 @@ def _labelled(name: str, raw: _Raw, classes: tuple[str, ...]) -> LabelledWindows
         raise ValueError(
             "classes are matched by name, and every class of a test must be one of "
             f"the head's, {', '.join(classes)}; got {', '.join(unknown)} in "
-            f"{raw.origin}; name the classes alike in all files"
+            f"{raw.origin}; use the same class names in all files"
         )
     label = window_labels(renumbered(ticks, names, classes), len(classes))
     return LabelledWindows(name, raw.origin, raw.store, raw.windows, label)

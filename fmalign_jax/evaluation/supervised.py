@@ -1,6 +1,6 @@
 """The oracle: the target's encoder trained from scratch with the target's own labels.
 
-What a label for every window of the target would buy; zero-shot transfer has none.
+What labels for every window of the target would give; zero-shot transfer has none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WEIGHT_DECAY = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Oracle:
-    """A supervised encoder of one modality, and how it came about.
+    """A supervised encoder of one modality, and how it was trained.
 
     Attributes:
       predict: a split to the class probabilities [N, K] of its windows.

@@ -70,9 +70,9 @@ def check_features(config: ConfigDict, run_config: ConfigDict) -> None:
 def settings_of(
     config: ConfigDict, step: int, splits: EvaluationSplits
 ) -> dict[str, Any]:
-    """Returns all that decides the outcome, whatever the folder of the run is called.
+    """Returns all that affects the result, whatever the folder of the run is called.
 
-    Paths of recordings are left out too: fingerprints tell them apart.
+    Paths of recordings are left out too: their fingerprints differ.
     """
     settings = to_json(config)
     for key in (

@@ -2,9 +2,9 @@
 
 The ticks of a clip are a row; row r holds the reference at positions p and the leading
 modality such that position p of the one and p - k of the other are k ticks of lead
-apart. An indicator says how alike two ticks are; its curve is the mean over all pairs
-at a lead. Sums are kept by *unit*, a stretch of a row, so that units can be drawn with
-replacement afterwards (bootstrap) without computing anything again.
+apart. An indicator measures how similar two ticks are; its curve is the mean over all
+pairs at a lead. Sums are kept by *unit*, a stretch of a row, so that units can be drawn
+with replacement afterwards (bootstrap) without computing anything again.
 
 Five kinds of indicator:
 
@@ -15,7 +15,7 @@ Five kinds of indicator:
                  leads gives directions a and b; the curve is <a, x> <b, y> at every
                  lead. It asks for no common code space. The directions are fitted to
                  the very pairs they are applied to, so that the highest value is too
-                 high; wrong pairings are fitted alike, so that they tell how much.
+                 high; wrong pairings are fitted in the same way and show by how much.
     association  how well the pattern by which x and y vary together repeats from unit
                  to unit. With A_u = sum over the pairs of unit u of x y^T, weights w
                  and pair counts n,
@@ -27,7 +27,7 @@ Five kinds of indicator:
                  phi^2 of their joint table. Nothing is fitted, and it is 0 on average
                  where nothing repeats; but it knows no sign.
     information  mutual information of two codes in nats, from their table of counts;
-                 biased upwards alike at all leads, by about (codes - 1)^2 / (2 pairs).
+                 biased upwards at all leads alike, by about (codes - 1)^2 / (2 pairs).
 """
 
 from __future__ import annotations

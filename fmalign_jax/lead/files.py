@@ -23,7 +23,7 @@ def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
 
 
 def show(report: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Prints the answer, the indicators, the recordings, and where everything lies."""
+    """Prints the answer, the indicators, the recordings, and where the files are."""
     print(f"checkpoint: step {report['checkpoint']['step']} of {report['run']}")
     print(answer(report))
     rows = [["indicator", "lead, s", "95 % interval", "chance"]]

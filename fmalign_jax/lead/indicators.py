@@ -1,4 +1,4 @@
-"""What each indicator of the lead looks at, laid into rows."""
+"""The values that each indicator of the lead compares, in rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RIDGE = 1e-3  # of the largest variance
 def make_rows(
     layout: Layout, indicators: Sequence[str], *, window_ticks: int, dimensions: int
 ) -> Rows:
-    """Lays what each indicator looks at into rows.
+    """Lays the values that each indicator compares into rows.
 
     Args:
       layout: from `layout.layout`.
@@ -204,7 +204,7 @@ def _one_hot(parts: Parts) -> list[ndarray]:
 
 
 def _code(part: TickFeatures) -> ndarray:
-    """Returns the codes; indicators of codes are not asked of what has none."""
+    """Returns the codes; never called for a system without codes."""
     assert part.code is not None
     return part.code
 

@@ -1,4 +1,4 @@
-"""Clips laid side by side in rows, so that positions tell leads."""
+"""Clips side by side in rows, so that a difference of positions is a lead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROUNDING = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the ticks of clips lie in rows.
+    """Where the ticks of clips are in rows.
 
     Attributes:
       clips: those in which some lead of the range has pairs.
@@ -57,7 +57,7 @@ def layout(
     most_s: float,
     unit_ticks: int,
 ) -> Layout:
-    """Lays clips in rows so that positions tell leads.
+    """Lays clips in rows so that a difference of positions is a lead.
 
     Each modality has ticks on its own clock; what their distance lacks to whole ticks,
     its mean over the clips, is added to every lead.

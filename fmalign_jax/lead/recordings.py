@@ -78,7 +78,7 @@ def encode(
       run: whose encoders.
       material: the recordings.
       keep_in: features are kept in its folder `ticks`, so that a search that was
-        stopped, or another one over the same recordings, goes on from there.
+        stopped, or another one over the same recordings, continues from there.
     """
     data, store = run.config.data, material.store
     key = {

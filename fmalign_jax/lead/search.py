@@ -21,7 +21,7 @@ from fmalign_jax.lead.tick_features import Clip
 FOUND, NOT_FOUND, TOO_SHORT = "lead found", "no lead found", "too short to tell"
 
 FEW_UNITS = 8
-"""Fewer stretches of time hold too few events to tell."""
+"""Fewer stretches of time have too few events for a verdict."""
 
 _UNIT_WINDOWS = 5
 _PEAK_SHARE = 6  # of a window, on either side of the highest point
@@ -102,7 +102,7 @@ def wrong_pairings(
     config: ConfigDict,
     window_ticks: int,
 ) -> list[dict[str, LeadSums]]:
-    """Returns the same sums of recordings put together wrongly, draw by draw."""
+    """Returns the same sums of wrong pairings, draw by draw."""
     pairings = statistics.wrong_pairings(
         layout, draws=config.null_draws, guard_ticks=window_ticks, seed=config.seed
     )
@@ -127,7 +127,7 @@ def _describe_one(
     config: ConfigDict,
     distinct: Float[ndarray, " S"],
 ) -> dict[str, Any] | None:
-    """Returns what one recording tells; the chance is that of the evidence."""
+    """Returns the result of one recording; the chance is that of the evidence."""
     units = layout.unit_recording()
     own = units == number
     found = reading.describe(
@@ -219,7 +219,7 @@ def _conclude(
 ) -> dict[str, Any]:
     """Returns the verdict, and the estimate if there is a lead.
 
-    Few stretches hold few events, and one event goes with any other at some lead.
+    Few stretches have few events, and one event matches any other at some lead.
     """
     best, chance = whole[config.indicator], whole[config.evidence]["chance"]
     verdict = TOO_SHORT

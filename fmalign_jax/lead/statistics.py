@@ -2,11 +2,11 @@
 
 The estimate is the vertex of a parabola through the points around the highest one. The
 interval is a bootstrap in two stages, recordings and then stretches of time within each
-(Davison and Hinkley 1997, 3.8), so that one recording is enough for one. The null is
-made of the same recordings put together wrongly: the leading modality of each is taken
-from another recording or from another time, turned around the end (circular shift), so
-that everything but the pairing stays as it was. How far a curve rises above its own
-median is compared with how far those curves rise.
+(Davison and Hinkley 1997, 3.8), so that one recording is enough for an interval. The
+null distribution is made of the same recordings in wrong pairings: the leading modality
+of each is taken from another recording or from another time, turned around the end
+(circular shift), so that everything but the pairing stays as it was. How far a curve
+rises above its own median is compared with how far those curves rise.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Rearrangement(NamedTuple):
 def wrong_pairings(
     layout: Layout, *, draws: int, guard_ticks: int, seed: int
 ) -> Iterator[Rearrangement]:
-    """Yields pairings that no true lead can survive; none if there is no room.
+    """Yields pairings without any true lead; none if there is no room.
 
     Each row takes the leading modality of a random row, turned by a random number of
     ticks; its own is turned so far that no lead of the range meets itself again.

@@ -1,8 +1,8 @@
-"""What frozen encoders make of every tick of a recording, each modality on its own.
+"""The features of every tick of a recording by frozen encoders, each modality alone.
 
-Windows of the trained length are laid over each modality alone, a few ticks apart, and
+Windows of the trained length are placed on each modality alone, a few ticks apart, and
 each tick keeps the features it has in the window whose centre is nearest: there the
-encoder sees as much before the tick as after it. A tick therefore stands for its own
+encoder sees as much before the tick as after it. A tick therefore represents its own
 centre, and two modalities may be compared at any lead without encoding anything again.
 """
 
@@ -35,7 +35,7 @@ class TickFeatures:
 
     Attributes:
       start_s: start of the first tick on the recording's clock.
-      known: [n], whether the tick lies in a window; the rest below is 0 where not.
+      known: [n], whether the tick is in a window; the rest below is 0 where not.
       semantic: [n, D], continuous features.
       code: [n], the nearest code; None for a system without codes.
       plain: [n, P], what one can see without a model, see `plain_features`.
@@ -172,7 +172,7 @@ def nearest_windows(
     position = np.zeros(ticks, np.int64)
     places = np.arange(window_ticks)
     from_centre = np.abs(places - (window_ticks - 1) / 2)
-    # What lies nearer to a centre is written later, over what lies farther.
+    # What is nearer to a centre is written later, over what is farther.
     for place in places[np.argsort(-from_centre, kind="stable")]:
         row[start + place] = np.arange(len(start))
         position[start + place] = place

@@ -1,7 +1,7 @@
 """The losses as pure functions: arrays in, one fp32 value per window out.
 
-Nothing here knows modalities, configs or parameters; ``fmalign_jax.objectives`` puts
-these functions to work. B windows, T ticks, D code width, M codes, S summary width.
+Nothing here knows modalities, configs or parameters; ``fmalign_jax.objectives`` uses
+these functions. B windows, T ticks, D code width, M codes, S summary width.
 """
 
 from fmalign_jax.losses.club import (

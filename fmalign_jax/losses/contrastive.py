@@ -1,4 +1,4 @@
-"""Losses that tell a window's partner from the other windows of the global batch.
+"""Losses that separate a window's partner from the other windows of the global batch.
 
 In every matrix of logits here rows are the given (contexts) and columns the candidates,
 the diagonal holding the true partners. Masked windows are no candidates, and their own
@@ -102,7 +102,8 @@ def code_matching(
         S[b, b'] = sum_j p_b log q_b' + q_b' log p_b
 
     contrasted over rows and over columns, the mean of both directions. Both terms are
-    indexed (b of the first modality, b' of the second), so S^T serves the way back.
+    indexed (b of the first modality, b' of the second), so S^T is for the reverse
+    direction.
 
     Args:
       log_p: [B, M] from `log_code_distribution`, first modality.
@@ -190,13 +191,14 @@ def triplet(
         L_i = max(0, ||a_i - p_i||^2 - ||a_i - p_n||^2 + margin)
 
     with n the nearest allowed negative farther than the positive, or the farthest one
-    when all are nearer. Normalised, no feature escapes by growing. Active where > 0.
+    when all are nearer. Normalised, so that no feature can grow without limit. Active
+    where > 0.
 
     Args:
       anchor: [B, D] features, one a window.
       positive: [B, D] partners; those of other windows are the negatives.
       allowed: [B, B], True where window j may serve as negative of window i.
-      margin: least difference of squared distances, which lie in [0, 4].
+      margin: least difference of squared distances, which are in [0, 4].
 
     >>> x = jnp.eye(2)
     >>> triplet(x, x[::-1], ~jnp.eye(2, dtype=bool), margin=0.5)

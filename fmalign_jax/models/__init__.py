@@ -1,1 +1,1 @@
-"""Encoders, decoders, the quantiser, and the model they make."""
+"""The blocks of a system: encoders, decoders, layers, quantiser, critics."""

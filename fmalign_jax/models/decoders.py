@@ -2,8 +2,8 @@
 
 Every decoder is called with (quantized [B, T, D], specific [B, T, ...], inputs) and
 returns (prediction, target), both fp32 and of one shape, for a mean squared error. The
-code vector goes through a Linear and is laid beside the specific features, at every
-position of a map. The target carries no gradient.
+code vector goes through a Linear and is concatenated with the specific features, at
+every position of a map. The target carries no gradient.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class DenseDecoder(nn.Module):
     """Samples or vectors of any shape [B, T, ...] by Linear layers.
 
     Attributes:
-      features: width that the code vector takes beside the specific features.
+      features: width of the code vector when it is joined with the specific features.
       dtype: of the computation; parameters are fp32.
     """
 
@@ -150,7 +150,7 @@ class TokenDecoder(nn.Module):
 
     Attributes:
       vocabulary: number of different tokens.
-      features: width that the code vector takes beside the specific features.
+      features: width of the code vector when it is joined with the specific features.
       dtype: of the computation; parameters are fp32.
     """
 
@@ -176,7 +176,7 @@ class TokenDecoder(nn.Module):
 def _beside(
     code: Float[Array, "B T E"], specific: Float[Array, "B T hs ws F"]
 ) -> Float[Array, "B T hs ws EF"]:
-    """Lays the code vector beside the specific features of every position."""
+    """Concatenates the code vector with the specific features of every position."""
     shape = (*specific.shape[:-1], code.shape[-1])
     code = jnp.broadcast_to(code[:, :, None, None], shape)
     return jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)

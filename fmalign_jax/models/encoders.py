@@ -6,7 +6,7 @@ what modalities share. A specific encoder reads the stem's features and returns
 (specific features, their summary as one vector a tick).
 
 Stems, pools and specific encoders are named in the config; another one is a Linen
-module with the same call. One that needs to know whether it is trained asks
+module with the same call. One that needs to know whether it is in training uses
 ``self.has_rng("dropout")``.
 """
 
@@ -230,7 +230,7 @@ class MaxPool(nn.Module):
 class FlattenPool(nn.Module):
     """All positions side by side, through one Linear, [B, T, h, w, C] -> [B, T, F].
 
-    Keeps where in the frame something happens, which any pooling by weights loses.
+    Keeps where in the frame something happens, which is lost in any pooling by weights.
 
     Attributes:
       features: F.

@@ -105,9 +105,9 @@ def few_ticks_at_a_time(
 ) -> Any:
     """Returns what a function of single ticks makes of all of them.
 
-    On a CPU a few ticks of all windows go through at a time, and what lies between is
-    computed again for the gradient. It then stays in the cache: convolutions of few
-    channels wait for memory there, not for arithmetic. Elsewhere all go at once.
+    On a CPU a few ticks of all windows go through at a time, and intermediate values
+    are computed again for the gradient. It then stays in the cache: convolutions of few
+    channels are limited by memory there, not by arithmetic. Elsewhere all go at once.
 
     Args:
       module: whose parameters the function uses.
@@ -136,7 +136,7 @@ def few_ticks_at_a_time(
 class WideningConv(nn.Module):
     """Transposed 3x3 convolution of stride 1, [*n, h, w, C] -> [*n, h+2, w+2, F].
 
-    Each position adds its shares, one product, to its neighbours. As a convolution over
+    Each position adds its parts, one product, to its neighbours. As a convolution over
     maps with zeros around it would multiply these too: 2.8 times the work from 3x3.
 
     Attributes:

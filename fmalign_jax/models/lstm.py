@@ -1,8 +1,8 @@
-"""LSTM layers whose loop over the ticks holds only what must be in it.
+"""LSTM layers whose loop over the ticks has only what must be in it.
 
 The product with the inputs is one for all ticks, and so is the gradient of the
-recurrent kernel; several LSTMs of one shape share one loop. A GPU waits for the start
-of kernels in such a loop, a CPU for its memory.
+recurrent kernel; several LSTMs of one shape share one loop. In such a loop a GPU is
+limited by the start of kernels, a CPU by memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 GATES = 4
-"""Input, forget, cell and output gate lie side by side, in PyTorch's order."""
+"""Input, forget, cell and output gate are side by side, in PyTorch's order."""
 
 
 class LstmLayer(nn.Module):

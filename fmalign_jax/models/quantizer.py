@@ -69,7 +69,7 @@ def initialise(
 ) -> Codebook:
     """Places the codes on data, with counts at one.
 
-    A count of zero with sums at e would blow unused codes up by 1/epsilon at the first
+    A count of zero with sums at e would scale unused codes by 1/epsilon at the first
     update, so a fresh code weighs as much as one feature.
 
     Args:
@@ -78,7 +78,7 @@ def initialise(
       codes: M, size of the codebook; may exceed the number of features.
       modalities: names of the modalities that share the codebook.
       method: "sample" takes features as codes, "kmeans" moves them to cluster means.
-      jitter: noise that tells copies apart when there are fewer features than codes,
+      jitter: noise that separates copies when there are fewer features than codes,
         in standard deviations of the features.
       iterations: Lloyd iterations of "kmeans".
 
@@ -183,8 +183,8 @@ def codebook_writers(ema_mix: PairTable) -> list[str]:
     """Returns the modalities that move codes, those with a row in the table A.
 
     The choices of the others move nothing, and a code that only they use is idle: such
-    a student finds its place among the codes of its teachers. If it moved the codes it
-    chose, it would end on codes of its own, near the mean of what its teachers do.
+    a student has to use the codes of its teachers. If it moved the codes it chose, it
+    would end on codes of its own, near the mean of its teachers' features.
     """
     return sorted(name for name, row in ema_mix.items() if row)
 

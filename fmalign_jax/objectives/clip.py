@@ -48,9 +48,9 @@ class Clip(nn.Module):
         """Returns the loss [B] and its metrics.
 
         ``clip_accuracy/<from>-><to>`` and their mean ``clip_accuracy`` are [B]. Scalars
-        are ``clip_scale``, and two losses to hold ``loss/clip`` against: uniform logits
+        are ``clip_scale``, and two losses to compare ``loss/clip`` with: uniform logits
         give ``clip_loss_uniform``, log N of N windows; a model that knows two balanced
-        states and nothing else cannot get below ``clip_loss_two_states``, log N / 2.
+        states and nothing else cannot get below ``clip_loss_two_states``, log(N / 2).
 
         Raises:
           ValueError: a name that is no modality, or a gap where the features do not

@@ -1,4 +1,4 @@
-"""What is semantic tells as little as possible about what is specific."""
+"""Semantic features hold as little information as possible about specific ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partner windows spread alike over the codes."""
+"""Partner windows have similar distributions over the codes."""
 
 from __future__ import annotations
 

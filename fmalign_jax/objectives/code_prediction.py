@@ -15,8 +15,8 @@ from fmalign_jax.systems.code_statistics import CodeFeatures
 class CodePrediction(nn.Module):
     """Cross-entropy of the teacher's codes under the student's distances to all codes.
 
-    Commitment to the teacher's code vectors draws the student to their mean, which may
-    be no code at all where the teacher's is uncertain; this draws it to the likeliest.
+    Commitment to the teacher's code vectors pulls the student to their mean, which may
+    be no code at all where the teacher's is uncertain; this pulls it to the likeliest.
     The swapped prediction of SwAV (Caron et al. 2020) with hard assignments.
 
     Attributes:
@@ -33,7 +33,7 @@ class CodePrediction(nn.Module):
     def __call__(
         self, features: CodeFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
-        """Returns the loss [B] and no metrics; `token_agreement` tells its success."""
+        """Returns the loss [B] and no metrics; `token_agreement` measures it."""
         check_names(self.weights, features.semantic, table_name="weights")
         embeddings = jax.lax.stop_gradient(features.embeddings)
         total = jnp.zeros(len(features.mask))

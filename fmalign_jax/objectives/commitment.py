@@ -1,4 +1,4 @@
-"""Features keep to the codes, their own and those of their teachers."""
+"""Features stay near the codes, their own and those of their teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each modality's past foretells every modality's next ticks."""
+"""Each modality's past predicts every modality's next ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which windows of a batch lie far enough apart to be told from each other."""
+"""Which windows of a batch are far enough apart to be negatives of each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes and specific features together must give the encoder's input back."""
+"""Codes and specific features together must reconstruct the encoder's input."""
 
 from __future__ import annotations
 

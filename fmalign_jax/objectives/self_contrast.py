@@ -1,4 +1,4 @@
-"""A window is nearer to itself, augmented anew, than to the other windows."""
+"""A window is nearer to itself under another augmentation than to the other windows."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Triplet(nn.Module):
 
     Negatives are the partners of the windows of other recordings, and of those of the
     same recording that are far enough away. Keep its weight at 0.1 or below and watch
-    `triplet_active`: near 0 the term has nothing left to say.
+    `triplet_active`: near 0 the term has no more effect.
 
     Attributes:
       anchor: modality of the anchors, such as the video.

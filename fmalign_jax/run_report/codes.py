@@ -1,4 +1,4 @@
-"""What the codes of a run mean, and how its features lie, for the report."""
+"""What the codes of a run mean, and a map of its features, for the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PERPLEXITY = 30.0
 
 
 def shown_steps(kept: Sequence[int]) -> dict[str, int]:
-    """Chooses the checkpoints that stand for the middle and the end of a run.
+    """Chooses the checkpoints for the middle and the end of a run.
 
     Args:
       kept: steps of the checkpoints that the run kept, at least one.
@@ -65,7 +65,7 @@ def code_counts(
 
 
 def near_order(vectors: Float[ndarray, "n D"]) -> Int[ndarray, " n"]:
-    """Orders vectors so that near ones stand side by side (average linkage)."""
+    """Orders vectors so that near ones are side by side (average linkage)."""
     if len(vectors) < 3:
         return np.arange(len(vectors))
     tree = hierarchy.linkage(vectors, "average", optimal_ordering=True)

@@ -1,6 +1,6 @@
 """Everything that the report of a run shows, as one JSON object.
 
-Files are read, and the checkpoints restored, without changing them. What cannot be had
+Files are read, and the checkpoints restored, without changing them. What is missing
 (recordings that were moved, an evaluation that was not made) is left out, and a note
 says so.
 """
@@ -48,7 +48,7 @@ def collect(path: pathlib.Path, evaluation: pathlib.Path | None = None) -> Json:
 
     Returns:
       `name`, `summary`, `config` (rows), `curves`, `evaluation`, `lead`, and, where
-      checkpoints and recordings are at hand, `encoded`: see `describe`. `notes` says
+      checkpoints and recordings are available, `encoded`: see `describe`. `notes` says
       what is lacking: pairs of a name and why.
 
     Raises:
@@ -171,7 +171,7 @@ def describe(
       run: with the checkpoint whose codes are shown.
       splits: the windows.
       modalities: which of the run's the recordings have.
-      scores: as from `report_files.read_scores`.
+      scores: as from `run_report.files.read_scores`.
       evaluation: what eval.json holds.
       notes: gets what is lacking.
 
@@ -272,7 +272,7 @@ def _untrained(
 ) -> EncoderState | None:
     """Makes the state before the first step again, from seed and first batch.
 
-    None if the run's recordings are not at hand or not as they were: then it would be
+    None if the run's recordings are not available or have changed: then it would be
     another state.
     """
     try:

@@ -1,6 +1,6 @@
 """What the files of a run say, for its report: summary, curves, evaluation, lead.
 
-Nothing here computes; `report_codes` and `report_timeline` describe what encoders see.
+Nothing here computes; `codes` and `recording_timeline` describe what encoders see.
 Every function returns plain JSON values, NaN and infinity as None.
 """
 
@@ -174,7 +174,7 @@ def read_lead(run: pathlib.Path) -> Json | None:
     Returns:
       `verdict`, `indicator`, `estimate_s`, `interval_s`, `trained_lead_s`; `curves`, by
       indicator `name`, `lead_s`, `value` and `wrong_pairings` (the two values between
-      which recordings put together wrongly lie, or None); `recordings`, each with
+      which the values of wrong pairings are, or None); `recordings`, each with
       `name`, `estimate_s` and `interval_s`; `notes`.
     """
     files = sorted(
@@ -189,8 +189,8 @@ def read_lead(run: pathlib.Path) -> Json | None:
         for name, own in (found.get("indicators") or {}).items()
         if own and lead_s and len(own.get("curve") or []) == len(lead_s)
     }
-    told = ("verdict", "indicator", "estimate_s", "interval_s", "trained_lead_s")
-    return {name: found.get(name) for name in told} | {
+    taken = ("verdict", "indicator", "estimate_s", "interval_s", "trained_lead_s")
+    return {name: found.get(name) for name in taken} | {
         "curves": [
             {
                 "name": name,

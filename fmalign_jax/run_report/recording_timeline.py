@@ -1,7 +1,7 @@
 """One recording over time, for the report: frames, label, sensors, codes, score.
 
-All times are seconds from the recording's start. The codes of the leading stream stand
-where that stream was read, so `lead_s` before the reference's.
+All times are seconds from the recording's start. The codes of the leading stream are
+at the time at which that stream was read, so `lead_s` before the reference's.
 """
 
 from __future__ import annotations

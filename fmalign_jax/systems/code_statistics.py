@@ -145,7 +145,7 @@ def _histogram(
 
 
 def _most_frequent(codes: Int[Array, "B T"]) -> Int[Array, " B"]:
-    """The code most ticks of a window fall on; of equally frequent ones the lowest."""
+    """The most frequent code of a window; of equally frequent ones the lowest."""
     frequency = (codes[:, :, None] == codes[:, None, :]).sum(axis=-1)
     most = frequency == frequency.max(axis=-1, keepdims=True)
     return jnp.where(most, codes, jnp.iinfo(jnp.int32).max).min(axis=-1)

@@ -1,4 +1,4 @@
-"""What every system makes of a batch, and all that the objectives see."""
+"""The output of every system for a batch, and all that the objectives see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
 @flax.struct.dataclass(kw_only=True)
 class Features:
-    """What a system makes of a batch. A system that gives more inherits from it.
+    """The output of a system for a batch. A system that gives more inherits from it.
 
     Attributes:
       inputs: by modality [B, T, R, ...], normalised, as the encoders read them.

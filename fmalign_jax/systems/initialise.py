@@ -64,9 +64,9 @@ def standardise_projections(
     """Scales and shifts each Linear -> D so that its output has mean 0, variance 1.
 
     For systems whose semantic encoders are named ``semantics_<modality>``. Untrained
-    stems answer all windows nearly alike: on video the mean took 97 % of the features'
-    energy, and the contrast between windows drowned in it. Depends on the first batch
-    alone (data-dependent initialisation, Salimans and Kingma 2016).
+    stems give nearly the same output for all windows: on video the mean was 97 % of the
+    features' energy, and it hid the contrast between windows. Depends on the first
+    batch alone (data-dependent initialisation, Salimans and Kingma 2016).
 
     Raises:
       ValueError: the system has no such encoders.

@@ -1,6 +1,6 @@
 """What a system is: a Linen module that encodes modalities, and the state it keeps.
 
-Training, checkpoints, evaluation and everything after them know a run's system by this
+Training, checkpoints, evaluation and everything after them use a run's system by this
 interface alone. Another system is one file beside this one and one config entry,
 ``config.model.name``.
 """

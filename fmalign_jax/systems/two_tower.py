@@ -1,4 +1,4 @@
-"""Two towers and nothing between them: the plain reference (CLIP, Radford et al. 2021).
+"""Two towers without a codebook: the simple reference (CLIP, Radford et al. 2021).
 
 Aligned by a contrast of whole windows, `objectives.clip`. The semantic encoder's last
 layer is the shared space: there is no projection head and no codebook.
@@ -24,7 +24,7 @@ from fmalign_jax.systems.towers import Towers
 @no_type_check  # as a pytree it also carries shapes and fetched arrays
 @flax.struct.dataclass
 class PairStatistics:
-    """How near windows lie to their partners, and to the partners of others.
+    """How near windows are to their partners, and to the partners of others.
 
     Attributes:
       windows: int32, windows counted.
@@ -62,7 +62,7 @@ class PairStatistics:
     def compute(self) -> dict[str, Float[Array, ""]]:
         """Returns ``pair_cosine/<pair>`` and ``other_cosine/<pair>``.
 
-        Both near 1: the features have collapsed. Both alike: nothing is aligned.
+        Both near 1: the features have collapsed. Both equal: nothing is aligned.
         """
         means = {
             f"pair_cosine/{name}": jnp.divide(total, self.windows)
@@ -133,7 +133,7 @@ class TwoTower(Towers):
         return None
 
     def statistics(self, features: Features) -> PairStatistics:
-        """Returns how near windows lie to their partners and to others."""
+        """Returns how near windows are to their partners and to others."""
         return PairStatistics.from_features(features)
 
     def histograms(self, model_state: ModelState) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""FMF-Benchmark, layout V2: reading it as it lies on disk, and writing it.
+"""FMF-Benchmark, layout V2: reading it from disk, and writing it.
 
     <root>/pixel-level/videos/<name>.mat      HDF5 (MATLAB v7.3): `data` uint8
                                               [T, C, W, H], `label` uint8 [T, W, H]

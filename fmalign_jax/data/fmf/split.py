@@ -21,7 +21,7 @@ Spans = tuple[tuple[float, float], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What the files of a split hold, as they hold it.
+    """The content of the files of a split.
 
     Attributes:
       folder: where the files lie.

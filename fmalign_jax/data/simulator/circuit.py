@@ -1,7 +1,7 @@
 """From an operation to three electrode currents, as the data logger writes them.
 
 The furnace is a star of three arcs with floating neutral at a stiff three-phase
-supply. Reactance is constant; the arc resistances carry all the life. Resistances
+supply. Reactance is constant; all variation is in the arc resistances. Resistances
 are in milliohm, voltages in volts to neutral, currents in amperes.
 """
 

@@ -2,7 +2,7 @@
 
 `simulate` gives one recording in memory. `SimulatedFurnaces` writes a whole data set
 in layout V2 on first use and reads it back as any benchmark directory is read, so
-that simulated and real recordings take the same way in. The model is described,
+that simulated and real recordings are read in the same way. The model is described,
 with units and with what in it is assumption, in docs/simulator.md.
 """
 
@@ -47,7 +47,7 @@ _GUARD_SHARE = 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What a recording does not tell, known because it was simulated.
+    """What a recording does not contain, known because it was simulated.
 
     Attributes:
       lead_s: how far the current is ahead of the video by the clocks of the recording
@@ -57,7 +57,7 @@ class Truth:
       time_s: [T] twice a second, true time from the start of the recording.
       state: [T] e(t), the state as the current shows it.
       visible: [T] y(t), the state as the shell shows it.
-      spells: the spells' fields (see `operation.Spells`) by name.
+      spells: the fields of the episodes (see `operation.Spells`) by name.
       events: begin and end [n, 2] in seconds by kind of event.
     """
 
@@ -88,7 +88,7 @@ class SimulatedFurnace:
       frame_second: datetime64[s] [N], the second each frame belongs to.
       current: float64 [M, 3], amperes of the phases a, b, c.
       current_second: datetime64[s] [M], by the clock of the current.
-      truth: what the recording does not tell.
+      truth: what the recording does not contain.
     """
 
     name: str
@@ -153,7 +153,7 @@ def _whole_seconds(time_s: Float[np.ndarray, "N"]) -> Shaped[np.ndarray, "N"]:
 
 
 def _name_and_start(seed: int) -> tuple[str, np.datetime64]:
-    """A name as the real recordings have it, and the moment it speaks of."""
+    """A name in the form of the real recordings, and the moment it stands for."""
     rng = generator(seed, "name")
     start = datetime.datetime(2018, 3, 1) + datetime.timedelta(
         days=int(rng.integers(240)), seconds=int(rng.integers(24 * 3600))

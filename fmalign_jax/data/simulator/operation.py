@@ -1,4 +1,4 @@
-"""What happens at a simulated furnace: spells of the semi-molten state, and events.
+"""What happens at a simulated furnace: semi-molten episodes, and events.
 
 Nothing is measured or drawn here yet: `circuit` turns an `Operation` into currents,
 `renderer` into frames. All times are seconds from the start of the recording.
@@ -16,7 +16,7 @@ from fmalign_jax.data.simulator.processes import generator, poisson_spans, pulse
 from fmalign_jax.data.simulator.profiles import FurnaceProfile
 
 ONSET_TAU_S = 10.0
-"""Time constant with which the current takes on and loses the signs of a spell."""
+"""Time constant with which the current takes on and loses the signs of an episode."""
 WARM_UP_S = 60.0
 """Events and currents are simulated from so long before the recording."""
 
@@ -27,7 +27,7 @@ _LEAD_SD_RECORDING_S = 8.0
 _LEAD_SD_EVENT_S = 7.0
 _UNPAIRED_SHARE = 0.025
 
-# Mean interval in normal smelting, rate in a spell relative to that, length (all s).
+# Mean interval in normal smelting, rate in an episode relative to it, length (s).
 _EVENTS = {
     "bursts": (90.0, 0.45, (8.0, 35.0)),
     "exhausting": (600.0, 0.4, (8.0, 20.0)),
@@ -42,7 +42,7 @@ _TRIP_PARTS_S = np.array([(4.0, 15.0), (3.0, 15.0), (3.0, 10.0)] * 2)
 
 @dataclasses.dataclass(frozen=True)
 class Spells:
-    """The semi-molten spells of one recording; every field is an array over spells.
+    """The semi-molten episodes of one recording; every field is an array over them.
 
     Attributes:
       begin_s, end_s: when the state holds; the current shows it from here on.
@@ -100,7 +100,7 @@ class Operation:
 def operate(
     profile: FurnaceProfile, *, duration_s: float, seed: int, furnace: int
 ) -> Operation:
-    """Draws the spells and events of one recording.
+    """Draws the episodes and events of one recording.
 
     Raises:
       ValueError: the duration or a seed is not usable.

@@ -1,7 +1,7 @@
-"""What a simulated furnace is like: its lead, its spells, and every confounder.
+"""What a simulated furnace is like: its lead, its episodes, and every confounder.
 
-A confounder is something that makes the task honest: it disturbs the current or the
-video without telling the state, or tells the state less clearly than one would wish.
+A confounder makes the task realistic: it changes the current or the video and says
+nothing about the state, or it hides a part of what they show of the state.
 Each is a switch, so that its influence can be measured by turning it off.
 """
 
@@ -18,10 +18,10 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class SpellKind:
-    """One face of the semi-molten state in the current.
+    """One form of the semi-molten state in the current.
 
     Attributes:
-      share: how often a spell is of this kind, relative to the others.
+      share: how often an episode is of this kind, relative to the others.
       drop: how far the logarithm of the volatility falls.
       wander: factor on the slow swings (10 s) of the arcs.
     """
@@ -39,11 +39,11 @@ class FurnaceProfile:
       lead_s: how long the current is ahead of the video; one value is drawn for each
         recording, before the jitter that `lead_jitter` adds.
       precursor: whether the state shows in the current at all.
-      deep, wander, weak: the three faces of a semi-molten spell.
+      deep, wander, weak: the three forms of a semi-molten episode.
       volatility: relative noise of the arc resistance in median normal smelting.
       slow_volatility: standard deviation of its slow logarithmic drift.
       slow_volatility_tau_s: how slow.
-      wander_spells, weak_spells: whether those faces occur; else all spells are deep.
+      wander_spells, weak_spells: whether these forms occur; else all are deep.
       calm_smelting: normal smelting is calm at times (the slow drift of volatility).
       bursts: loud bursts of 8-35 s, in both states.
       feeding: the charge is fed every few minutes, in both states.
@@ -54,8 +54,8 @@ class FurnaceProfile:
       phase_loudness: phases of one furnace differ in loudness and gain.
       set_point_steps: the operator changes the set-point every quarter of an hour.
       lead_jitter: the lead varies by recording (8 s) and by event (7 s).
-      dark_spells: some spells are never seen.
-      spontaneous_spells: some are seen without a sign in the current before.
+      dark_spells: some episodes are never visible.
+      spontaneous_spells: some are visible without an earlier sign in the current.
       light_changes: palette, flame and exposure vary.
       white_out: the palette includes a nearly white frame.
       mist: a varying veil of mist.
@@ -110,7 +110,7 @@ class FurnaceProfile:
 
     @property
     def kinds(self) -> tuple[SpellKind, ...]:
-        """The faces that occur."""
+        """The forms that occur."""
         optional = ((self.wander_spells, self.wander), (self.weak_spells, self.weak))
         return (self.deep, *(kind for occurs, kind in optional if occurs))
 
@@ -119,7 +119,7 @@ DEFAULT = FurnaceProfile()
 
 PROFILES = {
     "default": DEFAULT,
-    # Wander and weak spells as noisy as the noisiest published panels.
+    # Wander and weak episodes as noisy as the noisiest published panels.
     "hard": dataclasses.replace(
         DEFAULT,
         wander=dataclasses.replace(DEFAULT.wander, drop=(0.5, 1.0)),

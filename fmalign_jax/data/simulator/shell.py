@@ -195,7 +195,7 @@ def _lobe(
 
 
 def draw_spots(operation: Operation, shell: Shell) -> list[Spot]:
-    """Draws a labelled spot for each visible spell and an unlabelled one per spark."""
+    """Draws a labelled spot for each visible episode, an unlabelled one per spark."""
     spells = operation.spells
     rng = generator(operation.seed, "spots")
     spots = [

@@ -54,7 +54,7 @@ class RecordingStore:
     use; of the others the most recently used records are kept.
 
     Attributes:
-      directory: where the data set lies.
+      directory: the folder of the data set.
       names: names of the recordings; a recording's number is its position here.
       label_names: names of the classes, or empty.
       streams: what each stream holds, by name.
