@@ -4,12 +4,24 @@ Command   python -m fmalign_jax.train --config configs/systems.py:VARIANT
 
 Variants
   clip    two towers and a contrast of windows with a learned temperature (CLIP,
-          Radford et al. 2021); no codebook. Labels: none. Parameters: see below.
+          Radford et al. 2021); no codebook, no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
   steps as configs/pretrain.py. docs/systems.md says what each of them is and how to
   add one.
+
+Expected time   `clip`: 2 min 16 s on two shared CPU cores, furnaces simulated included
+  (320 steps); `clip+smoke`: 20 s.
+
+Result   `clip`, one seed, two unseen furnaces (92 windows), continuous features, step
+  256, the best by clip_accuracy (0.076; chance 0.033):
+      balanced accuracy    video -> current  0.819 [0.77, 0.85]
+                           video -> video    0.839    current -> current  0.819
+                           random encoders   0.475    oracle, current     0.824
+  loss/clip ended at 3.65 on validation, where uniform logits give 3.43: single
+  partners are hardly told apart, working states are. One run and two furnaces: no
+  ranking of systems.
 """
 
 import pathlib

@@ -53,10 +53,10 @@ def early_warning_config() -> ConfigDict:
         {
             "abnormal": "",  # class to be warned of; empty: the second of two
             "false_alarms_per_hour": 0.25,  # budget, on validation
-            # An alarm may differ from the lead by so much: leads differ from spell to
-            # spell, and half a window of blur.
+            # An alarm may differ from the lead by so much: leads differ from episode
+            # to episode, and half a window of blur.
             "spread_s": 45.0,
-            "merge_gap_s": 20.0,  # visible spells no further apart are one
+            "merge_gap_s": 20.0,  # visible episodes no further apart are one
             "min_spell_s": 20.0,  # shorter ones are not counted
             # Of these and of all levels the best on validation: how much of the end of
             # the window the head is shown, and how long the score must stay above the

@@ -224,7 +224,7 @@ def objectives_config() -> ConfigDict:
         weight_temperature=0.01,
         learns_from=LEARNS_FROM,
     )
-    # Weight 1, the paper's, collapses the semantic features of learnt stems: a
+    # Weight 1, the paper's, collapses the semantic features of learned stems: a
     # constant z has no information to minimise.
     config.club = component(objectives + "club.Club", weight=0.01)
     return config
@@ -242,7 +242,7 @@ def set_teacher(
 
     Args:
       config: as from `default_config`, changed in place.
-      teacher: the modality that carries over best to recordings never seen.
+      teacher: the modality that carries over best to unseen recordings.
       student: the other one.
       back: share of the cross-modal gradients that reaches the teacher.
       pull: commitment of the student to the teacher's code vectors.

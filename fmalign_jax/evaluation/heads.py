@@ -107,7 +107,7 @@ class Head:
 
     Attributes:
       predict: features [N, T, D] to probabilities [N, K].
-      traced: the same for what is compiled, see `linear_head.Fitted`; neighbours have
+      traced: the same for what is compiled, see `classifier.Fitted`; neighbours have
         none.
       chosen: the settings that were chosen, and `choice`, the mean balanced accuracy
         on held-out folds of each candidate (absent when there was one).

@@ -22,7 +22,7 @@ from fmalign_jax.training.state import Trainer, TrainState, init_state
 class Data:
     """The prepared recordings, their windows by split, and the run's length.
 
-    `training` are the training windows as they are read (`prepare.training_windows`).
+    `training` are the training windows as they are read (`dataset.training_windows`).
     `planned_steps` is what `epochs` asks for and what the learning rate follows;
     `steps` is where this call stops, earlier with `max_steps`.
     """
