@@ -23,11 +23,19 @@ from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
+from fmalign_jax.systems.cmg import Cmg
 from fmalign_jax.training import sharding
 from fmalign_jax.training.preprocess import normalise
 from fmalign_jax.training.state import make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_device")
+
+
+class LabelledCmg(Cmg):
+    """CMG that says it was trained with labels."""
+
+    uses_labels = True
+
 
 DIRECTIONS = ["video->current", "video->video", "current->current", "current->video"]
 
@@ -448,3 +456,14 @@ def test_changed_raw_files_are_noted_and_new_dates_are_not(
     report, _ = command.evaluate(changed)
     found = any("have changed since it was trained" in n for n in report["notes"])
     assert found == added
+
+
+def test_a_system_that_uses_labels_is_not_called_zero_shot(run, whole, folder):
+    assert not any("not zero-shot" in note for note in whole[1]["notes"])
+    labelled = folder / "labelled"
+    shutil.copytree(run[0], labelled, ignore=shutil.ignore_patterns("evaluation*"))
+    settings = json.loads((labelled / "config.json").read_text())
+    settings["model"]["name"] = f"{__name__}.LabelledCmg"
+    (labelled / "config.json").write_text(json.dumps(settings))
+    report, _ = command.evaluate(_config((labelled,)))
+    assert any("its numbers are not zero-shot" in note for note in report["notes"])

@@ -128,6 +128,15 @@ def test_an_unknown_split_is_refused(place):
         open_run(_copy(place, "split"), "latest").split("tset")
 
 
+def test_an_empty_split_is_refused(place):
+    run = open_run(_copy(place, "empty"), "latest")
+    run.config.data.split.update({"test_recordings": (), "test": 0.0})
+    with pytest.raises(
+        ValueError, match=r"'test' of .* got none; use one of train, va"
+    ):
+        run.split("test")
+
+
 def test_every_shipped_config_finds_its_run_again():
     """The folder of a run is named by a digest of its config."""
     expected = json.loads((HERE / "data" / "default_paths.json").read_text())

@@ -14,6 +14,7 @@ from fmalign_jax.evaluation.classification_metrics import Predictions, by_clip, 
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits, seen_in_pretraining
 from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
+from fmalign_jax.systems.system import make_system
 
 Probabilities = Mapping[str, Mapping[str, Float[ndarray, "N K"]]]
 """Of each class, by direction ("video->current"), then by split."""
@@ -126,6 +127,12 @@ def notes(
 ) -> list[str]:
     """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
+    if make_system(run.config).uses_labels:
+        found.append(
+            "labels shaped the features of this run's system "
+            f"({run.config.model.name}): its numbers are not zero-shot; compare them "
+            "with the oracle"
+        )
     if splits.headline == "validation":
         found.append(
             "there is no test split: the numbers are those of the validation split, on "

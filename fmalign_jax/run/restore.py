@@ -52,7 +52,7 @@ class OpenedRun:
           name: "train", "validation" or "test".
 
         Raises:
-          ValueError: no such split, or the recordings are not at hand.
+          ValueError: no such split, an empty one, or the recordings are not there.
         """
         store = dataset.open_dataset(self.config)
         windows = dataset.make_windows(store, self.config)
@@ -60,6 +60,11 @@ class OpenedRun:
             raise ValueError(
                 f"a run has the splits {', '.join(windows)}; got {name!r}; use one of "
                 "them"
+            )
+        if not len(windows[name]):
+            raise ValueError(
+                f"the split {name!r} of {self.path} must hold windows; got none; use "
+                f"one of {', '.join(n for n, index in windows.items() if len(index))}"
             )
         return store, windows[name]
 
