@@ -18,7 +18,7 @@ from numpy import ndarray
 from PIL import Image
 
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows, renumbered
 
 Json = dict[str, Any]
 
@@ -192,5 +192,4 @@ def _renumbered(
 ) -> Int[ndarray, " N"]:
     """Returns labels of a store in the numbering of the report, -1 unknown."""
     own = names or tuple(map(str, range(int(label.max(initial=-1)) + 1)))
-    table = np.array([classes.index(n) if n in classes else -1 for n in own] + [-1])
-    return table[label]
+    return renumbered(label, own, tuple(classes))
