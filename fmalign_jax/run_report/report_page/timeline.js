@@ -124,7 +124,7 @@ function drawTracks() {
   draw("timeline_plot", traces, {
     height: score ? 520 : 420, margin: { l: LEFT, r: RIGHT, t: 8, b: 46 }, hovermode: false, dragmode: "zoom",
     xaxis: { ...AXIS, range: time.range ?? wholeRange(), title: { text: say(unit === 60 ? "axis_minutes" : "axis_seconds"), standoff: 8 }, anchor: score ? "y3" : rows.length ? "y2" : "y" },
-    yaxis: track(sensor ? named(sensor[0]) + (sensor[1].unit ? ` (${sensor[1].unit})` : "") : "", [score ? 0.55 : 0.3, 0.94]),
+    yaxis: track(sensor ? named(sensor[0]) + (sensor[1].unit ? ` (${sensor[1].unit})` : "") : "", [rows.length ? (score ? 0.55 : 0.3) : score ? 0.34 : 0.02, 0.94]),
     yaxis2: rows.length ? track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }) : { visible: false },
     yaxis3: score ? track(say("score"), [0, 0.28], two ? { range: [-0.04, 1.04] } : { tickvals: classes.map((_, k) => k), ticktext: classes.map(named), range: [-0.5, classes.length - 0.5] }) : { visible: false },
     annotations: classes.length === 0 ? [] : [{ xref: "paper", yref: "paper", x: 0, xanchor: "right", xshift: -6, y: 0.978, yanchor: "middle", showarrow: false, text: say("label"), font: { size: 12 } }],
