@@ -7,14 +7,14 @@ import pathlib
 
 # Compiling takes most of a test's time, and optimising most of compiling. The last is
 # `command.order_collectives`, which is not to be imported before the hook below.
-FLAGS = [
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-]
-# Later versions do not know this one, and a process with an unknown flag is aborted.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# The middle one JAX 0.10 alone knows: an unknown flag aborts the process.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 "
+    + "--xla_cpu_use_fusion_emitters=false "
+    * importlib.metadata.version("jaxlib").startswith("0.10.")
+    + "--xla_cpu_enable_concurrency_optimized_scheduler=false",
+)
 
 import jax
 import pytest
