@@ -6,7 +6,7 @@ import os
 import pathlib
 
 # Compiling takes most of a test's time, and optimising most of compiling. The last is
-# `command.order_collectives`, which is not to be imported before the hook below.
+# `cli.order_collectives`, which is not to be imported before the hook below.
 # The middle one JAX 0.10 alone knows: an unknown flag aborts the process.
 os.environ.setdefault(
     "XLA_FLAGS",

@@ -1,4 +1,4 @@
-"""The house has one natural way through it: docs/architecture.md is its map.
+"""Imports run one way through the package: docs/architecture.md is its map.
 
 The two tables of that page are read here, so that the map cannot drift from the code.
 """
