@@ -9,8 +9,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 from fake_source import FakeSource
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
+from fmalign_jax.data import pipeline
 from fmalign_jax.data.pipeline import evaluation_batches, training_batches
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.store import RecordingStore, builder
@@ -147,8 +148,66 @@ def test_batches_from_one_recording_each_in_another_order_every_epoch(store, ind
 def test_what_batches_may_be_drawn_from(store, indexes):
     with pytest.raises(ValueError, match="batch_from must be 'all' or 'recording'"):
         train(store, indexes, batch_from="furnace")
-    with pytest.raises(ValueError, match="in the longest recording"):
-        train(store, indexes, batch_from="recording", batch_size=len(indexes["train"]))
+    with pytest.raises(ValueError, match="a batch takes"):
+        size = len(indexes["train"]) + 1
+        train(store, indexes, batch_from="recording", batch_size=size)
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    st.integers(1, 20),
+    st.integers(0, 99),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_recording_is_lost_for_having_fewer_windows_than_a_batch(
+    counts, size, epoch
+):
+    recording = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    index = FakeIndex(recording)
+    assume(len(index) >= size)
+    steps = pipeline.batches_per_epoch(index, size, "recording")
+    drawn = pipeline._RecordingBatches(index.recording, size, steps, seed=0)
+    batches = np.array([drawn[epoch * steps + step] for step in range(steps)])
+    assert batches.shape == (steps, size)
+    short = {n for n, count in enumerate(counts) if count < size}
+    for batch in batches:
+        assert len(set(batch.tolist())) == size
+        recordings = set(index.recording[batch].tolist())
+        assert len(recordings) == 1 or recordings & short
+    seen = np.bincount(index.recording[batches.ravel()], minlength=len(counts))
+    if sum(counts[n] for n in short) < size:
+        # All their windows in the one batch that they share.
+        assert all(seen[n] >= counts[n] for n in short)
+    for n in set(range(len(counts))) - short:
+        assert seen[n] >= counts[n] // size * size
+
+
+def test_over_some_epochs_every_window_of_a_short_recording_is_seen(store, indexes):
+    index = indexes["train"]
+    size = int(np.bincount(index.recording).max()) + 1
+    short = pipeline.short_recordings(index, size, "recording")
+    assert len(short) == len(np.unique(index.recording))
+    with train(store, indexes, batch_size=size, batch_from="recording") as batches:
+        assert batches.steps_per_epoch == len(index) // size
+        seen = flat(keys(take(batches, 20 * batches.steps_per_epoch)))
+    assert len(set(seen)) == len(index)
+
+
+def test_a_run_that_left_short_recordings_out_does_not_go_on_with_them(store, indexes):
+    size = int(np.bincount(indexes["train"].recording).max()) + 1
+    with train(store, indexes, batch_size=size, batch_from="recording") as batches:
+        state = batches.get_state()
+        assert state.pop("recordings_sharing_batches") > 0
+        with pytest.raises(ValueError, match="continues only the order"):
+            batches.set_state(state)
+
+
+class FakeIndex(WindowIndex):
+    """As much of an index as the order of batches needs."""
+
+    def __init__(self, recording: np.ndarray) -> None:
+        found = {"start": np.arange(len(recording)), "recording": recording}
+        self.__dict__.update(found)
 
 
 def test_the_order_follows_from_the_seed(store, indexes):

@@ -170,7 +170,8 @@ def training_batches(
       batch_size: windows in a batch of all processes together.
       seed: of the order; every epoch has its own.
       batch_from: "all" mixes the windows of all recordings; "recording" takes those of
-        a batch from one recording.
+        a batch from one recording. Recordings with fewer windows than a batch share
+        batches; if they do not fill one, it is topped up with windows of the others.
       indices_only: give `WindowIndices`, for windows that are on the device; they come
         in the same order and continue the same states.
       process_index: which rows of each batch to assemble.
@@ -199,15 +200,19 @@ def training_batches(
         windows = grain.MapDataset.source(
             _RecordingBatches(index.recording, batch_size, steps_per_epoch, seed)
         )
+    order = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "windows": len(index),
+        "windows_crc32": windows_digest(store, index, batch_from),
+    }
+    shared = len(short_recordings(index, batch_size, batch_from))
+    if shared:  # other batches than those of a run that left them out
+        order["recordings_sharing_batches"] = shared
     return TrainingBatches(
         windows.map(lambda numbers: read(numbers[rows])),
         steps_per_epoch=steps_per_epoch,
-        order={
-            "seed": seed,
-            "batch_size": batch_size,
-            "windows": len(index),
-            "windows_crc32": windows_digest(store, index, batch_from),
-        },
+        order=order,
         raw_files=store.fingerprint,
         read_options=grain.ReadOptions(threads, prefetch),
     )
@@ -224,17 +229,34 @@ def batches_per_epoch(index: WindowIndex, batch_size: int, batch_from: str) -> i
             f"batch_from must be 'all' or 'recording'; got {batch_from!r}; correct "
             "the config"
         )
-    counts = [len(index)]
-    if batch_from == "recording":
-        counts = np.bincount(index.recording).tolist()
-    steps = sum(count // batch_size for count in counts)
-    if not steps:
+    counts = np.bincount(index.recording)
+    short = 0
+    if batch_from == "all":
+        counts = np.array([len(index)])
+    else:
+        short = int(counts[short_recordings(index, batch_size, batch_from)].sum())
+    steps = int((counts // batch_size).sum()) + _short_batches(short, batch_size)
+    if len(index) < batch_size:
         raise ValueError(
-            f"a batch takes {batch_size} windows; got {max(counts)} training windows "
-            f"in {'all' if batch_from == 'all' else 'the longest recording'}; use a "
-            "smaller batch, a smaller stride or more recordings"
+            f"a batch takes {batch_size} windows; got {len(index)} training windows in "
+            "all; use a smaller batch, a smaller stride or more recordings"
         )
     return steps
+
+
+def short_recordings(
+    index: WindowIndex, batch_size: int, batch_from: str
+) -> Int[ndarray, " n"]:
+    """Returns which recordings have too few windows for a batch of their own."""
+    if batch_from != "recording":
+        return np.zeros(0, np.int64)
+    counts = np.bincount(index.recording)
+    return np.flatnonzero((counts > 0) & (counts < batch_size))
+
+
+def _short_batches(windows: int, batch_size: int) -> int:
+    """Returns how many batches the windows of all short recordings make."""
+    return max(windows // batch_size, min(windows, 1))
 
 
 class _RecordingBatches:
@@ -267,11 +289,22 @@ class _RecordingBatches:
 
     def _draw(self, epoch: int) -> Int[ndarray, "S G"]:
         rng = np.random.default_rng([self._seed, epoch])
-        batches = []
+        size = self._batch_size
+        batches, short, others = [], [], []
         for number in np.unique(self._recording):
             windows = rng.permutation(np.flatnonzero(self._recording == number))
-            full = len(windows) // self._batch_size * self._batch_size
-            batches.append(windows[:full].reshape(-1, self._batch_size))
+            if len(windows) < size:
+                short.append(windows)
+                continue
+            full = len(windows) // size * size
+            batches.append(windows[:full].reshape(-1, size))
+            others.append(windows)
+        if short:
+            mixed = rng.permutation(np.concatenate(short))
+            full = _short_batches(len(mixed), size) * size
+            if len(mixed) < full:
+                mixed = np.append(mixed, rng.permutation(np.concatenate(others)))
+            batches.append(mixed[:full].reshape(-1, size))
         return rng.permutation(np.concatenate(batches))
 
 

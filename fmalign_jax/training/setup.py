@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -91,7 +93,28 @@ def load_data(config: ConfigDict) -> Data:
         )
     steps = min(planned, config.max_steps) if config.max_steps else planned
     training = dataset.training_windows(store, config, windows)
+    _log_windows(store, windows["train"], config)
     return Data(store, windows, training, steps_per_epoch, planned, steps)
+
+
+def _log_windows(
+    store: RecordingStore, training: WindowIndex, config: ConfigDict
+) -> None:
+    """Says how many training windows each recording gives, and which share batches."""
+    numbers, counts = np.unique(training.recording, return_counts=True)
+    given = zip((store.names[n] for n in numbers), counts.tolist(), strict=True)
+    logging.info(
+        "training windows: %s", ", ".join(f"{name} {count}" for name, count in given)
+    )
+    short = pipeline.short_recordings(
+        training, config.batch_size, config.data.batch_from
+    )
+    if len(short):
+        logging.warning(
+            "recordings with fewer windows than a batch (%d) share batches: %s",
+            config.batch_size,
+            ", ".join(store.names[n] for n in short),
+        )
 
 
 def middle_step(data: Data, config: ConfigDict) -> int:
