@@ -141,7 +141,9 @@ def test_a_time_warp_moves_all_modalities_of_a_window_alike():
     )
     seen = np.asarray(warped["current"]).mean(axis=2)[..., 0]
     shown = np.asarray(warped["video"])[:, :, 0, 0, 0, 0]
-    assert np.abs(seen - shown).max() < 0.7  # half a tick: frames are not mixed
+    inside = slice(4, 16)  # beyond the edge of a window it is mirrored
+    # Half a tick, and half of one: samples are picked, not mixed.
+    assert np.abs(seen - shown)[:, inside].max() < 0.76
     speed = (seen[:, 12] - seen[:, 8]) / 4
     assert 0.79 < speed.min() < 0.95
     assert 1.05 < speed.max() < 1.21
@@ -149,6 +151,28 @@ def test_a_time_warp_moves_all_modalities_of_a_window_alike():
     assert 1.0 < np.abs(middle).max() < 2.01
     assert sensor.min() - 1e-5 <= seen.min()
     assert seen.max() <= sensor.max() + 1e-5
+
+
+def test_a_time_warp_keeps_how_much_a_current_fluctuates():
+    """What tells normal from abnormal must be in training what it is in use."""
+    noise = np.random.default_rng(0).normal(size=(256, 30, 4, 3)).astype(np.float32)
+    warped = preprocess.warp_time(
+        KEY, {"current": jnp.asarray(noise)}, stretch=0.1, shift=0.0
+    )["current"]
+
+    def mean_change(values: np.ndarray) -> float:
+        return float(np.abs(np.diff(values.reshape(256, 120, 3), axis=1)).mean())
+
+    assert 0.95 < mean_change(np.asarray(warped)) / mean_change(noise) < 1.05
+    assert np.abs(np.asarray(warped) - noise).mean() > 0.5  # it does something
+
+
+def test_beyond_a_window_time_is_mirrored():
+    values = jnp.arange(10.0).reshape(1, 10, 1, 1)
+    early = preprocess._resample(values, jnp.ones(1), jnp.full(1, -0.3))
+    assert early.ravel().tolist() == [2, 1, 0, 0, 1, 2, 3, 4, 5, 6]
+    late = preprocess._resample(values, jnp.ones(1), jnp.full(1, 0.3))
+    assert late.ravel().tolist() == [3, 4, 5, 6, 7, 8, 9, 9, 8, 7]
 
 
 def test_without_strength_time_stays_as_it_is():

@@ -201,11 +201,19 @@ def test_kernels_decay_and_biases_do_not():
     )
     config.optimizer.weight_decay = 0.5
     trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
+    attention = nn.MultiHeadDotProductAttention(2).init(
+        jax.random.key(0), jnp.ones((1, 5, 4))
+    )
+    heads = attention["params"]["key"]
+    assert heads["bias"].shape == (2, 2)
     params = {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.full(3, 4.0)}
+    params["key"] = jax.tree.map(lambda x: jnp.full_like(x, 4.0), heads)
     still = jax.tree.map(jnp.zeros_like, params)
     updates, _ = trainer.optimizer.update(still, trainer.optimizer.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], 0.0)
+    np.testing.assert_allclose(updates["key"]["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)
+    np.testing.assert_array_equal(updates["key"]["bias"], 0.0)
 
 
 # The start

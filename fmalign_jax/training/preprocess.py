@@ -127,7 +127,7 @@ def warp_time(
     """Plays each window faster or slower and a little earlier or later.
 
     All modalities of a window are warped alike, so that they stay aligned. What would
-    lie beyond the window repeats its edge.
+    lie beyond the window is mirrored at its edge.
 
     Args:
       key: random key of this step.
@@ -148,23 +148,22 @@ def _resample(
     speeds: Float[Array, " B"],
     shifts: Float[Array, " B"],
 ) -> Shaped[Array, "B T R ..."]:
-    """Reads at warped times: sensors between two samples, all else the nearest."""
+    """Reads the nearest sample at warped times.
+
+    Between two samples a fluctuating signal would lose the fluctuation: white noise
+    keeps two thirds of its mean change from sample to sample. An edge that is repeated
+    does not change at all, hence the mirror.
+    """
     b, t, r = values.shape[:3]
     x = values.reshape(b, t * r, *values.shape[3:])
     places = (jnp.arange(t * r) + 0.5) / (t * r) - 0.5
     wanted = places * speeds[:, None] + shifts[:, None] + 0.5
-    position = jnp.clip(wanted * (t * r) - 0.5, 0, t * r - 1)
-
-    def at(index: Int[Array, "B N"]) -> Array:
-        index = index.reshape(*index.shape, *(1,) * (x.ndim - 2))
-        return jnp.take_along_axis(x, index, axis=1)
-
-    if values.ndim != 4:
-        return at(jnp.round(position).astype(jnp.int32)).reshape(values.shape)
-    before = jnp.floor(position).astype(jnp.int32)
-    share = (position - before)[..., None]
-    after = jnp.minimum(before + 1, t * r - 1)
-    return (at(before) * (1 - share) + at(after) * share).reshape(values.shape)
+    index = jnp.floor(wanted * (t * r)).astype(jnp.int32)
+    last = t * r - 1
+    index = jnp.where(index < 0, -1 - index, index)
+    index = jnp.where(index > last, 2 * last + 1 - index, index)
+    index = jnp.clip(index, 0, last).reshape(b, t * r, *(1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, index, axis=1).reshape(values.shape)
 
 
 def _check_frames(operation: str, modality: str, values: Array) -> None:

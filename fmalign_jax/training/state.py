@@ -140,8 +140,13 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
 
 
 def _kernels(params: Any) -> Any:
-    """Marks what decays: matrices and filters, neither biases nor scales."""
-    return jax.tree.map(lambda x: x.ndim > 1, params)
+    """Marks what decays: matrices and filters, neither biases nor scales.
+
+    By name too: attention keeps its biases by head, [heads, width].
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x.ndim > 1 and path[-1] != jax.tree_util.DictKey("bias"), params
+    )
 
 
 def init_state(
