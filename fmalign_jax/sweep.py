@@ -128,7 +128,7 @@ def first_states(
 ) -> TrainState:
     """Returns the states before the first step, as single runs draw them."""
     seeds = [seed + 1 for seed in programs.seeds]
-    with closing(SweepBatches(data, config, seeds)) as batches:
+    with closing(SweepBatches(data, setup.from_all(config), seeds)) as batches:
         batch = sharding.place_batch(next(batches), mesh)
     return programs.first_states(batch)
 

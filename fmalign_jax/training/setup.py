@@ -144,15 +144,24 @@ def training_batches(
     )
 
 
+def from_all(config: ConfigDict) -> ConfigDict:
+    """Returns a config whose batches mix the windows of all recordings."""
+    mixed = config.copy_and_resolve_references()
+    mixed.data.batch_from = "all"
+    return mixed
+
+
 def first_state(trainer: Trainer, data: Data, mesh: Mesh) -> TrainState:
     """Returns the state before the first step.
 
-    Codes and shapes come from one shuffled batch, drawn apart from the training ones.
+    Codes and shapes come from one shuffled batch, drawn apart from the training ones
+    and from all recordings: of one alone, scale and codes would be that furnace's.
     """
     config = trainer.config
     statistics = channel_statistics(
         data.store, data.training, list(config.model.modalities)
     )
-    with closing(training_batches(data, config, seed=config.seed + 1)) as batches:
+    seed = config.seed + 1
+    with closing(training_batches(data, from_all(config), seed=seed)) as batches:
         batch = sharding.place_batch(next(batches), mesh)
     return init_state(trainer, batch, statistics, mesh)
