@@ -1,0 +1,209 @@
+"""The shared level of a codebook: a few codes, placed on what all modalities show.
+
+Codes of single ticks in D dimensions describe a window well and are almost never the
+same in two modalities: most of what a modality shows, the other does not. What they
+share is a few directions, and it changes slowly. This level keeps those directions
+alone, one code a segment, and is fitted in closed form to features of training windows:
+
+1. Directions by regularised canonical correlation analysis (Hotelling 1936), for more
+   than two modalities in the MAXVAR form (Kettenring 1971). Along them each modality has
+   mean 0 and variance 1, so that no gap between the modalities is left.
+2. Codes by k-means on the teacher's variates; the others take the nearest.
+
+Nothing of it has a gradient. Fitting is NumPy on the host; reading is JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, no_type_check
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy import ndarray
+from sklearn.cluster import KMeans
+
+from fmalign_jax.models import quantizer
+
+_RESTARTS = 10
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@no_type_check  # as a pytree it also carries shardings, shapes and digests
+@flax.struct.dataclass
+class SharedCodes:
+    """Canonical directions of each modality, and codes along them.
+
+    Attributes:
+      mean: by modality [D] fp32, of its features in training.
+      directions: by modality [D, r] fp32; (z - mean) @ directions are its variates.
+      correlations: [r] fp32, of the variates of the modalities in training, the mean
+        over pairs.
+      codes: [K, r] fp32, in order of the first variate.
+    """
+
+    mean: dict[str, Float[Array, " D"]]
+    directions: dict[str, Float[Array, "D r"]]
+    correlations: Float[Array, " r"]
+    codes: Float[Array, "K r"]
+
+
+def empty(
+    width: int, *, modalities: Iterable[str], directions: int, codes: int
+) -> SharedCodes:
+    """Returns shared codes of the right shapes, with everything at zero.
+
+    Args:
+      width: D of the features.
+      modalities: names of those that share the codes.
+      directions: r.
+      codes: K.
+    """
+    names = tuple(modalities)
+    return SharedCodes(
+        mean={name: jnp.zeros(width, jnp.float32) for name in names},
+        directions={
+            name: jnp.zeros((width, directions), jnp.float32) for name in names
+        },
+        correlations=jnp.zeros(directions, jnp.float32),
+        codes=jnp.zeros((codes, directions), jnp.float32),
+    )
+
+
+def variates(
+    shared: SharedCodes, modality: str, features: Float[Array, "*n D"]
+) -> Float[Array, "*n r"]:
+    """Returns what of a modality's features all modalities share."""
+    centred = features.astype(jnp.float32) - shared.mean[modality]
+    return jnp.matmul(centred, shared.directions[modality], precision=_EXACT)
+
+
+def segment_means(
+    features: Float[Array, "B T D"], segments: int
+) -> Float[Array, "B S D"]:
+    """Returns the mean over the ticks of each of S equal segments of a window.
+
+    Raises:
+      ValueError: T is not a multiple of S.
+    """
+    b, t, d = features.shape
+    if t % segments:
+        raise ValueError(
+            "codebook.shared.segments must divide data.window_ticks; got "
+            f"{segments} segments of {t} ticks; use a divisor, such as 1"
+        )
+    return features.reshape(b, segments, t // segments, d).mean(axis=2)
+
+
+def assign(
+    shared: SharedCodes, modality: str, segments: Float[Array, "B S D"]
+) -> Int[Array, "B S"]:
+    """Returns the shared code of each segment, the nearest to its variates."""
+    return quantizer.assign(variates(shared, modality, segments), shared.codes)
+
+
+def fit(
+    features: Mapping[str, Float[ndarray, "N D"]],
+    *,
+    teacher: str,
+    directions: int,
+    codes: int,
+    ridge: float,
+    seed: int = 0,
+) -> SharedCodes:
+    """Fits directions and codes to paired features.
+
+    Args:
+      features: by modality, one row a segment, paired by row.
+      teacher: the modality on whose variates the codes are placed.
+      directions: r.
+      codes: K.
+      ridge: added to the variances before they are divided by, as a share of the
+        largest of them; keeps directions with little variance from being fitted.
+      seed: of k-means.
+
+    Raises:
+      ValueError: fewer than two rows or modalities, more directions than features, an
+        unknown teacher, or values that are not finite.
+    """
+    _check(features, teacher, directions)
+    names = sorted(features)
+    values = {m: np.asarray(features[m], np.float64) for m in names}
+    mean = {m: x.mean(axis=0) for m, x in values.items()}
+    white = {m: _whitening(x - mean[m], ridge) for m, x in values.items()}
+    joint = np.concatenate([(values[m] - mean[m]) @ white[m] for m in names], axis=1)
+    width = joint.shape[1] // len(names)
+    correlation = joint.T @ joint / len(joint)
+    for i in range(len(names)):  # only what is between modalities counts
+        own = slice(i * width, (i + 1) * width)
+        correlation[own, own] = np.eye(width)
+    _, vectors = np.linalg.eigh(correlation)
+    blocks = np.split(vectors[:, ::-1][:, :directions], len(names))
+    found = {m: white[m] @ block for m, block in zip(names, blocks, strict=True)}
+    # Of a direction and its opposite always the same, so that two fits can be compared.
+    largest = np.abs(found[teacher]).argmax(axis=0)
+    sign = np.sign(found[teacher][largest, np.arange(directions)])
+    along, scaled = {}, {}
+    for m in names:
+        raw = (values[m] - mean[m]) @ found[m] * sign
+        deviation = np.maximum(raw.std(axis=0), 1e-12)
+        along[m] = raw / deviation
+        scaled[m] = found[m] * sign / deviation
+    return SharedCodes(
+        mean={m: jnp.asarray(mean[m], jnp.float32) for m in names},
+        directions={m: jnp.asarray(scaled[m], jnp.float32) for m in names},
+        correlations=jnp.asarray(_mean_correlation(along), jnp.float32),
+        codes=jnp.asarray(_place_codes(along[teacher], codes, seed), jnp.float32),
+    )
+
+
+def _check(features: Mapping[str, Any], teacher: str, directions: int) -> None:
+    rows, width = next(iter(features.values())).shape if features else (0, 0)
+    if len(features) < 2 or rows < 2 or teacher not in features:
+        raise ValueError(
+            "shared codes need paired features of two modalities or more, the teacher "
+            f"among them; got {rows} rows of {sorted(features)} and the teacher "
+            f"{teacher!r}; give more windows, or correct codebook.shared.teacher"
+        )
+    if not 1 <= directions <= width:
+        raise ValueError(
+            "codebook.shared.directions must lie between 1 and the width of the "
+            f"features; got {directions} of {width}; use fewer, such as 1"
+        )
+    broken = [m for m, x in features.items() if not np.isfinite(x).all()]
+    if broken:
+        raise ValueError(
+            f"shared codes need finite features; those of {', '.join(broken)} are not; "
+            "the run has diverged: lower the learning rate"
+        )
+
+
+def _whitening(
+    centred: Float[ndarray, "N D"], ridge: float
+) -> Float[ndarray, "D D"]:
+    """Returns C^(-1/2) with a ridge on the covariance C."""
+    variance, turn = np.linalg.eigh(centred.T @ centred / len(centred))
+    most = max(float(variance.max()), 1e-12)
+    return (turn / np.sqrt(np.maximum(variance, 0) + ridge * most)) @ turn.T
+
+
+def _mean_correlation(along: Mapping[str, Float[ndarray, "N r"]]) -> ndarray:
+    total = sum(along.values())
+    pairs = len(along) * (len(along) - 1)
+    # Each variate has mean 0 and variance 1, or is 0 where nothing varies.
+    own = sum((x**2).mean(axis=0) for x in along.values())
+    return np.asarray(((np.square(total)).mean(axis=0) - own) / pairs)
+
+
+def _place_codes(
+    points: Float[ndarray, "N r"], codes: int, seed: int
+) -> Float[ndarray, "K r"]:
+    """Places the codes by k-means; those that have no point repeat the last."""
+    number = min(codes, len(np.unique(points, axis=0)))
+    found = KMeans(number, n_init=_RESTARTS, random_state=seed).fit(points)
+    centres = found.cluster_centers_
+    centres = centres[np.argsort(centres[:, 0], kind="stable")]
+    return np.concatenate([centres, np.repeat(centres[-1:], codes - number, axis=0)])
