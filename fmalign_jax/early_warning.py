@@ -61,7 +61,7 @@ def early_warning(
     """
     transfer.check(config)
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
-    transfer.check_features(config, run.config)
+    config = transfer.with_features(config, run.config)
     check_settings(config, run)
     splits = evaluation_splits.load_splits(config, with_a_window_a_tick(run.config))
     abnormal = abnormal_class(config, splits)

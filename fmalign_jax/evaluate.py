@@ -19,25 +19,35 @@ from ml_collections import ConfigDict
 from fmalign_jax import cli
 from fmalign_jax.config import evaluation_config
 from fmalign_jax.evaluation import (
+    code_sharing,
     files,
     report as evaluation_report,
     splits as evaluation_splits,
     supervised,
 )
 from fmalign_jax.evaluation.heads import HeadSpec
-from fmalign_jax.evaluation.report import score_all, score_splits, scored_rows
+from fmalign_jax.evaluation.report import (
+    over_draws,
+    score_all,
+    score_splits,
+    scored_rows,
+)
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.evaluation.transfer import (
     check,
-    check_features,
     encode,
     groups,
     settings_of,
     transfer,
+    with_features,
 )
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import sharding
+
+RANDOM_HEAD_WINDOWS = 512
+"""Windows that the heads on random encoders are fitted on: so many do, and the encoders
+are drawn several times."""
 
 
 def evaluate(
@@ -60,7 +70,7 @@ def evaluate(
     check(config)
     spec = HeadSpec(**config.head.to_dict())
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
-    check_features(config, run.config)
+    config = with_features(config, run.config)
     splits = evaluation_splits.load_splits(config, run.config)
     settings = settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings)
@@ -90,6 +100,7 @@ def evaluate(
             "sizes": evaluation_report.sizes(splits),
         },
     }
+    report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]
     predictions = {
@@ -115,16 +126,28 @@ def random_encoders(
     spec: HeadSpec,
     config: ConfigDict,
 ) -> dict[str, Any] | None:
-    """Returns the scores of the same heads on encoders that were not pre-trained."""
+    """Returns the scores of the same heads on encoders that were not pre-trained.
+
+    The means over several draws of the encoders, and how far the draws vary.
+    """
     if not config.random_encoders:
         return None
-    fresh = encoder.random(
-        frozen.statistics, splits.head.store, splits.head.windows, seed=config.seed
-    )
-    probabilities, _ = transfer(
-        encode(encoder, fresh, splits, config), splits, spec, config
-    )
-    return score_all(probabilities, splits, config)
+    few = splits.with_head(splits.head.spread(RANDOM_HEAD_WINDOWS))
+    unbounded = config.copy_and_resolve_references()
+    unbounded.bootstrap_draws = 0  # the draws tell how far values vary
+    found = []
+    for draw in range(config.random_encoders):
+        fresh = encoder.random(
+            frozen.statistics, few.head.store, few.head.windows, seed=config.seed + draw
+        )
+        probabilities, _ = transfer(
+            encode(encoder, fresh, few, config), few, spec, config
+        )
+        found.append(score_all(probabilities, few, unbounded))
+    return {
+        direction: over_draws([one[direction] for one in found])
+        for direction in found[0]
+    }
 
 
 def supervised_reference(

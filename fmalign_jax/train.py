@@ -26,6 +26,7 @@ from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.probe import LabelledValidation
+from fmalign_jax.evaluation.shared_validation import SharedValidation
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.directory import RunDirectory, default_path
 from fmalign_jax.training import logged_values, resident, sharding, step as train_step
@@ -38,8 +39,12 @@ from fmalign_jax.training.setup import (
     middle_step,
     training_batches,
 )
+from fmalign_jax.training.shared_level import SharedLevelFit
 from fmalign_jax.training.state import Trainer, TrainState, make_trainer
-from fmalign_jax.training.validation import Validation, score_of
+from fmalign_jax.training.validation import Probe, Validation, score_of
+
+_SUMMARISED = ("loss", "cpc_accuracy", "perplexity", "equal_share", "shared_")
+"""How the values begin that the summary prints."""
 
 
 def train(
@@ -121,12 +126,13 @@ def run_steps(
     windows = None
     if config.data.resident:
         windows = resident.place(data.store, data.training, mesh)
+    fit_shared = SharedLevelFit(trainer, data.store, data.training, mesh)
     validation = Validation(
         trainer,
         data.store,
         data.windows["validation"],
         mesh,
-        _probe(config, data, mesh),
+        _probes(trainer, data, mesh, fit_shared),
     )
     cadence = Cadence.of(data, config)
     if cadence.evaluate_every is not None:
@@ -161,6 +167,8 @@ def run_steps(
                 run.log(step, "train", values)
                 bar.set_postfix(progress(values))
             score = None
+            if save:  # and so wherever a state is validated
+                state = fit_shared(state)
             if evaluate:
                 values = validation(state)
                 logged_values.check_finite(values, step=step, split="validation")
@@ -185,12 +193,18 @@ def run_steps(
     return state
 
 
-def _probe(config: ConfigDict, data: Data, mesh: Mesh) -> LabelledValidation | None:
-    """Returns the validation with labels, for those who ask for it."""
-    if not config.labelled_validation:
-        return None
-    windows = {name: data.windows[name] for name in ("train", "validation")}
-    return LabelledValidation(config, data.store, windows, mesh)
+def _probes(
+    trainer: Trainer, data: Data, mesh: Mesh, fit_shared: SharedLevelFit
+) -> list[Probe]:
+    """Returns what validation measures besides losses and the use of codes."""
+    found: list[Probe] = []
+    if trainer.model.has_shared_level:
+        validation = data.windows["validation"]
+        found.append(SharedValidation(trainer, fit_shared, validation))
+    if trainer.config.labelled_validation:
+        windows = {name: data.windows[name] for name in ("train", "validation")}
+        found.append(LabelledValidation(trainer.config, data.store, windows, mesh))
+    return found
 
 
 def log_histograms(
@@ -250,7 +264,7 @@ def print_summary(
     shown = {
         name: f"{value:.4g}"
         for name, value in values.items()
-        if name.startswith(("loss", "cpc_accuracy", "perplexity", "equal_share"))
+        if name.startswith(_SUMMARISED)
     }
     cli.print_table(list((shown | rows).items()))
 

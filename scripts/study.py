@@ -105,7 +105,7 @@ def evaluated(
         settings.seed = seed
         settings.bootstrap_draws = 200
         if not references or (variant, name) != (RECIPE, "codes"):
-            settings.random_encoders = False
+            settings.random_encoders = 0
             settings.oracle_epochs = 0
         report, _ = evaluate(settings)
         beside = report["references"]

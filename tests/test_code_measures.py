@@ -143,7 +143,9 @@ def test_counted_measures_equal_their_definitions(seed, places, size):
     assert code_measures.entropy_nats(a, size) == pytest.approx(entropy)
     modal = [[np.bincount(row).argmax() for row in x] for x in (a, b)]
     equal = sum(x == y for x, y in zip(*modal, strict=True))
-    assert code_measures.equal_windows(a, b, size) == equal
+    both = {"video": a, "current": b}
+    assert code_measures.equal_windows(both, size) == equal
+    assert code_measures.equal_share(both, size) == equal / 40
     label = rng.integers(0, 2, 40)
     best = sum(
         max((a[label == c] == j).sum() for j in range(size))

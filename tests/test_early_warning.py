@@ -92,7 +92,7 @@ def test_the_program_scores_as_evaluate_does(run, whole):
     config = evaluation_config()
     config.checkpoint = str(run)
     config.oracle_epochs = 0
-    config.random_encoders = False
+    config.random_encoders = 0
     config.bootstrap_draws = 0
     _, folder = evaluate.evaluate(config)
     with (folder / "predictions.csv").open(newline="") as file:

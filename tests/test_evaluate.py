@@ -56,7 +56,7 @@ def _config(run, **changes):
     config = evaluation_config()
     config.checkpoint = str(run[0])
     config.oracle_epochs = 0
-    config.random_encoders = False
+    config.random_encoders = 0
     config.bootstrap_draws = 50
     config.head.steps = 40
     for key, value in changes.items():
@@ -68,7 +68,7 @@ def _config(run, **changes):
 def whole(run):
     """An evaluation with all references, and what lay in the checkpoints before."""
     before = _snapshot(run[0] / "checkpoints")
-    config = _config(run, oracle_epochs=2, random_encoders=True)
+    config = _config(run, oracle_epochs=2, random_encoders=2)
     report, target = command.evaluate(config)
     return config, report, target, before
 
@@ -241,7 +241,8 @@ def test_encoders_are_those_of_the_run_without_dropout(run):
         np.testing.assert_array_equal(found.codes[name], features.codes[name])
     codes_alone = encoder(frozen, test.store, test.windows, keep_semantic=False)
     np.testing.assert_array_equal(
-        codes_alone.features("video"), np.asarray(features.code_vectors["video"])
+        codes_alone.features("video", "codes"),
+        np.asarray(features.code_vectors["video"]),
     )
 
 
@@ -274,8 +275,9 @@ def test_other_recordings_of_three_classes_in_clips(run, states, capsys):
 
 @pytest.mark.parametrize("way", ["recording", "none"])
 def test_features_are_standardised_as_asked_for(run, states, way):
-    config = _config(run, **states, standardise=way)
     opened = restore.open_run(run[0], "best")
+    config = _config(run, **states, standardise=way)
+    config = transfer.with_features(config, opened.config)
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
@@ -283,7 +285,7 @@ def test_features_are_standardised_as_asked_for(run, states, way):
     found = transfer._features(encoded, splits, config)
     for name, split in splits.by_name.items():
         for modality, values in found[name].items():
-            plain = encoded[name].features(modality)
+            plain = encoded[name].features(modality, config.features)
             if way == "none":
                 np.testing.assert_array_equal(values, plain)
                 continue
@@ -295,8 +297,8 @@ def test_features_are_standardised_as_asked_for(run, states, way):
 
 
 def test_shuffled_labels_give_chance(run, states):
-    config = _config(run, **states)
     opened = restore.open_run(run[0], "best")
+    config = transfer.with_features(_config(run, **states), opened.config)
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)

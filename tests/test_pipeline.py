@@ -148,8 +148,8 @@ def test_batches_from_one_recording_each_in_another_order_every_epoch(store, ind
 def test_what_batches_may_be_drawn_from(store, indexes):
     with pytest.raises(ValueError, match="batch_from must be 'all' or 'recording'"):
         train(store, indexes, batch_from="furnace")
+    size = len(indexes["train"]) + 1
     with pytest.raises(ValueError, match="a batch takes"):
-        size = len(indexes["train"]) + 1
         train(store, indexes, batch_from="recording", batch_size=size)
 
 

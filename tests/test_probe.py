@@ -65,9 +65,9 @@ def test_the_score_is_that_of_the_nearest_class_mean(finished, folder):
         windows = data.windows[split]
         found = encoder(frozen, data.store, windows, keep_semantic=False)
         ticks = windows.label(np.arange(len(windows)))
-        return found.features(modality).mean(axis=1), labelled_windows.window_labels(
-            ticks, 3
-        )
+        return found.features(modality, "codes").mean(
+            axis=1
+        ), labelled_windows.window_labels(ticks, 3)
 
     train_x, train_y = mean_vectors("train", "video")
     x, y = mean_vectors("validation", "current")

@@ -45,7 +45,7 @@ def run(tmp_path_factory):
         train.train(config, folder / "run")
     asked = evaluation_config()
     asked.checkpoint = str(folder / "run")
-    asked.oracle_epochs, asked.random_encoders, asked.bootstrap_draws = 0, False, 20
+    asked.oracle_epochs, asked.random_encoders, asked.bootstrap_draws = 0, 0, 20
     asked.head.steps = 20
     evaluate.evaluate(asked)
     return folder / "run", asked, started[0]

@@ -136,7 +136,7 @@ def test_segments_are_means_of_equal_parts():
     z = jnp.arange(12.0).reshape(1, 6, 2)
     found = shared_codes.segment_means(z, 3)
     np.testing.assert_allclose(found, [[[1, 2], [5, 6], [9, 10]]])
-    with pytest.raises(ValueError, match="must divide data.window_ticks"):
+    with pytest.raises(ValueError, match=r"must divide data\.window_ticks"):
         shared_codes.segment_means(z, 4)
 
 

@@ -25,7 +25,7 @@ def score_program(
     *,
     mean: Float[ndarray, " D"],
     deviation: Float[ndarray, " D"],
-    use_codes: bool,
+    features: str,
     abnormal: int,
     recent_ticks: int,
     shape: tuple[int, int, int, int],
@@ -39,7 +39,7 @@ def score_program(
       classify: standardised features [B, n, D] to probabilities [B, K].
       mean: of the features, taken off before `classify`.
       deviation: of the features, divided by.
-      use_codes: whether the features are code vectors, or the continuous ones.
+      features: which kind, see `Encodings.features`.
       abnormal: the class whose probability is the score.
       recent_ticks: n, how many of the last ticks `classify` is shown.
       shape: of the windows [B, T, R, C].
@@ -48,21 +48,24 @@ def score_program(
         (frozen.params, frozen.model_state, dict(frozen.statistics))
     )
     # On the host, as the features that the head was fitted on.
-    table = None
-    if use_codes:
+    table, use_shared = None, features == "shared"
+    if features == "codes":
         vectors = np.asarray(encoder.system.code_vectors(model_state))
         table = jnp.asarray((vectors - mean) / deviation)
 
     def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
-        values = preprocess.normalise({modality: windows}, statistics)
+        inputs = preprocess.normalise({modality: windows}, statistics)
         encoded: Any = encoder.system.apply(
-            {"params": params}, values, model_state, (modality,), method="encode"
+            {"params": params}, inputs, model_state, (modality,), method="encode"
         )
-        z, codes = encoded[modality]
-        if codes is None:
-            codes = jnp.full(z.shape[:2], NO_CODE, jnp.int32)
-        features = (z - mean) / deviation if table is None else table[codes]
-        return classify(features[:, -recent_ticks:])[:, abnormal], codes[:, -1]
+        z, codes, shared = encoded[modality]
+        shown = codes if shared is None else shared.codes
+        code = jnp.full(len(z), NO_CODE, jnp.int32) if shown is None else shown[:, -1]
+        if table is not None:
+            values = table[codes]
+        else:
+            values = ((shared.variates if use_shared else z) - mean) / deviation
+        return classify(values[:, -recent_ticks:])[:, abnormal], code
 
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)
     return export.export(jax.jit(score), platforms=("cpu",))(windows).serialize()

@@ -54,17 +54,17 @@ class AlarmModel:
         split, known = splits.head, splits.head.known
         both = FrozenEncoder(run.config, (config.source, config.target), mesh)
         encoded = _encoded(both, frozen, split, config)
-        scales = {}
+        scales, features = {}, {}
         for modality in (config.source, config.target):
-            features = encoded.features(modality)
-            mean, deviation = transfer.scale_of(features)
+            features[modality] = encoded.features(modality, config.features)
+            mean, deviation = transfer.scale_of(features[modality])
             if config.standardise == "none":
                 mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
             scales[modality] = mean, deviation
         mean, deviation = scales[config.source]
         head = heads.fit(
             HeadSpec(**config.head.to_dict()),
-            (encoded.features(config.source)[known] - mean) / deviation,
+            (features[config.source][known] - mean) / deviation,
             split.label[known],
             classes=len(splits.classes),
             groups=transfer.groups(split.chosen(known)),
@@ -91,7 +91,7 @@ class AlarmModel:
         windows = dataclasses.replace(split.windows, ticks=alone)
         split = dataclasses.replace(split, windows=windows)
         encoded = _encoded(self.encoder, self.frozen, split, self.config)
-        features = encoded.features(self.config.target)
+        features = encoded.features(self.config.target, self.config.features)
         return [
             self.head.predict((features[:, -n:] - self.mean) / self.deviation)
             for n in recent_ticks
@@ -109,7 +109,7 @@ class AlarmModel:
             self.head.traced,
             mean=self.mean,
             deviation=self.deviation,
-            use_codes=self.config.features == "codes",
+            features=self.config.features,
             abnormal=abnormal,
             recent_ticks=recent_ticks,
             shape=(alarm.rows, *alarm.window_shape),

@@ -11,7 +11,12 @@ from fmalign_jax.config.commands import (
     lead_config,
     sweep_config,
 )
-from fmalign_jax.config.default import component, default_config, set_teacher
+from fmalign_jax.config.default import (
+    component,
+    default_config,
+    set_teacher,
+    shared_level,
+)
 from fmalign_jax.config.overrides import Change, load_file, setting, unchanged, without
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "load_file",
     "set_teacher",
     "setting",
+    "shared_level",
     "sweep_config",
     "unchanged",
     "without",

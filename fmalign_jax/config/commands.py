@@ -21,7 +21,9 @@ def evaluation_config() -> ConfigDict:
             "head_data": "",
             "validation_data": "",
             "test_data": "",
-            "features": "codes",  # the code vectors; or "semantic", before quantisation
+            # "shared": what the modalities share; "codes": the code vectors of ticks;
+            # "semantic": before quantisation. Empty: the first of these that a run has.
+            "features": "",
             # Features per modality and without labels: by the "head" split; every
             # "recording" by itself, which takes some minutes of it; or "none".
             "standardise": "head",
@@ -37,7 +39,9 @@ def evaluation_config() -> ConfigDict:
                 "learning_rate": 2e-3,  # linear
                 "balanced": False,  # whether every class weighs the same in the loss
             },
-            "random_encoders": True,  # the same head on encoders not pre-trained
+            # The same head on so many draws of encoders that were not pre-trained: one
+            # alone may give anything between 0.3 and 0.7. 0: none.
+            "random_encoders": 8,
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,

@@ -166,6 +166,36 @@ def codebook_config() -> ConfigDict:
             "idle_steps": 20,  # a code unused for so long is re-seeded
             "idle_rule": "all",  # unused by "all" modalities, or by "any"
             "revival_noise": 0.01,  # in standard deviations of the features
+            # A level of a few codes that the modalities share, see `shared_level`.
+            "shared": None,
+        }
+    )
+
+
+def shared_level(
+    *,
+    teacher: str,
+    codes: int = 2,
+    directions: int = 1,
+    segments: int = 1,
+    ridge: float = 0.05,
+) -> ConfigDict:
+    """Returns the entry ``codebook.shared``, fitted in closed form without labels.
+
+    Args:
+      teacher: the modality on which the codes are placed.
+      codes: K. More describe a window better and agree less often.
+      directions: r, how many things the modalities share; a state is one.
+      segments: S, equal parts of a window with a code each; divides window_ticks.
+      ridge: share of the largest variance that is added to all.
+    """
+    return ConfigDict(
+        {
+            "teacher": teacher,
+            "codes": codes,
+            "directions": directions,
+            "segments": segments,
+            "ridge": ridge,
         }
     )
 

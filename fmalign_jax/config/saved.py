@@ -24,6 +24,7 @@ MAY_CHANGE = (
 """Config keys under which a run may be continued with another value."""
 
 ABSENT: Mapping[str, Any] = {
+    "codebook.shared": None,
     "data.draw_lead": False,
     "data.other_leads_s": [],
     "model.name": "fmalign_jax.systems.cmg.Cmg",
@@ -60,7 +61,7 @@ def _add_later_keys(settings: dict[str, Any]) -> None:
         *sections, name = key.split(".")
         entry = settings
         for section in sections:
-            entry = entry[section]
+            entry = entry.get(section, {})  # a system may have no such section
         entry.setdefault(name, value)
 
 

@@ -88,7 +88,7 @@ class CodeTable:
         return cls(
             np.log(smoothed / smoothed.sum(axis=1, keepdims=True)),
             prior,
-            counts.any(axis=0),
+            np.asarray(counts.any(axis=0)),
         )
 
     def predict(self, codes: Codes) -> Float[ndarray, "N K"]:
@@ -106,12 +106,18 @@ def agreement(a: Codes, b: Codes) -> float:
     return float((a == b).mean())
 
 
-def equal_windows(a: Codes, b: Codes, size: int) -> int:
-    """Returns in how many windows both have the same most frequent code (equal_num).
+def equal_windows(codes: Mapping[str, Codes], size: int) -> int:
+    """Returns in how many windows all modalities have one most frequent code.
 
-    Of equally frequent codes the lowest counts.
+    The user's `equal_num`. Of equally frequent codes the lowest counts.
     """
-    return int((_most_frequent(a, size) == _most_frequent(b, size)).sum())
+    modal = np.stack([_most_frequent(own, size) for own in codes.values()])
+    return int((modal == modal[0]).all(axis=0).sum())
+
+
+def equal_share(codes: Mapping[str, Codes], size: int) -> float:
+    """Returns `equal_windows` over all windows, equal_num / B."""
+    return equal_windows(codes, size) / len(next(iter(codes.values())))
 
 
 def chance_by_marginals(a: Codes, b: Codes, size: int) -> float:

@@ -41,16 +41,21 @@ def write_predictions(
     Columns: split, recording, clip, time_s (centre of the reference window), label
     (empty: unknown); for each direction the prediction, and the score: the probability
     of class 1, or of each class if there are more than two; for each modality its
-    codes, a number a tick.
+    codes. With a shared level these are the shared ones, a number a segment, and the
+    finer codes of the ticks stand in columns of their own, `<modality> tick codes`.
     """
     shown = [1] if len(classes) == 2 else range(len(classes))
-    modalities = list(next(iter(encoded.values())).codes)
+    code_columns = [
+        (f"{modality} {name}", kind, modality)
+        for kind, name in _code_columns(next(iter(encoded.values()))).items()
+        for modality in next(iter(encoded.values())).codes
+    ]
     header = ["split", "recording", "clip", "time_s", "label"]
     for direction in probabilities:
         suffixes = [""] if len(classes) == 2 else [f" {classes[c]}" for c in shown]
         header.append(f"{direction} prediction")
         header += [f"{direction} score{suffix}" for suffix in suffixes]
-    header += [f"{modality} codes" for modality in modalities]
+    header += [name for name, _, _ in code_columns]
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -72,10 +77,17 @@ def write_predictions(
                     probability = found[name][row]
                     cells.append(classes[int(probability.argmax())])
                     cells += [f"{probability[c]:.6g}" for c in shown]
-                for modality in modalities:
-                    codes = encoded[name].codes[modality][row]
+                for _, kind, modality in code_columns:
+                    codes = getattr(encoded[name], kind)[modality][row]
                     cells.append(" ".join(map(str, codes.tolist())))
                 writer.writerow(cells)
+
+
+def _code_columns(encodings: Encodings) -> dict[str, str]:
+    """Returns which codes are written, by their field in `Encodings`, and as what."""
+    if encodings.shared_codes:
+        return {"shared_codes": "codes", "codes": "tick codes"}
+    return {"codes": "codes"} if encodings.codes else {}
 
 
 def draw_pictures(
@@ -143,24 +155,65 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     rows.append(["majority", headline, *_cells(majority)])
     if references["random_encoders"]:
         scores = references["random_encoders"][direction]
-        rows.append([f"random {direction}", headline, *_cells(scores)])
+        name = f"random {direction}, {scores['draws']} draws"
+        rows.append([name, headline, *_cells(scores)])
     if references["oracle"]:
         scores = references["oracle"]
         rows.append([f"oracle {report['target']}", headline, *_cells(scores)])
     print_table(rows)
+    if report["code_sharing"] is not None:
+        print_table(code_rows(report))
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
 
 
+def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of how far the codes are shared, a row a figure."""
+    found = report["code_sharing"]
+    source, target = report["source"], report["target"]
+    direction = f"{source}->{target}"
+    table = found["by_code"][direction]
+    kappa, pair = found["kappa"], (source, target)
+    level = {"shared": "shared level", "ticks": "codes of ticks"}[found["level"]]
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    def both(values: Mapping[str, float]) -> str:
+        return ", ".join(f"{m} {values[m]:.3g}" for m in pair)
+
+    chances = [number(found[f"chance_{name}"]) for name in ("marginals", "shift")]
+    rows = {
+        f"codes, {level}": f"{found['codes']} codes, {report['headline_split']} split",
+        f"table by code {direction}": _cells(table)[_SHOWN.index("balanced_accuracy")],
+        "coverage": number(table["coverage"]),
+        "agreement": f"{number(found['agreement'])} (chance: marginals {chances[0]}, "
+        f"shifts {chances[1]})",
+        "kappa": f"{number(kappa['shift'])} beyond shifts, "
+        f"{number(kappa['marginals'])} beyond marginals",
+        "equal_num": f"{found['equal_num']} windows, equal_num / B "
+        f"{number(found['equal_share'])}",
+        "shared information, nats": number(found["shared_nats"]),
+        "perplexity": both(found["perplexity"]),
+        "ceiling of agreement": number(found["ceiling"]),
+        "mixing": f"{number(found['mixing'])} "
+        f"(mixed: {number(found['mixing_chance'])})",
+    }
+    return [list(row) for row in rows.items()]
+
+
 def _cells(scores: Mapping[str, Any]) -> list[str]:
-    """Returns the shown metrics with their intervals: "0.690 [0.60, 0.75]"."""
+    """Returns the shown metrics: "0.690 [0.60, 0.75]", or "0.51 ± 0.15" over draws."""
     cells = []
     for name in _SHOWN:
         value = scores.get(name)
         interval = scores.get("intervals", {}).get(name)
+        deviation = scores.get("deviations", {}).get(name)
         text = "-" if value is None else f"{value:.3f}"
-        cells.append(
-            f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
-        )
+        if interval:
+            text += f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+        elif deviation is not None:
+            text += f" ± {deviation:.2f}"
+        cells.append(text)
     return cells

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from fmalign_jax.config.digest import short_digest
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.index import WindowIndex, spread
 from fmalign_jax.structs import UNLABELLED
 
 _DIGESTED_SAMPLES = 16
@@ -77,6 +77,10 @@ class LabelledWindows:
         """Returns some of the windows, by mask or by number."""
         windows = dataclasses.replace(self.windows, start=self.windows.start[rows])
         return dataclasses.replace(self, windows=windows, label=self.label[rows])
+
+    def spread(self, most: int) -> LabelledWindows:
+        """Returns at most so many of the windows, evenly spread over all."""
+        return self.chosen(spread(len(self), most))
 
     def digests(self, streams: Sequence[str]) -> dict[str, str]:
         """Returns a digest of each recording's content, by its name.

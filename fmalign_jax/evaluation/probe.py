@@ -1,7 +1,7 @@
 """Optional validation with labels: zero-shot transfer during training.
 
-At every validation class means of the code vectors (of the continuous features, where
-a system has no codes) are fitted on labelled training
+At every validation class means of what the modalities share (of the code vectors or the
+continuous features, where a system has no such level) are fitted on labelled training
 windows, one modality at a time, and tested on the validation windows of all modalities.
 Training is not affected; but a run whose `score` is one of these values has
 chosen its best checkpoint with labels of the target modality's validation windows.
@@ -20,7 +20,7 @@ from sklearn.metrics import recall_score
 
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.evaluation import heads, splits as evaluation_splits
+from fmalign_jax.evaluation import heads, splits as evaluation_splits, transfer
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training.state import TrainState
@@ -75,7 +75,8 @@ class LabelledValidation:
         frozen = EncoderState(
             state.params["model"], state.model_state, state.statistics
         )
-        continuous = not self._encoder.system.has_codes
+        kind = transfer.kinds_of_features(self._encoder.system)[0]
+        continuous = kind == "semantic"
         fitted, tried = (
             self._encoder(frozen, split.store, split.windows, keep_semantic=continuous)
             for split in (self._head, self._judged)
@@ -86,14 +87,14 @@ class LabelledValidation:
         for source in self._modalities:
             head = heads.fit(
                 spec,
-                fitted.features(source),
+                fitted.features(source, kind),
                 self._head.label,
                 classes=self._classes,
                 groups=self._head.windows.recording,
                 seed=self._seed,
             )
             for target in self._modalities:
-                predicted = head.predict(tried.features(target)).argmax(axis=1)
+                predicted = head.predict(tried.features(target, kind)).argmax(axis=1)
                 scores[_name(source, target)] = float(
                     recall_score(
                         true, predicted, labels=np.unique(true), average="macro"

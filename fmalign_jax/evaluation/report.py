@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,12 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.evaluation.classification_metrics import Predictions, by_clip, score
+from fmalign_jax.evaluation.classification_metrics import (
+    METRICS,
+    Predictions,
+    by_clip,
+    score,
+)
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits, seen_in_pretraining
 from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
@@ -47,6 +52,42 @@ def score_splits(
         if not split.continuous:
             scores[name]["clips"] = score(by_clip(predictions), **options)
     return {**scores[splits.headline], "splits": scores}
+
+
+def over_draws(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns means and deviations over draws, of the headline split and of each.
+
+    Args:
+      scores: of each draw, as from `score_splits`.
+
+    Returns:
+      The metrics, their means, None where a draw does not define them; `deviations` by
+      the same names, of the draws (not of their mean); `draws`, how many; and `splits`.
+    """
+
+    def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        values = {
+            name: np.array([row[name] for row in rows], np.float64)
+            for name in METRICS
+            if all(row[name] is not None for row in rows)
+        }
+        return {
+            **dict.fromkeys(METRICS),
+            **{name: float(found.mean()) for name, found in values.items()},
+            "deviations": {
+                name: float(found.std(ddof=1)) if len(found) > 1 else 0.0
+                for name, found in values.items()
+            },
+            "draws": len(rows),
+        }
+
+    return {
+        **summarised(scores),
+        "splits": {
+            name: summarised([one["splits"][name] for one in scores])
+            for name in scores[0]["splits"]
+        },
+    }
 
 
 def majority(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:

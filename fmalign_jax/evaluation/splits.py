@@ -49,6 +49,10 @@ class EvaluationSplits:
         """Returns what the head is trained on."""
         return self.by_name[HEAD]
 
+    def with_head(self, head: LabelledWindows) -> EvaluationSplits:
+        """Returns the same splits with other windows to train the head on."""
+        return dataclasses.replace(self, by_name={**self.by_name, HEAD: head})
+
     @property
     def reported(self) -> dict[str, LabelledWindows]:
         """Returns what is reported on, by name."""

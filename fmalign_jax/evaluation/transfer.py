@@ -44,7 +44,7 @@ def check(config: ConfigDict) -> None:
             f"{config.source!r} for both; correct --config.source or --config.target"
         )
     for name, known in (
-        ("features", ("codes", "semantic")),
+        ("features", ("", "shared", "codes", "semantic")),
         ("standardise", ("head", "recording", "none")),
     ):
         if config[name] not in known:
@@ -54,17 +54,34 @@ def check(config: ConfigDict) -> None:
             )
 
 
-def check_features(config: ConfigDict, run_config: ConfigDict) -> None:
-    """Refuses codes as features where the run's system has none.
+def with_features(config: ConfigDict, run_config: ConfigDict) -> ConfigDict:
+    """Returns the settings with the kind of features that the run has.
+
+    If they ask for none: those of the shared level, else code vectors, else continuous.
 
     Raises:
-      ValueError: it has none.
+      ValueError: the run's system does not have what they ask for.
     """
-    if config.features == "codes" and not make_system(run_config).has_codes:
+    kinds = kinds_of_features(make_system(run_config))
+    chosen = config.copy_and_resolve_references()
+    chosen.features = config.features or kinds[0]
+    if chosen.features not in kinds:
+        lacks = {"shared": "a shared level", "codes": "a codebook"}[chosen.features]
         raise ValueError(
-            "features=codes needs a system with a codebook; "
-            f"{run_config.model.name} has none; use --config.features=semantic"
+            f"features={chosen.features} needs a system with {lacks}; this run of "
+            f"{run_config.model.name} has none; use one of {', '.join(kinds)}"
         )
+    return chosen
+
+
+def kinds_of_features(system: Any) -> list[str]:
+    """Returns the kinds of features that a system gives, the most shared one first."""
+    given = {
+        "shared": system.has_shared_level,
+        "codes": system.has_codes,
+        "semantic": True,
+    }
+    return [kind for kind, has in given.items() if has]
 
 
 def settings_of(
@@ -140,9 +157,9 @@ def _features(
     """Returns features by split and modality, standardised as asked for."""
     found: dict[str, dict[str, Float[ndarray, "N T D"]]] = {n: {} for n in encoded}
     for modality in (config.source, config.target):
-        head = encoded[evaluation_splits.HEAD].features(modality)
+        head = encoded[evaluation_splits.HEAD].features(modality, config.features)
         for name, own in encoded.items():
-            values = own.features(modality)
+            values = own.features(modality, config.features)
             if config.standardise == "recording":
                 recording = splits.by_name[name].windows.recording
                 values = _standardised_by(recording, values)

@@ -37,7 +37,8 @@ class TickFeatures:
       start_s: start of the first tick on the recording's clock.
       known: [n], whether the tick is in a window; the rest below is 0 where not.
       semantic: [n, D], continuous features.
-      code: [n], the nearest code; None for a system without codes.
+      code: [n], the shared code of the tick's segment, or the nearest code where there
+        is no shared level; None for a system without codes.
       plain: [n, P], what one can see without a model, see `plain_features`.
     """
 
@@ -139,8 +140,12 @@ def _encode(
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
     code = None
-    if modality in encoded.codes:
-        code = np.where(known, encoded.codes[modality][row, position], 0)
+    compared, _ = encoded.compared_codes()
+    if modality in compared:
+        # A segment's code is that of each of its ticks.
+        codes = compared[modality]
+        codes = np.repeat(codes, own.window_ticks // codes.shape[1], axis=1)
+        code = np.where(known, codes[row, position], 0)
     plain = _plain(store, number, modality, ticks.samples[modality][mine])
     clips = ticks.clip[mine]
     return {

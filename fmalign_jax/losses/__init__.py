@@ -4,6 +4,7 @@ Nothing here knows modalities, configs or parameters; ``fmalign_jax.objectives``
 these functions. B windows, T ticks, D code width, M codes, S summary width.
 """
 
+from fmalign_jax.losses.assignment import balanced_assignments, cross_entropy
 from fmalign_jax.losses.club import (
     club_full,
     club_sampled,
@@ -21,6 +22,7 @@ from fmalign_jax.losses.contrastive import (
     own_is_nearest,
     triplet,
 )
+from fmalign_jax.losses.correlation import decorrelation
 from fmalign_jax.losses.elementary import (
     commitment,
     gradient_scale,
@@ -29,13 +31,16 @@ from fmalign_jax.losses.elementary import (
 )
 
 __all__ = [
+    "balanced_assignments",
     "club_full",
     "club_sampled",
     "code_matching",
     "code_prediction",
     "commitment",
+    "cross_entropy",
     "cwcl",
     "cwcl_weights",
+    "decorrelation",
     "gaussian_log_likelihood",
     "gradient_scale",
     "info_nce",

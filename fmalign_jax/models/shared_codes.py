@@ -6,8 +6,8 @@ share is a few directions, and it changes slowly. This level keeps those directi
 alone, one code a segment, and is fitted in closed form to features of training windows:
 
 1. Directions by regularised canonical correlation analysis (Hotelling 1936), for more
-   than two modalities in the MAXVAR form (Kettenring 1971). Along them each modality has
-   mean 0 and variance 1, so that no gap between the modalities is left.
+   than two modalities in the MAXVAR form (Kettenring 1971). Along them each modality
+   has mean 0 and variance 1, so that no gap between the modalities is left.
 2. Codes by k-means on the teacher's variates; the others take the nearest.
 
 Nothing of it has a gradient. Fitting is NumPy on the host; reading is JAX.
@@ -181,9 +181,7 @@ def _check(features: Mapping[str, Any], teacher: str, directions: int) -> None:
         )
 
 
-def _whitening(
-    centred: Float[ndarray, "N D"], ridge: float
-) -> Float[ndarray, "D D"]:
+def _whitening(centred: Float[ndarray, "N D"], ridge: float) -> Float[ndarray, "D D"]:
     """Returns C^(-1/2) with a ridge on the covariance C."""
     variance, turn = np.linalg.eigh(centred.T @ centred / len(centred))
     most = max(float(variance.max()), 1e-12)

@@ -30,6 +30,7 @@ from fmalign_jax.training import preprocess, sharding
 from fmalign_jax.training.state import RUNS_ONCE
 
 _STATE_WINDOWS = 512
+_SCALE_WINDOWS = 64
 
 
 @no_type_check  # as a pytree it also carries tracers and shapes
@@ -56,18 +57,43 @@ class Encodings:
       codes: by modality [N, T]; empty for a system without a codebook.
       vectors: [M, D], the codes' vectors; None for a system without a codebook.
       semantic: by modality [N, T, D], continuous; empty unless asked for.
+      variates: by modality [N, T, r], what the modalities share of each tick; empty
+        for a system without a shared level.
+      shared_codes: by modality [N, S], the shared code of each segment; as `variates`.
+      shared_vectors: [K, r], the shared codes' vectors; None without a shared level.
     """
 
     codes: Mapping[str, Int[ndarray, "N T"]]
     vectors: Float[ndarray, "M D"] | None
     semantic: Mapping[str, Float[ndarray, "N T D"]]
+    variates: Mapping[str, Float[ndarray, "N T r"]]
+    shared_codes: Mapping[str, Int[ndarray, "N S"]]
+    shared_vectors: Float[ndarray, "K r"] | None
 
-    def features(self, modality: str) -> Float[ndarray, "N T D"]:
-        """Returns the continuous features if there are any, else the code vectors."""
-        if self.semantic:
+    def features(self, modality: str, kind: str) -> Float[ndarray, "N T _"]:
+        """Returns one vector a tick.
+
+        Args:
+          modality: whose.
+          kind: "shared", the variates; "codes", the code vectors; or "semantic", the
+            continuous features.
+        """
+        if kind == "shared":
+            return self.variates[modality]
+        if kind == "semantic":
             return self.semantic[modality]
-        assert self.vectors is not None, "no features were kept"
+        assert kind == "codes", kind
+        assert self.vectors is not None, "a system without codes has no code vectors"
         return self.vectors[self.codes[modality]]
+
+    def compared_codes(self) -> tuple[Mapping[str, Int[ndarray, "N _"]], int]:
+        """Returns the codes at which modalities are compared, and how many there are.
+
+        Those of the shared level, and of the ticks where there is none.
+        """
+        if self.shared_vectors is not None:
+            return self.shared_codes, len(self.shared_vectors)
+        return self.codes, 0 if self.vectors is None else len(self.vectors)
 
 
 class FrozenEncoder:
@@ -124,26 +150,35 @@ class FrozenEncoder:
           ValueError: the recordings do not fit the encoders.
         """
         self._check_fits(frozen, store, windows)
-        codes: dict[str, list[ndarray]] = {m: [] for m in self.system.views}
-        semantic: dict[str, list[ndarray]] = {m: [] for m in self.system.views}
+        found: dict[str, dict[str, list[ndarray]]] = {
+            part: {m: [] for m in self.system.views}
+            for part in ("codes", "semantic", "variates", "shared_codes")
+        }
         for batch in pipeline.evaluation_batches(
             store, windows, batch_size=self._batch_size
         ):
             streams = {m: batch["streams"][m] for m in self.system.modalities}
             placed = sharding.place_batch(streams, self._mesh)
+            mask = batch["mask"]
             encoded = jax.device_get(self._encode(frozen, placed))
             for name, encoding in encoded.items():
                 if encoding.codes is not None:
-                    codes[name].append(encoding.codes[batch["mask"]])
+                    found["codes"][name].append(encoding.codes[mask])
                 if keep_semantic:
-                    semantic[name].append(encoding.features[batch["mask"]])
+                    found["semantic"][name].append(encoding.features[mask])
+                if encoding.shared is not None:
+                    found["variates"][name].append(encoding.shared.variates[mask])
+                    found["shared_codes"][name].append(encoding.shared.codes[mask])
+        joined = {
+            part: {m: np.concatenate(rows) for m, rows in by_modality.items() if rows}
+            for part, by_modality in found.items()
+        }
         vectors = self.system.code_vectors(frozen.model_state)
+        shared = self.system.shared_vectors(frozen.model_state)
         return Encodings(
-            codes={m: np.concatenate(parts) for m, parts in codes.items() if parts},
+            **joined,
             vectors=None if vectors is None else np.asarray(vectors),
-            semantic={m: np.concatenate(parts) for m, parts in semantic.items()}
-            if keep_semantic
-            else {},
+            shared_vectors=None if shared is None else np.asarray(shared),
         )
 
     def random(
@@ -160,27 +195,39 @@ class FrozenEncoder:
         spread evenly, as at the start of a run. On one device, so that nothing depends
         on their number.
         """
-        alone = FrozenEncoder(
-            self._config, list(self.system.modalities), sharding.one_device_mesh()
-        )
+        alone = self._alone
         statistics = sharding.on_one_device(statistics)
-        rows = np.unique(
-            np.linspace(0, len(windows) - 1, _STATE_WINDOWS).astype(np.int64)
-        )
-        some = dataclasses.replace(windows, start=windows.start[rows])
+        some = windows.spread(_STATE_WINDOWS)
         model_key, state_key = jax.random.split(jax.random.key(seed))
-        first = pipeline.assemble(store, some, np.arange(min(len(some), 64)))
+        few = windows.spread(_SCALE_WINDOWS)
+        first = pipeline.assemble(store, few, np.arange(len(few)))
         streams = {m: first["streams"][m] for m in self.system.modalities}
         params = self.fresh_params(model_key, streams, statistics)
         untrained = EncoderState(params, self.system.empty_model_state(), statistics)
         seen = alone(untrained, store, some, keep_semantic=True)
         semantic = {m: jnp.asarray(z) for m, z in seen.semantic.items()}
         model_state = self.system.init_model_state(state_key, semantic)
+        if self.system.has_shared_level:
+            rows = {
+                m: np.asarray(x).reshape(-1, x.shape[-1])
+                for m, x in self.system.shared_features(semantic).items()
+            }
+            model_state = self.system.fit_shared(model_state, rows)
         return EncoderState(params, model_state, statistics)
 
     def fresh_params(self, key: Array, streams: Any, statistics: Any) -> Any:
         """Returns parameters as a run starts with, by what it makes of some windows."""
+        return self._init(key, streams, statistics)
 
+    @functools.cached_property
+    def _alone(self) -> FrozenEncoder:
+        """The same encoders on one device."""
+        return FrozenEncoder(
+            self._config, list(self.system.modalities), sharding.one_device_mesh()
+        )
+
+    @functools.cached_property
+    def _init(self) -> Any:
         def init(key: Array, streams: Any, statistics: Any) -> Any:
             return encoder_parameters(
                 self.system,
@@ -189,8 +236,7 @@ class FrozenEncoder:
                 standardise=self._config.standardise_projections,
             )
 
-        compiled = jax.jit(init, compiler_options=RUNS_ONCE)
-        return compiled(key, streams, statistics)
+        return jax.jit(init, compiler_options=RUNS_ONCE)
 
     def _check_fits(
         self, frozen: EncoderState, store: RecordingStore, windows: WindowIndex

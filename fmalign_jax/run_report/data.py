@@ -184,8 +184,8 @@ def describe(
     mesh = sharding.one_device_mesh()
     encoder = FrozenEncoder(run.config, modalities, mesh)
     held = splits.by_name.get(splits.headline, splits.head)
-    training = _spread(splits.head, _TRAINING_WINDOWS)
-    mapped = _spread(held, _MAP_WINDOWS)
+    training = splits.head.spread(_TRAINING_WINDOWS)
+    mapped = held.spread(_MAP_WINDOWS)
     frozen = restore.restore(run, mesh)
     codes: dict[str, Mapping[str, ndarray]] = {"train": {}, "held_out": {}}
     vectors = encoder.system.code_vectors(frozen.model_state)
@@ -258,13 +258,6 @@ def _tick_labels(split: LabelledWindows, classes: Sequence[str]) -> ndarray:
     """Returns the class of each tick [N, T]; -1 where there are no classes."""
     labels = split.windows.label(np.arange(len(split)))
     return labels if classes else np.full_like(labels, UNLABELLED)
-
-
-def _spread(split: LabelledWindows, most: int) -> LabelledWindows:
-    """Returns at most so many windows, evenly spread."""
-    return split.chosen(
-        np.unique(np.linspace(0, len(split) - 1, most).astype(np.int64))
-    )
 
 
 def _untrained(

@@ -9,10 +9,11 @@ import flax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
+from numpy import ndarray
 
-from fmalign_jax.models import quantizer
+from fmalign_jax.models import quantizer, shared_codes
 from fmalign_jax.systems.code_statistics import CodeFeatures, CodeStatistics
-from fmalign_jax.systems.system import Encoding, ModelState
+from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding
 from fmalign_jax.systems.towers import Towers
 
 
@@ -37,10 +38,12 @@ class Cmg(Towers):
     """Cross-modal generalisation (Xia et al. 2023): towers around one codebook.
 
     Each modality has one part more than `Towers`, "specific". The state beside the
-    parameters is ``{"codebook": Codebook}``.
+    parameters is ``{"codebook": Codebook}``, and with a shared level also
+    ``{"shared": SharedCodes}``.
 
     Attributes:
       codebook: the settings ``config.codebook``; one that only encodes needs none.
+        Its entry `shared` gives the shared level; None for none.
       laplace_epsilon: smoothing of the counts when the codebook is read.
 
     Raises:
@@ -53,6 +56,11 @@ class Cmg(Towers):
 
     parts: ClassVar[tuple[str, ...]] = ("stem", "pool", "specific")
     has_codes: ClassVar[bool] = True
+
+    @property
+    def has_shared_level(self) -> bool:
+        """Returns whether the codebook has a level that all modalities share."""
+        return self.codebook.get("shared") is not None
 
     def setup(self) -> None:
         """Builds the parts of every modality."""
@@ -107,15 +115,75 @@ class Cmg(Towers):
         semantic = self.semantic({name: inputs[name] for name in views}, train=False)
         vectors = self.code_vectors(model_state)
         return {
-            m: Encoding(z, quantizer.assign(z, vectors)) for m, z in semantic.items()
+            m: Encoding(
+                z, quantizer.assign(z, vectors), self._shared(model_state, m, z)
+            )
+            for m, z in semantic.items()
         }
+
+    def shared_features(
+        self, semantic: Mapping[str, Float[Array, "B T D"]]
+    ) -> dict[str, Float[Array, "B S D"]]:
+        """Returns the mean semantic features of each segment."""
+        segments = self.codebook["shared"]["segments"]
+        return {m: shared_codes.segment_means(z, segments) for m, z in semantic.items()}
+
+    def fit_shared(
+        self,
+        model_state: ModelState,
+        features: Mapping[str, Float[ndarray, "N D"]],
+    ) -> ModelState:
+        """Fits canonical directions, and codes on the teacher's side of them."""
+        settings = dict(self.codebook["shared"])
+        del settings["segments"]
+        return {**model_state, "shared": shared_codes.fit(features, **settings)}
+
+    def read_shared(
+        self, model_state: ModelState, features: Mapping[str, Float[Array, "B S D"]]
+    ) -> dict[str, SharedEncoding]:
+        """Returns variates and code of each segment."""
+        shared = model_state["shared"]
+        return {
+            m: SharedEncoding(
+                shared_codes.variates(shared, m, jnp.asarray(segments)),
+                shared_codes.assign(shared, m, jnp.asarray(segments)),
+            )
+            for m, segments in features.items()
+        }
+
+    def shared_vectors(self, model_state: ModelState) -> Float[Array, "K r"] | None:
+        """Returns the place of each shared code among the variates."""
+        return model_state["shared"].codes if self.has_shared_level else None
+
+    def _shared(
+        self, model_state: ModelState, modality: str, semantic: Float[Array, "B T D"]
+    ) -> SharedEncoding | None:
+        if not self.has_shared_level:
+            return None
+        segments = self.shared_features({modality: semantic})
+        codes = self.read_shared(model_state, segments)[modality].codes
+        shared = model_state["shared"]
+        return SharedEncoding(shared_codes.variates(shared, modality, semantic), codes)
+
+    def _empty_shared(self) -> ModelState:
+        """Returns the shared level before it is first fitted, if there is one."""
+        if not self.has_shared_level:
+            return {}
+        settings = self.codebook["shared"]
+        empty = shared_codes.empty(
+            self.width,
+            modalities=self.modalities,
+            directions=settings["directions"],
+            codes=settings["codes"],
+        )
+        return {"shared": empty}
 
     def empty_model_state(self) -> ModelState:
         """Returns a codebook of the right shapes with all codes at zero."""
         codebook = quantizer.empty_codebook(
             self.codebook["codes"], self.width, modalities=self.modalities
         )
-        return {"codebook": codebook}
+        return {"codebook": codebook, **self._empty_shared()}
 
     def init_model_state(
         self, key: Key[Array, ""], semantic: Mapping[str, Float[Array, "B T D"]]
@@ -129,7 +197,7 @@ class Cmg(Towers):
             modalities=semantic,
             method=self.codebook["initialisation"],
         )
-        return {"codebook": codebook}
+        return {"codebook": codebook, **self._empty_shared()}
 
     def update_model_state(
         self, model_state: ModelState, features: CmgFeatures, key: Key[Array, ""]
@@ -153,7 +221,7 @@ class Cmg(Towers):
             rule=settings["idle_rule"],
             noise_scale=settings["revival_noise"],
         )
-        return {"codebook": codebook}, {"revived_codes": revived}
+        return {**model_state, "codebook": codebook}, {"revived_codes": revived}
 
     def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"]:
         """Returns the vector of each code, e = sums / counts."""

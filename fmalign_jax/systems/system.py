@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
+from numpy import ndarray
 
 from fmalign_jax.config.build import build
 from fmalign_jax.config.saved import ABSENT
@@ -23,16 +24,30 @@ ModelState = dict[str, PyTree]
 in a checkpoint each entry stands in the item `model`. Empty if it keeps nothing."""
 
 
+class SharedEncoding(NamedTuple):
+    """One modality of a batch at the level that all modalities share.
+
+    Attributes:
+      variates: fp32, what of each tick's features the modalities share.
+      codes: the shared code of each segment of a window.
+    """
+
+    variates: Float[Array, "B T r"]
+    codes: Int[Array, "B S"]
+
+
 class Encoding(NamedTuple):
     """One modality of a batch, encoded.
 
     Attributes:
       features: fp32, continuous.
       codes: the code of each feature; None for a system without a codebook.
+      shared: None for a system without a shared level.
     """
 
     features: Float[Array, "B T D"]
     codes: Int[Array, "B T"] | None
+    shared: SharedEncoding | None = None
 
 
 @runtime_checkable
@@ -60,12 +75,14 @@ class System(Protocol):
       modalities: by name what each of them is built of.
       uses_labels: whether labels shape the features; a run is then not label-free.
       has_codes: whether `encode` gives codes.
+      has_shared_level: whether it also gives a shared level, and `fit_shared` fits it.
       random_streams: names of the random keys that it draws from in training.
     """
 
     modalities: Mapping[str, Any]
     uses_labels: bool
     has_codes: bool
+    has_shared_level: bool
     random_streams: tuple[str, ...]
 
     @property
@@ -107,6 +124,29 @@ class System(Protocol):
         self, model_state: ModelState, features: Any, key: Key[Array, ""]
     ) -> tuple[ModelState, dict[str, Array]]:
         """Returns the state after a training step, and what to log of it."""
+
+    def shared_features(
+        self, semantic: Mapping[str, Float[Array, "B T D"]]
+    ) -> dict[str, Float[Array, "B S D"]]:
+        """Returns the features of each segment of a window, for `fit_shared`."""
+
+    def fit_shared(
+        self,
+        model_state: ModelState,
+        features: Mapping[str, Float[ndarray, "N D"]],
+    ) -> ModelState:
+        """Returns a state whose shared level is fitted to paired rows, on the host.
+
+        In closed form and without labels; what training changes does not depend on it.
+        """
+
+    def read_shared(
+        self, model_state: ModelState, features: Mapping[str, Float[Array, "B S D"]]
+    ) -> dict[str, SharedEncoding]:
+        """Returns what the shared level makes of segments; a segment is one tick."""
+
+    def shared_vectors(self, model_state: ModelState) -> Float[Array, "K r"] | None:
+        """Returns the vector of each shared code; None without a shared level."""
 
     def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"] | None:
         """Returns the vector of each code; None for a system without a codebook."""

@@ -14,10 +14,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
+from numpy import ndarray
 
 from fmalign_jax.losses import normalise
 from fmalign_jax.systems.features import Features
-from fmalign_jax.systems.system import Encoding, ModelState
+from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding
 from fmalign_jax.systems.towers import Towers
 
 
@@ -81,6 +82,7 @@ class TwoTower(Towers):
     """
 
     has_codes: ClassVar[bool] = False
+    has_shared_level: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -127,6 +129,30 @@ class TwoTower(Towers):
     ) -> tuple[ModelState, dict[str, Array]]:
         """Returns nothing."""
         return {}, {}
+
+    def shared_features(
+        self, semantic: Mapping[str, Float[Array, "B T D"]]
+    ) -> dict[str, Float[Array, "B S D"]]:
+        """Returns nothing: there is no shared level."""
+        return {}
+
+    def fit_shared(
+        self,
+        model_state: ModelState,
+        features: Mapping[str, Float[ndarray, "N D"]],
+    ) -> ModelState:
+        """Returns the state as it is."""
+        return model_state
+
+    def read_shared(
+        self, model_state: ModelState, features: Mapping[str, Float[Array, "B S D"]]
+    ) -> dict[str, SharedEncoding]:
+        """Returns nothing: there is no shared level."""
+        return {}
+
+    def shared_vectors(self, model_state: ModelState) -> None:
+        """Returns nothing: there is no shared level."""
+        return None
 
     def code_vectors(self, model_state: ModelState) -> None:
         """Returns nothing: there are no codes."""

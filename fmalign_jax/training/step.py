@@ -124,7 +124,7 @@ def _train_step(
     config = trainer.config
     batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step, random_streams(trainer))
-    streams = _at_drawn_leads(config, keys.pop("lead"), batch["streams"])
+    streams = at_drawn_leads(config, keys.pop("lead"), batch["streams"])
     plain = preprocess.normalise(streams, state.statistics)
     inputs = _random_view(config, keys.pop("augment"), plain)
     second_key = keys.pop("second_view")
@@ -197,7 +197,7 @@ def _read(config: ConfigDict, batch: Batch, windows: Any) -> Batch:
     return resident.gather(windows, batch["window"], config.data.window_ticks)
 
 
-def _at_drawn_leads(
+def at_drawn_leads(
     config: ConfigDict, key: Key[Array, ""], streams: Mapping[str, Array]
 ) -> Mapping[str, Array]:
     """Draws a lead for each window, where the run draws its leads."""

@@ -6,7 +6,7 @@ Without labels unless the config asks for them; nothing of it flows back into tr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -40,7 +40,7 @@ class Validation:
         store: RecordingStore,
         windows: WindowIndex,
         mesh: Mesh,
-        probe: Probe | None = None,
+        probes: Sequence[Probe] = (),
     ) -> None:
         """Prepares the measurement; compiles nothing yet.
 
@@ -51,7 +51,7 @@ class Validation:
           store: its recordings.
           windows: of its validation split.
           mesh: devices that share each batch.
-          probe: measured too, if given.
+          probes: what else is measured.
 
         Raises:
           ValueError: the windows do not fit the device.
@@ -64,10 +64,10 @@ class Validation:
         self._on_device = None
         if self._config.data.resident and len(self._windows):
             self._on_device = resident.place(store, self._windows, mesh)
-        self._probe = probe
+        self._probes = tuple(probes)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Returns losses, codebook health and what the probe measures.
+        """Returns losses, codebook health and what the probes measure.
 
         Every validation window counts once.
         """
@@ -77,7 +77,9 @@ class Validation:
             )
             for batch in self._batches()
         )
-        return values | (self._probe(state) if self._probe else {})
+        for probe in self._probes:
+            values |= probe(state)
+        return values
 
     def check_score(self, state: TrainState) -> None:
         """Checks that the config's score will be measured, without computing anything.
@@ -88,7 +90,7 @@ class Validation:
         batch = sharding.place_batch(self._batches()[0], self._mesh)
         shapes = jax.eval_shape(self._eval_step, state, batch, self._on_device)
         values = logged_values.summarise([logged_values.blank(shapes)])
-        names = self._probe.names if self._probe else ()
+        names = [name for probe in self._probes for name in probe.names]
         score_of(values | dict.fromkeys(names, math.nan), self._config.score)
 
     def _batches(self) -> pipeline.EvaluationBatches:

@@ -34,6 +34,11 @@ __all__ = [
 _SAMPLE_BITS = 40  # of a key (recording, sample); the rest number the recording
 
 
+def spread(number: int, most: int) -> Int64[ndarray, " n"]:
+    """Returns at most `most` of the numbers 0 to `number` - 1, evenly spread."""
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(np.int64))
+
+
 @dataclasses.dataclass(frozen=True)
 class WindowIndex:
     """The windows of one split, in order of recording name, clip and time.
@@ -68,6 +73,10 @@ class WindowIndex:
         """Returns the centre of each window on the reference clock, in seconds."""
         last = self.start + self.window_ticks - 1
         return (self.ticks.start_s[self.start] + self.ticks.end_s[last]) / 2
+
+    def spread(self, most: int) -> WindowIndex:
+        """Returns at most so many of the windows, evenly spread over all."""
+        return dataclasses.replace(self, start=self.start[spread(len(self), most)])
 
     def rows(self, window: int | Int[ndarray, "..."]) -> Int64[ndarray, "... T"]:
         """Returns the ticks of windows."""

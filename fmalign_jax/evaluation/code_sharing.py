@@ -1,0 +1,262 @@
+"""Whether a run's codes are shared: the table by code, agreement, information.
+
+What ``evaluate`` reports as `code_sharing`. The codes are those of the shared level, or
+of the ticks where a run has no shared level; `level` says which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+from numpy import ndarray
+from sklearn.cluster import KMeans
+
+from fmalign_jax.evaluation import code_measures, splits as evaluation_splits
+from fmalign_jax.evaluation.classification_metrics import point_metrics
+from fmalign_jax.evaluation.code_measures import CodeTable
+from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.report import Probabilities, score_splits, scored_rows
+from fmalign_jax.evaluation.splits import EvaluationSplits
+from fmalign_jax.run.frozen_encoder import Encodings
+
+Json = dict[str, Any]
+
+SIZES = (2, 3, 4, 8, 16)
+"""Numbers of codes at which the variates of a shared level are looked at."""
+
+
+def by_code(
+    encoded: Mapping[str, Encodings], splits: EvaluationSplits, config: ConfigDict
+) -> tuple[Probabilities, dict[str, dict[str, float]]]:
+    """Classifies windows by their codes alone, with a table counted on the head split.
+
+    Returns:
+      Class probabilities by direction and reported split; and the coverage, the share
+      of the codes there that the table has seen.
+    """
+    head, known = splits.head, splits.head.known
+    codes, size = encoded[evaluation_splits.HEAD].compared_codes()
+    probabilities, coverage = {}, {}
+    for counted in (config.source, config.target):
+        table = CodeTable.count(
+            codes[counted][known],
+            head.label[known],
+            size=size,
+            classes=len(splits.classes),
+        )
+        for tried in (config.target, config.source):
+            direction = f"{counted}->{tried}"
+            found = {n: encoded[n].compared_codes()[0][tried] for n in splits.reported}
+            probabilities[direction] = {n: table.predict(c) for n, c in found.items()}
+            coverage[direction] = {n: table.coverage(c) for n, c in found.items()}
+    return probabilities, coverage
+
+
+def describe(
+    encoded: Mapping[str, Encodings], splits: EvaluationSplits, config: ConfigDict
+) -> Json | None:
+    """Returns everything that is said of how far codes are shared.
+
+    None for a system without codes. The measures of the headline split stand at the
+    top, those of every split under `splits`.
+
+    Args:
+      encoded: by split; see `Encodings`.
+      splits: the windows, and which of them are reported on.
+      config: of the evaluation.
+    """
+    codes, size = encoded[evaluation_splits.HEAD].compared_codes()
+    if not codes:
+        return None
+    probabilities, coverage = by_code(encoded, splits, config)
+    table = {
+        direction: score_splits(found, splits, config)
+        | {"coverage": coverage[direction][splits.headline]}
+        for direction, found in probabilities.items()
+    }
+    for direction, found in table.items():
+        for name, scores in found["splits"].items():
+            scores["coverage"] = coverage[direction][name]
+    variates = encoded[evaluation_splits.HEAD].variates
+    own = {
+        name: _measures(split, encoded[name], config)
+        for name, split in splits.reported.items()
+    }
+    return {
+        "level": "shared" if variates else "ticks",
+        "codes": size,
+        "by_code": table,
+        **own[splits.headline],
+        "by_size": _by_size(encoded, splits, config) if variates else None,
+        "splits": own,
+    }
+
+
+def _measures(split: LabelledWindows, encodings: Encodings, config: ConfigDict) -> Json:
+    """Returns the measures of one split."""
+    every, size = encodings.compared_codes()
+    codes = {m: every[m] for m in (config.source, config.target)}
+    recording, known = split.windows.recording.astype(np.int64), split.known
+    labelled = known.any()
+
+    def information(own: Int[ndarray, "n S"], about: Int[ndarray, " n"]) -> float:
+        return code_measures.information_nats(own, about, seed=config.seed)
+
+    return {
+        **sharing(
+            codes,
+            size,
+            recording,
+            least_shift=least_shift_windows(split),
+            seed=config.seed,
+        ),
+        "code_information": {
+            m: {
+                "recording": information(own, recording),
+                "label": information(own[known], split.label[known])
+                if labelled
+                else None,
+            }
+            for m, own in codes.items()
+        },
+        **_mixing({m: _points(encodings, m) for m in codes}),
+        "ceiling": code_measures.ceiling(
+            codes[config.target][known], split.label[known], size
+        )
+        if labelled
+        else None,
+        "agreement_by_recording": {
+            split.store.names[number]: code_measures.agreement(
+                *(own[recording == number] for own in codes.values())
+            )
+            for number in np.unique(recording).tolist()
+        },
+    }
+
+
+def _points(encodings: Encodings, modality: str) -> Float[ndarray, "N d"]:
+    """Returns one vector a window, in the space in which its code is chosen."""
+    kind = "shared" if encodings.variates else "codes"
+    return encodings.features(modality, kind).mean(axis=1)
+
+
+def least_shift_windows(split: LabelledWindows) -> int:
+    """Returns how many windows apart two of a split share no tick."""
+    start, same = split.windows.start, np.diff(split.windows.recording) == 0
+    steps = np.diff(start)[same & (np.diff(split.windows.clip) == 0)]
+    steps = steps[steps > 0]
+    if not len(steps):
+        return 1
+    return max(1, math.ceil(split.windows.window_ticks / int(np.median(steps))))
+
+
+def sharing(
+    codes: Mapping[str, Int[ndarray, "N S"]],
+    size: int,
+    recording: Int[ndarray, " N"],
+    *,
+    least_shift: int,
+    seed: int,
+) -> Json:
+    """Returns agreement, information and use of the codes of two modalities.
+
+    Args:
+      codes: of paired windows, of two modalities.
+      size: number of codes.
+      recording: of each window.
+      least_shift: windows that a shift moves at least.
+      seed: of the shifts.
+
+    Returns:
+      `agreement`; `chance_marginals`, `chance_shift`; `kappa` beyond each;
+      `shared_nats`, mutual information beyond shifts, and `shared_of_entropy`, its
+      share of the smaller entropy; `entropy_nats`, `perplexity` by modality;
+      `equal_num`, `equal_share`.
+    """
+    a, b = codes.values()
+    agreement, information = (
+        code_measures.beyond_shifts(
+            measure, a, b, recording, least_shift=least_shift, seed=seed
+        )
+        for measure in (code_measures.agreement, code_measures.mutual_information_nats)
+    )
+    by_marginals = code_measures.chance_by_marginals(a, b, size)
+    entropy = {m: code_measures.entropy_nats(own, size) for m, own in codes.items()}
+    least = min(entropy.values())
+    beyond = information.beyond
+    whole = code_measures.agreement(a, b)
+    return {
+        "agreement": whole,
+        "chance_marginals": by_marginals,
+        "chance_shift": agreement.chance,
+        "kappa": {
+            "marginals": code_measures.kappa(whole, by_marginals),
+            "shift": code_measures.kappa(agreement.value, agreement.chance),
+        },
+        "shared_nats": beyond,
+        "shared_of_entropy": None if beyond is None or least < 1e-9 else beyond / least,
+        "entropy_nats": entropy,
+        "perplexity": {m: math.exp(value) for m, value in entropy.items()},
+        "equal_num": code_measures.equal_windows(codes, size),
+        "equal_share": code_measures.equal_share(codes, size),
+    }
+
+
+def _mixing(points: Mapping[str, Float[ndarray, "N d"]]) -> Json:
+    """Returns how far the clouds of both modalities merge, windows as points."""
+    windows = len(next(iter(points.values())))
+    if windows < 2:
+        return dict.fromkeys(("mixing", "mixing_standardised", "mixing_chance"))
+    return {
+        "mixing": code_measures.mixing(points),
+        "mixing_standardised": code_measures.mixing(points, standardise=True),
+        "mixing_chance": code_measures.mixing_chance(windows, len(points)),
+    }
+
+
+def _by_size(
+    encoded: Mapping[str, Encodings], splits: EvaluationSplits, config: ConfigDict
+) -> Json:
+    """Returns what other numbers of codes along the same directions would give.
+
+    The codes are placed on the source's windows of the head split, without labels. How
+    many codes two modalities can share is seen here: information grows with their
+    number until the codes hold what one modality alone shows, and agreement falls.
+    """
+    head, split = splits.head, splits.by_name[splits.headline]
+    placed_on = _points(encoded[evaluation_splits.HEAD], config.source)
+    tried = {
+        m: _points(encoded[splits.headline], m) for m in (config.source, config.target)
+    }
+    most = len(np.unique(placed_on, axis=0))
+    found: Json = {}
+    for size in (size for size in SIZES if size <= most):
+        search = KMeans(size, n_init=4, random_state=config.seed).fit(placed_on)
+
+        def code(points: Float[ndarray, "n d"], by: KMeans = search) -> ndarray:
+            return by.predict(points)[:, None].astype(np.int64)
+
+        codes = {m: code(points) for m, points in tried.items()}
+        table = CodeTable.count(
+            code(placed_on)[head.known],
+            head.label[head.known],
+            size=size,
+            classes=len(splits.classes),
+        )
+        rows = scored_rows(split, table.predict(codes[config.target]))
+        found[str(size)] = {
+            "balanced_accuracy": point_metrics(rows)["balanced_accuracy"],
+            **sharing(
+                codes,
+                size,
+                split.windows.recording,
+                least_shift=least_shift_windows(split),
+                seed=config.seed,
+            ),
+        }
+    return found
