@@ -40,7 +40,13 @@ Result   `default`, one seed, the two furnaces held out, step 320; `evaluate` wi
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import component, default_config, set_teacher, unchanged
+from fmalign_jax.config import (
+    component,
+    default_config,
+    set_teacher,
+    shared_level,
+    unchanged,
+)
 
 
 def get_config(variant: str = "default") -> ConfigDict:
@@ -97,7 +103,9 @@ def get_config(variant: str = "default") -> ConfigDict:
         }
     )
     see_small_spots(config.model.modalities.video)
-    set_teacher(config, teacher="current", student="video", back=0.2, pull=1.0)
+    set_teacher(config, teacher="video", student="current", back=0.2, pull=1.0)
+    config.codebook.shared = shared_level(teacher="video", codes=2)
+    config.score = "shared_correlation/current-video"
     for name in chosen:
         variants[name](config)
     return config

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from fmalign_jax import cli
 from fmalign_jax.config import default_config, saved, sweep_config
 from fmalign_jax.data.files import write_json
+from fmalign_jax.evaluation.shared_validation import SharedValidation
 from fmalign_jax.run import directory
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.sweeps import data as sweep_data
@@ -33,7 +34,8 @@ from fmalign_jax.sweeps.loop import Sweep
 from fmalign_jax.sweeps.members import Member, combinations, member_configs
 from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import setup, sharding
-from fmalign_jax.training.state import TrainState
+from fmalign_jax.training.shared_level import SharedLevelFit
+from fmalign_jax.training.state import TrainState, make_trainer
 
 
 def train_together(
@@ -51,7 +53,8 @@ def train_together(
       The last state of each member, and the table that was also written to sweep.json.
       ``table["members"][i]`` has the name, changes and run folder of a member, and its
       last ``train`` and ``validation`` values; in the latter ``perplexity/<modality>``,
-      ``equal_share`` (equal_num / windows), ``cpc_accuracy``, ``cpc_bound`` (nats).
+      ``equal_share`` (equal_num / windows), ``cpc_accuracy``, ``cpc_bound`` (nats), and
+      of a shared level ``shared_equal_share``, ``shared_kappa/<pair>``.
 
     Raises:
       ValueError: on faulty data or settings, settings that members cannot have of
@@ -101,7 +104,15 @@ def train_together(
             for folder in folders:
                 folder.diverged = position["diverged"][folder.member.name]
         sweep = Sweep(
-            configs, settings, data, programs, mesh, batches, checkpoints, folders
+            configs,
+            settings,
+            data,
+            programs,
+            mesh,
+            batches,
+            checkpoints,
+            folders,
+            SharedLevels(configs, data, mesh),
         )
         start, last = int(states.step), data.run.steps
         logging.info(
@@ -120,7 +131,48 @@ def train_together(
         seconds = round(time.perf_counter() - started_s, 1)
         table["seconds"] = seconds if earlier_s is None else earlier_s
         write_json(workdir / "sweep.json", table, allow_nan=True)
-    return [programs.member(states, i) for i in range(len(members))], table
+    finished = [
+        sweep.finish.fit(i, programs.member(states, i)) for i in range(len(members))
+    ]
+    return finished, table
+
+
+class SharedLevels:
+    """The shared level of each member of a sweep: fitted, and how far it is shared.
+
+    One program encodes for all members; each has its own states and its own lead.
+    """
+
+    def __init__(
+        self, configs: Sequence[ConfigDict], data: SweepData, mesh: Mesh
+    ) -> None:
+        """Prepares the fit; compiles nothing yet."""
+        self._windows = [data.by_lead[config.data.lead_s] for config in configs]
+        trainer = make_trainer(
+            configs[0],
+            steps_per_epoch=data.run.steps_per_epoch,
+            steps=data.run.planned_steps,
+        )
+        self._fit = SharedLevelFit(trainer, data.run.store, mesh)
+        self._measures = []
+        if trainer.model.has_shared_level:
+            self._measures = [
+                SharedValidation(trainer, self._fit, windows["validation"])
+                for windows in self._windows
+            ]
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of the values of `measure`."""
+        return self._measures[0].names if self._measures else []
+
+    def fit(self, number: int, state: TrainState) -> TrainState:
+        """Returns the state of a member with its shared level fitted."""
+        return self._fit(state, self._windows[number]["train"])
+
+    def measure(self, number: int, state: TrainState) -> dict[str, float]:
+        """Returns how far the shared codes of a member are shared."""
+        return self._measures[number](state) if self._measures else {}
 
 
 def first_states(

@@ -126,7 +126,7 @@ def run_steps(
     windows = None
     if config.data.resident:
         windows = resident.place(data.store, data.training, mesh)
-    fit_shared = SharedLevelFit(trainer, data.store, data.training, mesh)
+    fit_shared = SharedLevelFit(trainer, data.store, mesh)
     validation = Validation(
         trainer,
         data.store,
@@ -168,7 +168,7 @@ def run_steps(
                 bar.set_postfix(progress(values))
             score = None
             if save:  # and so wherever a state is validated
-                state = fit_shared(state)
+                state = fit_shared(state, data.training)
             if evaluate:
                 values = validation(state)
                 logged_values.check_finite(values, step=step, split="validation")

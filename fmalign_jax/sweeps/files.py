@@ -27,6 +27,9 @@ from fmalign_jax.sweeps.members import LEAD, Member
 from fmalign_jax.training.state import TrainState
 
 INDICATORS = (
+    "shared_equal_share",
+    "shared_kappa/*",
+    "shared_correlation/*",
     "cpc_bound",
     "cpc_accuracy",
     "perplexity/*",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -24,6 +25,21 @@ from fmalign_jax.training.state import TrainState
 from fmalign_jax.training.validation import score_of
 
 
+@runtime_checkable
+class Finish(Protocol):
+    """What is done with a member's state before it is judged or saved."""
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of what `measure` measures."""
+
+    def fit(self, number: int, state: TrainState) -> TrainState:
+        """Returns the state of a member with what is fitted in closed form."""
+
+    def measure(self, number: int, state: TrainState) -> dict[str, float]:
+        """Returns what validation measures besides losses and the use of codes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """One sweep under way: what `train.train` has for one run, for all members."""
@@ -36,6 +52,7 @@ class Sweep:
     batches: SweepBatches
     checkpoints: Checkpoints
     folders: Sequence[MemberFolder]
+    finish: Finish
 
     def run_steps(self, states: TrainState) -> TrainState:
         """Trains to the last step, or until asked to stop; saves on the way."""
@@ -62,11 +79,12 @@ class Sweep:
                     self._report(step, pending, clock)
                     pending = []
                 scores: dict[str, float] = {}
-                if evaluate:
-                    scores = self._validate(step, states)
-                    bar.write(f"step {step}: {config.score} {_range(scores)}")
                 if evaluate or step in (cadence.middle, last_step):
-                    self._save_members(states, scores)
+                    members = self._finished(states)
+                    if evaluate:
+                        scores = self._validate(step, states, members)
+                        bar.write(f"step {step}: {config.score} {_range(scores)}")
+                    self._save_members(members, scores)
                 if save:
                     # Before the next batch is drawn, so that data and states agree.
                     self.checkpoints.save(
@@ -117,7 +135,16 @@ class Sweep:
             else:
                 folder.log(step, "train", values | speed)
 
-    def _validate(self, step: int, states: TrainState) -> dict[str, float]:
+    def _finished(self, states: TrainState) -> dict[int, TrainState]:
+        """Returns the states of the members that go on, ready to be judged."""
+        return {
+            number: self.finish.fit(number, self.programs.member(states, number))
+            for number, _ in self._going()
+        }
+
+    def _validate(
+        self, step: int, states: TrainState, members: Mapping[int, TrainState]
+    ) -> dict[str, float]:
         """Logs the validation of each member; returns their scores by name."""
         windows = self._validation_windows
         merged = logged_values.merge_batches(
@@ -127,6 +154,7 @@ class Sweep:
         scores = {}
         for number, folder in self._going():
             values = logged_values.summarise([_row(merged, number)])
+            values |= self.finish.measure(number, members[number])
             try:
                 logged_values.check_finite(values, step=step, split="validation")
             except FloatingPointError as error:
@@ -143,9 +171,12 @@ class Sweep:
         windows = self._validation_windows
         shapes = jax.eval_shape(self.programs.evaluate, states, batch, windows)
         values = logged_values.summarise([_row(logged_values.blank(shapes), 0)])
-        score_of(values, self.configs[0].score)
+        names = self.finish.names
+        score_of(values | dict.fromkeys(names, math.nan), self.configs[0].score)
 
-    def _save_members(self, states: TrainState, scores: dict[str, float]) -> None:
+    def _save_members(
+        self, members: Mapping[int, TrainState], scores: dict[str, float]
+    ) -> None:
         orders = self.batches.get_state()
         for number, folder in self._going():
             config = self.configs[number]
@@ -155,7 +186,7 @@ class Sweep:
             )
             order = orders[self.programs.seeds.index(config.seed)]
             folder.save(
-                self.programs.member(states, number),
+                members[number],
                 data=order | {"windows_crc32": digest},
                 score=scores.get(folder.member.name),
             )

@@ -32,34 +32,35 @@ WINDOWS = 1024
 class SharedLevelFit:
     """Fits the shared level of states of one run; does nothing where there is none."""
 
-    def __init__(
-        self, trainer: Trainer, store: RecordingStore, windows: WindowIndex, mesh: Mesh
-    ) -> None:
+    def __init__(self, trainer: Trainer, store: RecordingStore, mesh: Mesh) -> None:
         """Prepares the fit; compiles nothing yet.
 
         Args:
           trainer: the static half of the run.
           store: its recordings.
-          windows: its training windows, as training reads them.
           mesh: devices that share each batch.
         """
         self._system = trainer.model
         self._config = trainer.config
         self._store = store
-        self._windows = windows.spread(WINDOWS)
         self._mesh = mesh
         self._features = jax.jit(
             functools.partial(_features, trainer),
             out_shardings=sharding.replicated(mesh),
         )
 
-    def __call__(self, state: TrainState) -> TrainState:
-        """Returns the state with its shared level fitted; all else as it was."""
+    def __call__(self, state: TrainState, windows: WindowIndex) -> TrainState:
+        """Returns the state with its shared level fitted; all else as it was.
+
+        Args:
+          state: of the run.
+          windows: its training windows, as training reads them; some of them are taken.
+        """
         if not self._system.has_shared_level:
             return state
         features = {
             name: segments.reshape(-1, segments.shape[-1])
-            for name, segments in self.segments(state, self._windows).items()
+            for name, segments in self.segments(state, windows.spread(WINDOWS)).items()
         }
         fitted = self._system.fit_shared(state.model_state, features)
         placed = jax.device_put(fitted["shared"], sharding.replicated(self._mesh))
