@@ -17,6 +17,7 @@ import itertools
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -61,7 +62,9 @@ class SharedValidation:
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Returns the values by name; 0 where something cannot be measured."""
         segments = self._fit.segments(state, self._windows)
-        found = self._system.read_shared(state.model_state, segments)
+        found = self._system.read_shared(
+            state.model_state, {m: jnp.asarray(x) for m, x in segments.items()}
+        )
         codes = {m: np.asarray(own.codes) for m, own in sorted(found.items())}
         size = len(self._system.shared_vectors(state.model_state))
         values: dict[str, float] = {}

@@ -145,8 +145,8 @@ class Cmg(Towers):
         shared = model_state["shared"]
         return {
             m: SharedEncoding(
-                shared_codes.variates(shared, m, jnp.asarray(segments)),
-                shared_codes.assign(shared, m, jnp.asarray(segments)),
+                shared_codes.variates(shared, m, segments),
+                shared_codes.assign(shared, m, segments),
             )
             for m, segments in features.items()
         }
