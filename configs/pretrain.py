@@ -78,7 +78,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     config.data.split.by = "recording"
     config.data.batch_from = "recording"
-    config.epochs = 5.0
+    config.epochs = 7.0
     config.optimizer.weight_decay = 0.05
     config.time_warp.stretch = 0.1
     config.augment = ConfigDict(
@@ -104,6 +104,17 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     see_small_spots(config.model.modalities.video)
     set_teacher(config, teacher="video", student="current", back=0.2, pull=1.0)
+    # The video is shaped by what the current has too, not by what tells its own windows
+    # apart: light and palette of this furnace, which no other furnace has.
+    config.objectives.self_contrast.weight = 0.0
+    config.objectives.canonical = component(
+        "fmalign_jax.objectives.canonical.Canonical",
+        weight=1.0,
+        first="video",
+        second="current",
+        directions=4,
+        learns_from={"current": {"video": 1.0}, "video": {"current": 0.2}},
+    )
     config.codebook.shared = shared_level(teacher="video", codes=2)
     config.score = "shared_correlation/current-video"
     for name in chosen:

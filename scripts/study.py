@@ -43,7 +43,7 @@ RECIPE = "recipe"
 and encoders that were not trained, which take longest."""
 
 EVALUATIONS: dict[str, dict[str, str]] = {
-    "codes": {},
+    "codes": {"features": ""},
     "semantic": {"features": "semantic"},
     "codes_by_recording": {"standardise": "recording"},
 }
@@ -113,6 +113,7 @@ def evaluated(
             "step": report["checkpoint"]["step"],
             "chance": beside["chance"],
             "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},
+            "code_sharing": report["code_sharing"] and sharing_brief(report),
             "oracle": brief(beside["oracle"]),
             "random_encoders": {
                 d: brief(s) for d, s in (beside["random_encoders"] or {}).items()
@@ -132,6 +133,36 @@ def evaluated(
         "jax": jax.__version__,
         "devices": [device.device_kind for device in jax.devices()],
         "cpus": os.cpu_count(),
+    }
+
+
+SHARING_KEPT = (
+    "level",
+    "codes",
+    "verdict",
+    "agreement",
+    "chance_marginals",
+    "chance_shift",
+    "kappa",
+    "shared_nats",
+    "perplexity",
+    "equal_share",
+    "code_information",
+    "mixing",
+    "ceiling",
+    "agreement_by_recording",
+    "by_size",
+)
+
+
+def sharing_brief(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what tables show of how far codes are shared, on the headline split."""
+    found = report["code_sharing"]
+    return {name: found[name] for name in SHARING_KEPT} | {
+        "by_code": {
+            direction: {name: scores[name] for name in (*KEPT, "coverage")}
+            for direction, scores in found["by_code"].items()
+        }
     }
 
 

@@ -28,12 +28,11 @@ Run = dict[str, Any]
 
 FORTH, BACK = "video->current", "current->video"
 DIRECTIONS = (FORTH, BACK, "video->video", "current->current")
-TOKENS, CHANCE, MERGED, COSINE = (
+TOKENS, CHANCE, COSINE = (
     f"{name}/current-video"
     for name in (
         "token_agreement",
         "chance_agreement",
-        "merged_agreement",
         "code_cosine",
     )
 )
@@ -172,19 +171,18 @@ def code_use(runs: Sequence[Run]) -> str:
     for variant, fold, own in by_variant(runs):
         seen = {
             name: np.mean([run["validation"][name] for run in own])
-            for name in (TOKENS, CHANCE, MERGED, "equal_share", *PERPLEXITIES)
+            for name in (TOKENS, CHANCE, "equal_share", *PERPLEXITIES)
         }
         rows.append(
             [
                 shown(variant),
                 fold,
                 f"{seen[TOKENS]:.3f} ({seen[CHANCE]:.3f})",
-                f"{seen[MERGED]:.3f}",
                 f"{seen['equal_share']:.3f}",
                 " / ".join(f"{seen[name]:.0f}" for name in PERPLEXITIES),
             ]
         )
-    columns = ["variant", "fold", "token agreement (chance)", "merged agreement"]
+    columns = ["variant", "fold", "token agreement (chance)"]
     return table([*columns, "equal share", "perplexity v / c"], rows)
 
 
@@ -198,7 +196,7 @@ def agreement(runs: Sequence[Run]) -> str:
     if len(alike) < MIN_RUNS:
         return f"Fewer than {MIN_RUNS} runs: not computed.\n"
     rows = []
-    for name in ("equal_share", TOKENS, MERGED, COSINE, "cpc_accuracy"):
+    for name in ("equal_share", TOKENS, COSINE, "cpc_accuracy"):
         found = [rank_correlation(own, name) for own in (runs, alike)]
         if all(found):
             rows.append([f"`{name}`", *found[0], *found[1]])

@@ -84,6 +84,7 @@ def test_it_goes_on_with_the_same_numbers(place, expected):
     assert int(state.step) == 6
     found = summary["validation"]
     wanted = expected["validation_at_6"]
+    wanted.pop("merged_agreement/current-video")  # said nothing else; taken away since
     assert found.keys() - {"split"} == wanted.keys()
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name

@@ -88,7 +88,6 @@ def _run(variant, fold, seed, value):
         "equal_share": value / 2,
         "token_agreement/current-video": value / 4,
         "chance_agreement/current-video": 0.125,
-        "merged_agreement/current-video": value / 4,
         "code_cosine/current-video": value,
         "cpc_accuracy": 0.1,
         "perplexity/video": 9.0,

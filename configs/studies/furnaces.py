@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.config import (
     Change,
+    component,
     evaluation_config,
     load_file,
     set_teacher,
@@ -34,7 +35,7 @@ CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/simulated"
 FOLDS = ("default", "hard", "no_precursor", "lead_0")
 SEEDS = (0, 1, 2)
-EPOCHS = 4.0  # 320 steps
+EPOCHS = 6.0  # 480 steps
 
 
 def train_config(fold: str, data: str) -> ConfigDict:
@@ -56,9 +57,46 @@ def evaluate_config(fold: str, data: str) -> ConfigDict:
     return evaluation_config()
 
 
-def video_teaches(config: ConfigDict) -> None:
-    """The direction of the publication: the current follows the video."""
-    set_teacher(config, teacher="video", student="current", back=0.2, pull=1.0)
+def current_teaches(config: ConfigDict) -> None:
+    """The recipe of before: the video follows a current that contrasts its windows."""
+    set_teacher(config, teacher="current", student="video", back=0.2, pull=1.0)
+    config.objectives.canonical.weight = 0.0
+    config.codebook.shared.teacher = "current"
+
+
+def instance_contrast(config: ConfigDict) -> None:
+    """The video teaches, shaped by a contrast of its own windows."""
+    config.objectives.self_contrast.weight = 1.0
+    config.objectives.canonical.weight = 0.0
+
+
+def slow_contrast(config: ConfigDict) -> None:
+    """As `instance_contrast`, but a window's halves are the positives."""
+    config.objectives.canonical.weight = 0.0
+    config.objectives.slow_contrast = component(
+        "fmalign_jax.objectives.slow_contrast.SlowContrast",
+        weight=1.0,
+        second_views=("video",),
+        min_gap_s=60.0,
+    )
+
+
+def swapped_prediction(config: ConfigDict) -> None:
+    """The current predicts the video's balanced assignments (SwAV)."""
+    config.objectives.canonical.weight = 0.0
+    config.objectives.swapped_prediction = component(
+        "fmalign_jax.objectives.swapped_prediction.SwappedPrediction",
+        weight=1.0,
+        second_views=("video",),
+        weights={"current": {"video": 1.0}, "video": {"video": 1.0, "current": 0.2}},
+    )
+
+
+def current_contrast(config: ConfigDict) -> None:
+    """The video teaches; the current alone contrasts its own windows."""
+    config.objectives.canonical.weight = 0.0
+    config.objectives.self_contrast.weight = 1.0
+    config.objectives.self_contrast.second_views = ("current",)
 
 
 def unaugmented(config: ConfigDict) -> None:
@@ -73,12 +111,17 @@ VARIANTS: dict[str, Change] = {
     "read_at_lead_0": setting("data.lead_s", 0.0),
     "epochs_12": setting("epochs", 12.0),
     "batches_from_all": setting("data.batch_from", "all"),
-    "video_teaches": video_teaches,
+    "current_teaches": current_teaches,
+    "instance_contrast": instance_contrast,
+    "slow_contrast": slow_contrast,
+    "swapped_prediction": swapped_prediction,
+    "current_contrast": current_contrast,
+    "codes_4_shared": setting("codebook.shared.codes", 4),
     "unaugmented": unaugmented,
     "without_cross_cpc": without("cross_cpc"),
     "without_club": without("club"),
     "without_window_contrast": without("window_contrast"),
-    "without_self_contrast": without("self_contrast"),
+    "without_canonical": without("canonical"),
     "without_code_prediction": without("code_prediction"),
     "without_decoders": without("reconstruction"),
     "without_weight_decay": setting("optimizer.weight_decay", 0.0),

@@ -26,6 +26,9 @@ from fmalign_jax.run.frozen_encoder import Encodings
 
 Json = dict[str, Any]
 
+SHARED_FROM, PARTLY_FROM = 0.4, 0.1
+"""Kappa beyond shifts from which codes are called shared, or partly shared."""
+
 SIZES = (2, 3, 4, 8, 16)
 """Numbers of codes at which the variates of a shared level are looked at."""
 
@@ -63,7 +66,8 @@ def describe(
     """Returns everything that is said of how far codes are shared.
 
     None for a system without codes. The measures of the headline split stand at the
-    top, those of every split under `splits`.
+    top, those of every split under `splits`; `verdict` says in a word, by kappa beyond
+    shifts, whether the codes are "shared", "partly shared" or "not shared".
 
     Args:
       encoded: by split; see `Encodings`.
@@ -90,11 +94,21 @@ def describe(
     return {
         "level": "shared" if variates else "ticks",
         "codes": size,
+        "verdict": verdict(own[splits.headline]["kappa"]["shift"]),
         "by_code": table,
         **own[splits.headline],
         "by_size": _by_size(encoded, splits, config) if variates else None,
         "splits": own,
     }
+
+
+def verdict(kappa: float | None) -> str | None:
+    """Returns whether codes are shared; None where it was not measured."""
+    if kappa is None:
+        return None
+    if kappa >= SHARED_FROM:
+        return "shared"
+    return "partly shared" if kappa >= PARTLY_FROM else "not shared"
 
 
 def _measures(split: LabelledWindows, encodings: Encodings, config: ConfigDict) -> Json:

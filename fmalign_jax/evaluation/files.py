@@ -185,7 +185,8 @@ def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
 
     chances = [number(found[f"chance_{name}"]) for name in ("marginals", "shift")]
     rows = {
-        f"codes, {level}": f"{found['codes']} codes, {report['headline_split']} split",
+        f"codes, {level}": f"{found['verdict'] or 'not measured'}; "
+        f"{found['codes']} codes, {report['headline_split']} split",
         f"table by code {direction}": _cells(table)[_SHOWN.index("balanced_accuracy")],
         "coverage": number(table["coverage"]),
         "agreement": f"{number(found['agreement'])} (chance: marginals {chances[0]}, "

@@ -140,12 +140,9 @@ def _encode(
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
     code = None
-    compared, _ = encoded.compared_codes()
-    if modality in compared:
-        # A segment's code is that of each of its ticks.
-        codes = compared[modality]
-        codes = np.repeat(codes, own.window_ticks // codes.shape[1], axis=1)
-        code = np.where(known, codes[row, position], 0)
+    codes = encoded.tick_codes()
+    if modality in codes:
+        code = np.where(known, codes[modality][row, position], 0)
     plain = _plain(store, number, modality, ticks.samples[modality][mine])
     clips = ticks.clip[mine]
     return {

@@ -38,7 +38,12 @@ class Cwcl(nn.Module):
     def __call__(
         self, features: Features, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
-        """Returns the mean of both directions and the accuracy of each, all [B]."""
+        """Returns the mean of both directions and metrics, all [B].
+
+        ``cwcl_accuracy/<given>-><other>`` of each direction; and ``cwcl_own_weight``,
+        the share of a window's weights that lies on its own pair: near 1 the loss is
+        InfoNCE, and windows of the same state are negatives.
+        """
         check_names(
             {self.stronger: {self.weaker: 1.0}},
             features.semantic,
@@ -68,7 +73,9 @@ class Cwcl(nn.Module):
         )
         forth = losses.cwcl(logits, weights, mask)
         back = losses.info_nce(logits.T, mask)
+        own = jnp.diagonal(weights) / jnp.maximum((weights * mask).sum(axis=-1), 1e-30)
         return (forth + back) / 2, {
+            "cwcl_own_weight": jnp.where(mask, own, 0.0),
             f"cwcl_accuracy/{self.stronger}->{self.weaker}": losses.own_is_nearest(
                 logits, mask
             ),

@@ -95,6 +95,14 @@ class Encodings:
             return self.shared_codes, len(self.shared_vectors)
         return self.codes, 0 if self.vectors is None else len(self.vectors)
 
+    def tick_codes(self) -> Mapping[str, Int[ndarray, "N T"]]:
+        """Returns the same codes, one a tick: a segment's is that of all its ticks."""
+        found, _ = self.compared_codes()
+        return {
+            m: np.repeat(codes, self.codes[m].shape[1] // codes.shape[1], axis=1)
+            for m, codes in found.items()
+        }
+
 
 class FrozenEncoder:
     """The encoders of some modalities of a run, compiled once for any parameters."""

@@ -14,6 +14,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from fmalign_jax.evaluation import code_measures
 from fmalign_jax.structs import UNLABELLED
 
 Json = dict[str, Any]
@@ -134,7 +135,7 @@ def feature_map(
 ) -> Json:
     """Lays the windows of all modalities on one plane, and says how they mix.
 
-    A window is the mean of its semantic features z over the ticks. The plane is t-SNE's
+    A window is the mean of its features over the ticks. The plane is t-SNE's
     (van der Maaten and Hinton 2008); what is said of neighbours is not read off the
     plane but measured in the D dimensions.
 
@@ -153,25 +154,21 @@ def feature_map(
     count, modalities = len(label), len(semantic)
     perplexity = min(_PERPLEXITY, max(1.0, (len(points) - 1) / 3))
     search = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    # A plane wants two numbers a window; what is shared may be one.
+    shown = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])
     # So few points are laid sooner by one thread than by several that wait for another.
     with threadpool_limits(1):
-        plane = search.fit_transform(points.astype(np.float32))
+        plane = search.fit_transform(shown.astype(np.float32))
     modality = np.repeat(np.arange(modalities), count)
     placed = np.split(np.round(plane.astype(np.float64), 2), modalities)
     return {
         "points": {m: part.tolist() for m, part in zip(semantic, placed, strict=True)},
-        "mixing": _mixing(points, modality),
-        "mixing_chance": (modalities - 1) * count / (modalities * count - 1),
+        "mixing": code_measures.mixing(
+            {m: z.mean(axis=1) for m, z in semantic.items()}
+        ),
+        "mixing_chance": code_measures.mixing_chance(count, modalities),
         **_same_label(points, modality, np.tile(label, modalities)),
     }
-
-
-def _mixing(points: Float[ndarray, "P D"], modality: Int[ndarray, " P"]) -> float:
-    k = min(_NEIGHBOURS, len(points) - 1)
-    found = (
-        NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    )
-    return float((modality[found] != modality[:, None]).mean())
 
 
 def _same_label(

@@ -30,6 +30,7 @@ from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.run_report import codes as report_codes, files, recording_timeline
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import setup, sharding
+from fmalign_jax.training.shared_level import SharedLevelFit
 from fmalign_jax.training.state import make_trainer
 
 Json = dict[str, Any]
@@ -188,12 +189,15 @@ def describe(
     mapped = held.spread(_MAP_WINDOWS)
     frozen = restore.restore(run, mesh)
     codes: dict[str, Mapping[str, ndarray]] = {"train": {}, "held_out": {}}
-    vectors = encoder.system.code_vectors(frozen.model_state)
+    vectors = encoder.system.shared_vectors(frozen.model_state)
+    if vectors is None:
+        vectors = encoder.system.code_vectors(frozen.model_state)
     if vectors is not None:
-        codes = {
-            part: encoder(frozen, split.store, split.windows, keep_semantic=False).codes
+        seen = {
+            part: encoder(frozen, split.store, split.windows, keep_semantic=False)
             for part, split in (("train", training), ("held_out", held))
         }
+        codes = {part: own.tick_codes() for part, own in seen.items()}
     kept, _ = checkpoints.saved_steps(run.checkpoints)
     return {
         "step": run.step,
@@ -249,7 +253,9 @@ def _maps(
     for stage, (step, frozen) in states.items():
         if frozen is not None:
             seen = encoder(frozen, mapped.store, mapped.windows, keep_semantic=True)
-            placed = report_codes.feature_map(seen.semantic, mapped.label)
+            # What the modalities share, where the run has a level for it.
+            features = seen.variates or seen.semantic
+            placed = report_codes.feature_map(features, mapped.label)
             maps.append({"stage": stage, "step": step, **placed})
     return maps
 
@@ -281,6 +287,7 @@ def _untrained(
         run.config, steps_per_epoch=data.steps_per_epoch, steps=data.planned_steps
     )
     state = jax.block_until_ready(setup.first_state(trainer, data, mesh))
+    state = SharedLevelFit(trainer, data.store, mesh)(state, data.training)
     return EncoderState(state.params["model"], state.model_state, state.statistics)
 
 

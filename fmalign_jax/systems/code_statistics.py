@@ -41,7 +41,6 @@ class CodeStatistics:
       ticks: int32, ticks counted.
       equal: int32, windows whose most frequent code is the same in all modalities.
       matches: by pair int32, ticks on the same code.
-      merged_matches: by pair int32, ticks on the same code or near-duplicates.
       cosines: by pair fp32, sum over the ticks of the cosine of the two code vectors.
     """
 
@@ -50,37 +49,21 @@ class CodeStatistics:
     ticks: Int[Array, ""]
     equal: Int[Array, ""]
     matches: dict[str, Int[Array, ""]]
-    merged_matches: dict[str, Int[Array, ""]]
     cosines: dict[str, Float[Array, ""]]
 
     @classmethod
-    def from_features(
-        cls, features: CodeFeatures, *, duplicate_tolerance: float = 0.1
-    ) -> CodeStatistics:
-        """Counts one batch.
-
-        Args:
-          features: of the batch.
-          duplicate_tolerance: codes count as near-duplicates when their distance is at
-            most this share of the root mean square distance between two codes. The rule
-            is about pairs and not transitive: a chain of near-duplicates does not make
-            its ends one code.
-        """
+    def from_features(cls, features: CodeFeatures) -> CodeStatistics:
+        """Counts one batch."""
         codes, mask = features.codes, features.mask
         modalities = sorted(codes)
         windows = mask.sum(dtype=jnp.int32)
         most_frequent = jnp.stack([_most_frequent(codes[m]) for m in modalities])
         equal = (most_frequent == most_frequent[0]).all(axis=0)
-        # Mean of ||e_i - e_j||^2 over all i, j is twice the codes' total variance.
-        typical = jnp.sqrt(2 * features.embeddings.var(axis=0).sum())
-        matches, merged, cosines = {}, {}, {}
+        matches, cosines = {}, {}
         for first, second in itertools.combinations(modalities, 2):
             pair = f"{first}-{second}"
-            same = codes[first] == codes[second]
             a, b = features.code_vectors[first], features.code_vectors[second]
-            near = jnp.linalg.norm(a - b, axis=-1) <= duplicate_tolerance * typical
-            matches[pair] = _count(same, mask)
-            merged[pair] = _count(same | near, mask)
+            matches[pair] = _count(codes[first] == codes[second], mask)
             cosine = (normalise(a) * normalise(b)).sum(axis=-1)
             cosines[pair] = jnp.where(mask[:, None], cosine, 0.0).sum()
         return cls(
@@ -92,7 +75,6 @@ class CodeStatistics:
             ticks=windows * codes[modalities[0]].shape[1],
             equal=_count(equal, mask),
             matches=matches,
-            merged_matches=merged,
             cosines=cosines,
         )
 
@@ -110,7 +92,6 @@ class CodeStatistics:
         ``token_agreement/<a>-<b>``: share of ticks on the same code.
         ``chance_agreement/<a>-<b>``: that share if each chose its codes as often as it
         does, but without regard to the other.
-        ``merged_agreement/<a>-<b>``: the same with near-duplicate codes taken as one.
         ``code_cosine/<a>-<b>``: mean cosine of the paired code vectors.
         """
         ticks = jnp.asarray(self.ticks, jnp.float32)
@@ -126,7 +107,6 @@ class CodeStatistics:
             shares = (self.histograms[m] / ticks for m in (first, second))
             figures[f"chance_agreement/{pair}"] = jnp.multiply(*shares).sum()
             figures[f"token_agreement/{pair}"] = self.matches[pair] / ticks
-            figures[f"merged_agreement/{pair}"] = self.merged_matches[pair] / ticks
             figures[f"code_cosine/{pair}"] = self.cosines[pair] / ticks
         figures["equal_num"] = jnp.asarray(self.equal)
         figures["equal_share"] = jnp.divide(self.equal, self.windows)

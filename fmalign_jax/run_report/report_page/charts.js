@@ -164,6 +164,7 @@ const PANELS = [
   { title: "curve_terms", names: ["loss/"], splits: ["train"], log: true },
   { title: "curve_perplexity", names: ["perplexity/"] },
   { title: "curve_equal", names: ["equal_share"], share: true },
+  { title: "curve_shared", names: ["shared_equal_share", "shared_kappa/", "shared_correlation/"], splits: ["validation"], share: true },
   { title: "curve_agreement", names: ["token_agreement/", "chance_agreement/"], splits: ["validation", "train"], one: true, share: true },
   { title: "curve_cpc", names: ["cpc_accuracy"], level: () => 1 / DATA.batch_size, share: true },
 ];

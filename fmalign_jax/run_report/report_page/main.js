@@ -19,6 +19,14 @@ function drawTiles() {
     tiles.push(tile(say("tile_zero", { way: direction(way) }),
       `${fixed(scores.balanced_accuracy)} ${interval(scores, "balanced_accuracy")}`, beside.join(say("comma"))));
   }
+  const sharing = evaluation?.code_sharing;
+  if (sharing?.verdict) {
+    const table = sharing.by_code[`${evaluation.source}->${evaluation.target}`];
+    tiles.push(tile(say("tile_sharing"), say("verdict_" + sharing.verdict), say("sharing_is", {
+      agreement: fixed(sharing.agreement), chance: fixed(sharing.chance_shift), kappa: fixed(sharing.kappa.shift),
+      share: fixed(sharing.equal_share), table: fixed(table.balanced_accuracy), codes: sharing.codes,
+    })));
+  }
   if (DATA.lead) {
     const found = leadFacts(DATA.lead);
     tiles.push(tile(say("tile_lead"), found.value, found.below));
@@ -32,7 +40,11 @@ function drawTiles() {
     tiles.push(tile(say("tile_perplexity"), modalities.map((n) => fixed(lastOf(split, n), 0)).join(" / "),
       modalities.map((n) => named(n.split("/")[1])).join(" / ") + " · " + where));
   }
-  if (lastOf(split, "equal_share") !== undefined) {
+  if (lastOf(split, "shared_equal_share") !== undefined) {
+    const kappa = Object.keys(DATA.curves[split]).find((n) => n.startsWith("shared_kappa/"));
+    tiles.push(tile(say("tile_shared_equal"), fixed(lastOf(split, "shared_equal_share"), 3),
+      say("kappa_is", { n: fixed(lastOf(split, kappa), 3) }) + " · " + where));
+  } else if (lastOf(split, "equal_share") !== undefined) {
     const chance = Object.keys(DATA.curves[split]).find((n) => n.startsWith("chance_agreement/"));
     const same = Object.keys(DATA.curves[split]).find((n) => n.startsWith("token_agreement/"));
     tiles.push(tile(say("tile_equal"), fixed(lastOf(split, "equal_share"), 3),
