@@ -35,11 +35,10 @@ def balanced_assignments(
     log_q = scores / sharpness
     counted = jnp.ones(len(scores), bool) if mask is None else mask
 
-    def balance(_: int, log_q: Array) -> Array:
+    for _ in range(iterations):
         total = jax.nn.logsumexp(log_q, axis=0, keepdims=True, where=counted[:, None])
-        return jax.nn.log_softmax(log_q - total, axis=1)
-
-    return jnp.exp(jax.lax.fori_loop(0, iterations, balance, log_q))
+        log_q = jax.nn.log_softmax(log_q - total, axis=1)
+    return jnp.exp(log_q)
 
 
 def cross_entropy(
