@@ -235,7 +235,9 @@ def test_the_timeline_zooms_and_tells_moments(view):
     assert all(low <= float(text.split()[0]) <= high for text in after)
     view.click("#zoom button[value=all]")
     assert view.evaluate(range_of) == whole
-    box = view.locator("#timeline .stack").bounding_box()
+    stack = view.locator("#timeline .stack")
+    stack.evaluate("e => e.scrollIntoView()")  # a mouse is moved within what is shown
+    box = stack.bounding_box()
     told = []
     for share in (0.3, 0.8):
         view.mouse.move(box["x"] + share * box["width"], box["y"] + 200)
