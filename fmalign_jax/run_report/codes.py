@@ -22,6 +22,7 @@ Json = dict[str, Any]
 _SHOWN_CODES = 100  # in the table of distances
 _NEIGHBOURS = 10
 _PERPLEXITY = 30.0
+_THICKNESS = 0.01  # in deviations of the points
 
 
 def shown_steps(kept: Sequence[int]) -> dict[str, int]:
@@ -135,7 +136,8 @@ def feature_map(
 ) -> Json:
     """Lays the windows of all modalities on one plane, and says how they mix.
 
-    A window is the mean of its features over the ticks. The plane is t-SNE's
+    A window is the mean of its features over the ticks: of what the modalities share,
+    where the run has a level for that. The plane is t-SNE's
     (van der Maaten and Hinton 2008); what is said of neighbours is not read off the
     plane but measured in the D dimensions.
 
@@ -154,8 +156,10 @@ def feature_map(
     count, modalities = len(label), len(semantic)
     perplexity = min(_PERPLEXITY, max(1.0, (len(points) - 1) / 3))
     search = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-    # A plane wants two numbers a window; what is shared may be one.
-    shown = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])
+    shown = points
+    if points.shape[1] == 1:  # one number a window alone would be laid on a line
+        across = np.random.default_rng(seed).normal(size=len(points))
+        shown = np.column_stack([points, _THICKNESS * points.std() * across])
     # So few points are laid sooner by one thread than by several that wait for another.
     with threadpool_limits(1):
         plane = search.fit_transform(shown.astype(np.float32))
