@@ -29,6 +29,7 @@ KNOWN_TERMS = (
     "cross_cpc",
     "window_contrast",
     "self_contrast",
+    "canonical",
     "club",
 )
 
@@ -104,6 +105,12 @@ class Objectives(nn.Module):
                 cpc["steps"], width, cpc.get("width", 256), cpc.get("layers", 2)
             )
             setattr(self.cross_cpc, m, net)
+        canonical = terms.get("canonical", {"weight": 0})
+        if canonical["weight"]:
+            self.canonical = nn.Module()
+            for m in (canonical["first"], canonical["second"]):
+                linear = nn.Linear(width, canonical.get("directions", 4))
+                setattr(self.canonical, f"directions_{m}", linear)
 
 
 class Critics(nn.Module):
@@ -407,6 +414,24 @@ class TorchTrainer(nn.Module):
             logits = one @ other.T / term.get("temperature", 0.1)
             total = total + (info_nce(logits) + info_nce(logits.T)) / 2
         return total
+
+    def _canonical(self, features: Mapping[str, Any]) -> Tensor:
+        term = self.terms["canonical"]
+        pair, table = (term["first"], term["second"]), term.get("learns_from")
+        along = []
+        for own, other in (pair, pair[::-1]):
+            z = features["semantic"][own].mean(1)
+            x = getattr(self.objectives.canonical, f"directions_{own}")(
+                held(z, learning_scale(table, own, other))
+            )
+            x = x - x.mean(0)
+            along.append(x / torch.sqrt((x * x).sum(0) + 1e-6))
+        correlation = along[0].T @ along[1]
+        paired = correlation.diagonal()
+        off = correlation - torch.diag(paired)
+        return ((1 - paired) ** 2).sum() + term.get("off_diagonal", 0.1) * (
+            off * off
+        ).sum()
 
     def _club(self, features: Mapping[str, Any]) -> Tensor:
         sampled = self.training and self.terms["club"].get("estimator") != "full"
