@@ -13,6 +13,7 @@ from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
+from fmalign_jax.evaluation import transfer
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.training import sharding
@@ -118,6 +119,7 @@ def test_the_head_may_be_shown_the_end_of_the_window_alone(run, folder):
     assert whole["methods"]["model"]["settings"] == {"recent_s": 2.0}
     assert report["methods"]["model"]["settings"] == {"recent_s": 2.0}
     opened = restore.open_run(run, "best")
+    config = transfer.with_features(config, opened.config)
     model = AlarmModel.fit(
         config,
         opened,

@@ -604,7 +604,8 @@ def test_padding_changes_nothing(name):
 def test_parameters_lie_under_the_names_of_the_terms():
     objectives = Objectives(terms=TERMS)
     params = with_params(objectives, make_features())["params"]
-    assert sorted(params) == ["club", "cross_cpc", "reconstruction"]
+    with_parameters = ["canonical", "club", "cross_cpc", "reconstruction"]
+    assert sorted(params) == [*with_parameters, "swapped_prediction"]
     assert objectives.critic_names == ("club",)
 
 

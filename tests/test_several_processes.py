@@ -92,8 +92,13 @@ def _saved(workdir, step):
 @pytest.mark.timeout(4 * LIMIT_S)
 def test_two_processes_train_save_and_resume_as_one(tmp_path):
     tiny.tiny_config(tmp_path)
-    # Wide enough for arrays worth sharing.
-    flags = (*tiny.LIGHT_FLAGS, "--config.objectives.cross_cpc.width=128")
+    # Wide enough for arrays worth sharing; and rounding is not amplified where a
+    # gradient is zero (docs/architecture.md).
+    flags = (
+        *tiny.LIGHT_FLAGS,
+        "--config.objectives.cross_cpc.width=128",
+        "--config.optimizer.epsilon=1e-3",
+    )
     alone = tmp_path / "alone"
     _finish([_start(tmp_path, alone, *flags, devices=2)])
     both = tmp_path / "both"
@@ -105,8 +110,11 @@ def test_two_processes_train_save_and_resume_as_one(tmp_path):
     expected, found = dict(_saved(alone, 8)), dict(_saved(both, 8))
     assert expected.keys() == found.keys()
     for path, value in expected.items():
+        # A step that used local rows alone would differ by a rate a step, 8e-3 in all.
+        # Rounding decides on which side of its kink a unit of a critic lies.
+        atol = 1e-3 if "critic" in path else 1e-4
         np.testing.assert_allclose(
-            found[path], value, rtol=1e-5, atol=1e-5, err_msg=path
+            found[path], value, rtol=1e-4, atol=atol, err_msg=path
         )
 
 
