@@ -14,7 +14,9 @@ as shared.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -194,6 +196,56 @@ def shifted_orders(
 def _long_enough(recording: Int[ndarray, " N"], least_shift: int) -> ndarray:
     numbers, windows = np.unique(recording, return_counts=True)
     return numbers[windows >= 2 * least_shift]
+
+
+def sharing(
+    codes: Mapping[str, Codes],
+    size: int,
+    recording: Int[ndarray, " N"],
+    *,
+    least_shift: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns agreement, information and use of the codes of two modalities.
+
+    Args:
+      codes: of paired windows, of two modalities.
+      size: number of codes.
+      recording: of each window.
+      least_shift: windows that a shift moves at least.
+      seed: of the shifts.
+
+    Returns:
+      `agreement`; `chance_marginals`, `chance_shift`; `kappa` beyond each;
+      `shared_nats`, mutual information beyond shifts, and `shared_of_entropy`, its
+      share of the smaller entropy; `entropy_nats`, `perplexity` by modality;
+      `equal_num`, `equal_share`.
+    """
+    a, b = codes.values()
+    agreeing, information = (
+        beyond_shifts(measure, a, b, recording, least_shift=least_shift, seed=seed)
+        for measure in (agreement, mutual_information_nats)
+    )
+    by_marginals = chance_by_marginals(a, b, size)
+    entropy = {m: entropy_nats(own, size) for m, own in codes.items()}
+    least = min(entropy.values())
+    beyond = information.beyond
+    whole = agreement(a, b)
+    return {
+        "agreement": whole,
+        "chance_marginals": by_marginals,
+        "chance_shift": agreeing.chance,
+        "kappa": {
+            "marginals": kappa(whole, by_marginals),
+            "shift": kappa(agreeing.value, agreeing.chance),
+        },
+        "shared_nats": beyond,
+        "shared_of_entropy": None if beyond is None or least < 1e-9 else beyond / least,
+        "entropy_nats": entropy,
+        "perplexity": {m: math.exp(value) for m, value in entropy.items()},
+        "equal_num": equal_windows(codes, size),
+        "equal_share": equal_share(codes, size),
+    }
 
 
 def entropy_nats(codes: Codes, size: int) -> float:

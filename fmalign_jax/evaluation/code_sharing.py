@@ -122,7 +122,7 @@ def _measures(split: LabelledWindows, encodings: Encodings, config: ConfigDict) 
         return code_measures.information_nats(own, about, seed=config.seed)
 
     return {
-        **sharing(
+        **code_measures.sharing(
             codes,
             size,
             recording,
@@ -169,58 +169,6 @@ def least_shift_windows(split: LabelledWindows) -> int:
     return max(1, math.ceil(split.windows.window_ticks / int(np.median(steps))))
 
 
-def sharing(
-    codes: Mapping[str, Int[ndarray, "N S"]],
-    size: int,
-    recording: Int[ndarray, " N"],
-    *,
-    least_shift: int,
-    seed: int,
-) -> Json:
-    """Returns agreement, information and use of the codes of two modalities.
-
-    Args:
-      codes: of paired windows, of two modalities.
-      size: number of codes.
-      recording: of each window.
-      least_shift: windows that a shift moves at least.
-      seed: of the shifts.
-
-    Returns:
-      `agreement`; `chance_marginals`, `chance_shift`; `kappa` beyond each;
-      `shared_nats`, mutual information beyond shifts, and `shared_of_entropy`, its
-      share of the smaller entropy; `entropy_nats`, `perplexity` by modality;
-      `equal_num`, `equal_share`.
-    """
-    a, b = codes.values()
-    agreement, information = (
-        code_measures.beyond_shifts(
-            measure, a, b, recording, least_shift=least_shift, seed=seed
-        )
-        for measure in (code_measures.agreement, code_measures.mutual_information_nats)
-    )
-    by_marginals = code_measures.chance_by_marginals(a, b, size)
-    entropy = {m: code_measures.entropy_nats(own, size) for m, own in codes.items()}
-    least = min(entropy.values())
-    beyond = information.beyond
-    whole = code_measures.agreement(a, b)
-    return {
-        "agreement": whole,
-        "chance_marginals": by_marginals,
-        "chance_shift": agreement.chance,
-        "kappa": {
-            "marginals": code_measures.kappa(whole, by_marginals),
-            "shift": code_measures.kappa(agreement.value, agreement.chance),
-        },
-        "shared_nats": beyond,
-        "shared_of_entropy": None if beyond is None or least < 1e-9 else beyond / least,
-        "entropy_nats": entropy,
-        "perplexity": {m: math.exp(value) for m, value in entropy.items()},
-        "equal_num": code_measures.equal_windows(codes, size),
-        "equal_share": code_measures.equal_share(codes, size),
-    }
-
-
 def _mixing(points: Mapping[str, Float[ndarray, "N d"]]) -> Json:
     """Returns how far the clouds of both modalities merge, windows as points."""
     windows = len(next(iter(points.values())))
@@ -265,7 +213,7 @@ def _by_size(
         rows = scored_rows(split, table.predict(codes[config.target]))
         found[str(size)] = {
             "balanced_accuracy": point_metrics(rows)["balanced_accuracy"],
-            **sharing(
+            **code_measures.sharing(
                 codes,
                 size,
                 split.windows.recording,

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 
 from fmalign_jax.data.windows.index import WindowIndex
@@ -67,41 +67,27 @@ class SharedValidation:
         )
         codes = {m: np.asarray(own.codes) for m, own in sorted(found.items())}
         size = len(self._system.shared_vectors(state.model_state))
-        values: dict[str, float] = {}
+        values = {"shared_equal_share": code_measures.equal_share(codes, size)}
         for a, b in itertools.combinations(codes, 2):
-            values |= {
-                f"shared_{name}/{a}-{b}": value
-                for name, value in self._pair(codes[a], codes[b]).items()
-            }
-            along = (np.asarray(found[m].variates).mean(axis=1) for m in (a, b))
-            values[f"shared_correlation/{a}-{b}"] = mean_correlation(*along)
-        for m, own in codes.items():
-            entropy = code_measures.entropy_nats(own, size)
-            values[f"shared_perplexity/{m}"] = math.exp(entropy)
-        values["shared_equal_share"] = code_measures.equal_share(codes, size)
-        return values
-
-    def _pair(self, a: Int[ndarray, "N S"], b: Int[ndarray, "N S"]) -> dict[str, float]:
-        agreement, information = (
-            code_measures.beyond_shifts(
-                measure,
-                a,
-                b,
+            pair = code_measures.sharing(
+                {m: codes[m] for m in (a, b)},
+                size,
                 self._windows.recording,
                 least_shift=self._least_shift,
                 seed=self._seed,
             )
-            for measure in (
-                code_measures.agreement,
-                code_measures.mutual_information_nats,
-            )
-        )
-        kappa = code_measures.kappa(agreement.value, agreement.chance)
-        return {
-            "agreement": agreement.value,
-            "kappa": kappa or 0.0,
-            "nats": information.beyond or 0.0,
-        }
+            along = (np.asarray(found[m].variates).mean(axis=1) for m in (a, b))
+            values |= {
+                f"shared_agreement/{a}-{b}": pair["agreement"],
+                f"shared_kappa/{a}-{b}": pair["kappa"]["shift"] or 0.0,
+                f"shared_nats/{a}-{b}": pair["shared_nats"] or 0.0,
+                f"shared_correlation/{a}-{b}": mean_correlation(*along),
+                **{
+                    f"shared_perplexity/{m}": value
+                    for m, value in pair["perplexity"].items()
+                },
+            }
+        return values
 
 
 def mean_correlation(a: Float[ndarray, "N r"], b: Float[ndarray, "N r"]) -> float:

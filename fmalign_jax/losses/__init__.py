@@ -14,6 +14,7 @@ from fmalign_jax.losses.club import (
 from fmalign_jax.losses.contrastive import (
     code_matching,
     code_prediction,
+    cosine_logits,
     cwcl,
     cwcl_weights,
     info_nce,
@@ -37,6 +38,7 @@ __all__ = [
     "code_matching",
     "code_prediction",
     "commitment",
+    "cosine_logits",
     "cross_entropy",
     "cwcl",
     "cwcl_weights",

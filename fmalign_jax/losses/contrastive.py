@@ -34,6 +34,17 @@ def info_nce(
     return _counted(-jnp.diagonal(log_softmax, axis1=-2, axis2=-1), mask)
 
 
+def cosine_logits(
+    a: Float[Array, "B D"], b: Float[Array, "B D"], temperature: float
+) -> Float[Array, "B B"]:
+    """Returns the cosine of each a with each b, divided by the temperature.
+
+    >>> cosine_logits(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0]]), 0.5)
+    Array([[2.]], dtype=float32)
+    """
+    return jnp.matmul(normalise(a), normalise(b).T, precision=_EXACT) / temperature
+
+
 def own_is_nearest(
     logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None = None
 ) -> Float[Array, "*n B"]:

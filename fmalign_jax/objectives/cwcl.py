@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,12 +58,7 @@ class Cwcl(nn.Module):
             features.semantic[self.weaker].mean(axis=1),
             learning_scale(self.learns_from, self.weaker, self.stronger),
         )
-        logits = jnp.matmul(
-            losses.normalise(anchors),
-            losses.normalise(partners).T,
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        logits /= self.temperature
+        logits = losses.cosine_logits(anchors, partners, self.temperature)
         weights = losses.cwcl_weights(
             anchors,
             mask,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -42,11 +41,10 @@ class SelfContrast(nn.Module):
         metrics = {}
         for name in self.second_views if train else ():
             first, second = (
-                losses.normalise(views[name].mean(axis=1))
+                views[name].mean(axis=1)
                 for views in (features.semantic, features.second_view)
             )
-            logits = jnp.matmul(first, second.T, precision=jax.lax.Precision.HIGHEST)
-            logits /= self.temperature
+            logits = losses.cosine_logits(first, second, self.temperature)
             forth, back = losses.info_nce(logits, mask), losses.info_nce(logits.T, mask)
             total += (forth + back) / 2
             metrics[f"self_accuracy/{name}"] = losses.own_is_nearest(logits, mask)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -50,12 +49,12 @@ class SlowContrast(nn.Module):
             first, second = features.semantic[name], features.second_view[name]
             middle = first.shape[1] // 2
             for early, late in ((first, second), (second, first)):
-                logits = jnp.matmul(
-                    losses.normalise(early[:, :middle].mean(axis=1)),
-                    losses.normalise(late[:, middle:].mean(axis=1)).T,
-                    precision=jax.lax.Precision.HIGHEST,
+                logits = losses.cosine_logits(
+                    early[:, :middle].mean(axis=1),
+                    late[:, middle:].mean(axis=1),
+                    self.temperature,
                 )
-                logits = jnp.where(negative, logits / self.temperature, -1e30)
+                logits = jnp.where(negative, logits, -1e30)
                 forth = losses.info_nce(logits, mask)
                 back = losses.info_nce(logits.T, mask)
                 total += (forth + back) / 4

@@ -160,10 +160,12 @@ class Cmg(Towers):
     ) -> SharedEncoding | None:
         if not self.has_shared_level:
             return None
-        segments = self.shared_features({modality: semantic})
-        codes = self.read_shared(model_state, segments)[modality].codes
         shared = model_state["shared"]
-        return SharedEncoding(shared_codes.variates(shared, modality, semantic), codes)
+        segments = self.shared_features({modality: semantic})[modality]
+        return SharedEncoding(
+            shared_codes.variates(shared, modality, semantic),
+            shared_codes.assign(shared, modality, segments),
+        )
 
     def _empty_shared(self) -> ModelState:
         """Returns the shared level before it is first fitted, if there is one."""
