@@ -116,7 +116,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         directions=4,
         learns_from={"current": {"video": 1.0}, "video": {"current": 0.2}},
     )
-    config.codebook.shared = shared_level(teacher="video", codes=2)
+    config.codebook.shared = shared_level(teacher="video", codes=2, student_weight=0.8)
     config.score = "shared_correlation/current-video"
     for name in chosen:
         variants[name](config)

@@ -353,6 +353,19 @@ def test_sinusoids(ticks: int, width: int) -> None:
         np.testing.assert_allclose(out[t, d], wave, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_causal_encoder_sees_no_later_tick(causal: bool) -> None:
+    x = np.array(random(2, 6, 5))
+    encoder = encoders.SemanticEncoder(width=8, heads=2, ffn=12, causal=causal)
+    variables = fresh_parameters(encoder, jnp.asarray(x), train=False)
+    encode = compiled(encoder, train=False)
+    before = np.asarray(encode(variables, jnp.asarray(x)))
+    x[:, 3] += 1.0
+    changed = np.abs(np.asarray(encode(variables, jnp.asarray(x))) - before)
+    assert changed[:, 3:].max(axis=(0, 2)).min() > 1e-3
+    assert (changed[:, :3].max() < 1e-6) == causal
+
+
 def test_semantic_dropout_acts_in_training_only() -> None:
     x = jnp.tile(random(1, 5, 6), (2, 1, 1))
     encoder = encoders.SemanticEncoder(width=8, layers=1, heads=2, ffn=12, dropout=0.5)

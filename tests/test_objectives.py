@@ -341,7 +341,7 @@ def test_a_term_that_asks_for_what_is_not_there_is_refused():
 # --- Cross-CPC --------------------------------------------------------------------
 
 
-def numpy_cross_cpc(variables, features, weights, steps, width, starts):
+def numpy_cross_cpc(variables, features, weights, steps, width, starts, stride=1):
     """Sample by sample from the equation; also the accuracy of each direction."""
     total, accuracy = np.zeros(len(features.mask)), {}
     for m, row in weights.items():
@@ -352,7 +352,7 @@ def numpy_cross_cpc(variables, features, weights, steps, width, starts):
             target, hits = np.array(features.semantic[n]), []
             for t in starts:
                 for k in range(1, steps + 1):
-                    scores = predictions[:, t, k - 1] @ target[:, t + k].T
+                    scores = predictions[:, t, k - 1] @ target[:, t + k * stride].T
                     own = np.diag(scores)
                     nll = np.log(np.exp(scores).sum(axis=1)) - own
                     total += weight * nll / (steps * len(starts))
@@ -395,11 +395,41 @@ def test_cross_cpc_in_training_draws_one_start_for_the_batch():
     assert drawn == {0, 1, 2}
 
 
+def test_cross_cpc_predicts_every_stride_ticks():
+    features = make_features(ticks=9)
+    term = CrossCpc(weights=ALL_PAIRS, steps=2, width=5, layers=1, stride=3)
+    variables = with_params(term, features)
+    loss, metrics = jax.jit(functools.partial(term.apply, train=False))(
+        variables, features
+    )
+    expected, accuracy = numpy_cross_cpc(
+        variables, features, ALL_PAIRS, 2, 5, starts=[1, 2], stride=3
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    for name, value in accuracy.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+    # The last start that is drawn still has a tick to predict.
+    each = [
+        numpy_cross_cpc(variables, features, ALL_PAIRS, 2, 5, starts=[t], stride=3)[0]
+        for t in (1, 2)
+    ]
+    drawn = set()
+    for seed in range(10):
+        loss, _ = term.apply(variables, features, train=True, rngs=rngs(seed))
+        drawn.add(int(np.argmin([np.abs(loss - e).max() for e in each])))
+    assert drawn == {0, 1}
+
+
 def test_cross_cpc_needs_long_enough_windows():
     features = make_features(ticks=6)
     with_params(CrossCpc(weights=ALL_PAIRS, steps=4, width=2, layers=1), features)
-    with pytest.raises(ValueError, match="steps \\+ 2 ticks; got 6 ticks and steps=5"):
-        with_params(CrossCpc(weights=ALL_PAIRS, steps=5, width=2, layers=1), features)
+    sizes = "stride \\+ 2 ticks; got 6 ticks, steps=%d and stride=%d"
+    for steps, stride in ((5, 1), (2, 3), (2, 0)):
+        term = CrossCpc(
+            weights=ALL_PAIRS, steps=steps, width=2, layers=1, stride=stride
+        )
+        with pytest.raises(ValueError, match=sizes % (steps, stride)):
+            with_params(term, features)
 
 
 def test_cross_cpc_network_learns_even_where_features_do_not():

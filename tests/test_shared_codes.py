@@ -109,27 +109,87 @@ def test_codes_stand_in_order_and_on_the_teacher():
     np.testing.assert_allclose(np.asarray(shared.codes)[:, 0], means, atol=2e-2)
 
 
+def test_one_index_for_a_pair_is_told_by_each_modality_alone():
+    features, state = planted(noise=0.8)
+    shared = shared_codes.fit(features, **OPTIONS | {"student_weight": 0.5})
+    for name, values in features.items():
+        found = codes_of(shared, name, values)
+        assert same_or_opposite(found, state) > 0.85
+        # From the equation: the largest of u W + b.
+        reader = np.asarray(shared.readers[name])
+        scores = along(shared, name, values) @ reader[:-1] + reader[-1]
+        np.testing.assert_array_equal(found, scores.argmax(axis=1))
+
+
+def test_a_learnt_index_splits_less_of_what_one_modality_alone_shows():
+    """Four codes of one shared bit: the nearest split noise."""
+    features, _ = planted(n=2000, noise=0.8)
+    agreement, chance = [], []
+    for weight in (0.0, 1.0):
+        shared = shared_codes.fit(
+            features, **OPTIONS | {"codes": 4, "student_weight": weight}
+        )
+        found = [codes_of(shared, m, x) for m, x in features.items()]
+        shares = [np.bincount(codes, minlength=4) / 2000 for codes in found]
+        agreement.append((found[0] == found[1]).mean())
+        chance.append(shares[0] @ shares[1])
+    nearest, learnt = (
+        (a - c) / (1 - c) for a, c in zip(agreement, chance, strict=True)
+    )
+    assert learnt > nearest + 0.05
+
+
+def test_the_teacher_leads_where_codes_are():
+    """The smaller the student's weight, the nearer the index to the teacher's own."""
+    features, _ = planted(noise=1.5)
+    alone = shared_codes.fit(features, **OPTIONS)
+    u = along(alone, "video", features["video"])[:, 0]
+    own = codes_of(alone, "video", features["video"])
+    found = {}
+    for weight in (0.01, 1.0):
+        shared = shared_codes.place_codes(
+            {m: along(alone, m, x) for m, x in features.items()},
+            teacher="video",
+            codes=2,
+            student_weight=weight,
+        )
+        codes = shared_codes.assign_variates(
+            shared, "video", jnp.asarray(u)[:, None, None]
+        )
+        found[weight] = float(
+            np.asarray(shared.codes)[1, 0] - np.asarray(shared.codes)[0, 0]
+        )
+        assert (np.asarray(codes)[:, 0] == own).mean() > 0.95
+    assert found[0.01] > found[1.0] + 0.1
+
+
 def test_more_codes_than_points_leave_the_rest_unused():
     features = {m: x[:3] for m, x in planted()[0].items()}
-    shared = shared_codes.fit(features, **OPTIONS | {"codes": 8})
-    assert shared.codes.shape == (8, 1)
-    assert codes_of(shared, "video", features["video"]).max() < 3
+    for weight in (0.0, 0.5):
+        shared = shared_codes.fit(
+            features, **OPTIONS | {"codes": 8, "student_weight": weight}
+        )
+        assert shared.codes.shape == (8, 1)
+        assert codes_of(shared, "video", features["video"]).max() < 3
 
 
 def test_features_that_never_change_give_one_code_and_no_nan():
     features = {"video": np.ones((20, 4)), "current": np.ones((20, 4))}
-    shared = shared_codes.fit(features, **OPTIONS)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(shared))
-    assert len(np.unique(codes_of(shared, "current", features["current"]))) == 1
+    for weight in (0.0, 0.5):
+        shared = shared_codes.fit(features, **OPTIONS | {"student_weight": weight})
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(shared))
+        assert len(np.unique(codes_of(shared, "current", features["current"]))) == 1
 
 
 def test_a_fit_has_the_shapes_of_an_empty_one():
     features, _ = planted()
-    shared = shared_codes.fit(features, **OPTIONS | {"directions": 2, "codes": 4})
-    blank = shared_codes.empty(6, modalities=features, directions=2, codes=4)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), shared) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), blank
-    )
+    for codes, weight in ((4, 0.0), (4, 0.5), (2, 0.5)):
+        sizes = {"directions": 2, "codes": codes, "student_weight": weight}
+        shared = shared_codes.fit(features, **OPTIONS | sizes)
+        blank = shared_codes.empty(6, modalities=features, **sizes)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), shared) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), blank
+        )
 
 
 def test_segments_are_means_of_equal_parts():
@@ -145,6 +205,7 @@ def test_segments_are_means_of_equal_parts():
     [
         ({"teacher": "audio"}, "the teacher 'audio'"),
         ({"directions": 7}, "between 1 and the width"),
+        ({"student_weight": -0.1}, "between 0 and 1; got -0.1"),
         ({"features": {}}, "two modalities or more"),
         ({"features": {"video": np.full((3, 2), np.nan), "current": np.ones((3, 2))}},
          "are not; the run has diverged"),

@@ -118,6 +118,10 @@ def test_it_changes_nothing_of_what_is_learnt(run, folder):
             {"codebook.shared.teacher": "current"},
             lambda a, b: np.abs(a.codes - b.codes).max() > 1e-4,
         ),
+        (
+            {"codebook.shared.student_weight": 0.5},
+            lambda a, b: a.readers is None and b.readers["current"].shape == (3, 3),
+        ),
     ],
 )
 def test_every_setting_has_its_effect(run, folder, changes, differs):

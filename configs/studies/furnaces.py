@@ -99,6 +99,37 @@ def current_contrast(config: ConfigDict) -> None:
     config.objectives.self_contrast.second_views = ("current",)
 
 
+def current_contrast_and_canonical(config: ConfigDict) -> None:
+    """As the recipe, and the current contrasts its own windows besides."""
+    config.objectives.self_contrast.weight = 1.0
+    config.objectives.self_contrast.second_views = ("current",)
+
+
+def ema_of_both(config: ConfigDict) -> None:
+    """A code moves towards both modalities' vectors, whichever chose it."""
+    config.codebook.ema_mix = {
+        "video": {"video": 0.9, "current": 0.1},
+        "current": {"video": 0.7, "current": 0.3},
+    }
+
+
+def ema_of_own(config: ConfigDict) -> None:
+    """Both modalities move the codes they chose, each towards its own vectors."""
+    config.codebook.ema_mix = {m: {m: 1.0} for m in ("video", "current")}
+
+
+def far_prediction(config: ConfigDict, *, causal: bool = False) -> None:
+    """Cross-CPC predicts 12 to 48 s ahead, in windows of 60 s."""
+    config.objectives.cross_cpc.steps = 4
+    config.objectives.cross_cpc.stride = 6
+    config.model.transformer.causal = causal
+
+
+def causal_far_prediction(config: ConfigDict) -> None:
+    """As `far_prediction`, and no encoder has seen what is predicted."""
+    far_prediction(config, causal=True)
+
+
 def unaugmented(config: ConfigDict) -> None:
     """Neither light, palette nor time is varied."""
     config.augment.video = ConfigDict({})
@@ -116,6 +147,11 @@ VARIANTS: dict[str, Change] = {
     "slow_contrast": slow_contrast,
     "swapped_prediction": swapped_prediction,
     "current_contrast": current_contrast,
+    "current_contrast_and_canonical": current_contrast_and_canonical,
+    "ema_of_both": ema_of_both,
+    "ema_of_own": ema_of_own,
+    "far_prediction": far_prediction,
+    "causal_far_prediction": causal_far_prediction,
     "codes_4_shared": setting("codebook.shared.codes", 4),
     "unaugmented": unaugmented,
     "without_cross_cpc": without("cross_cpc"),

@@ -179,15 +179,18 @@ def shared_level(
     directions: int = 1,
     segments: int = 1,
     ridge: float = 0.05,
+    student_weight: float = 0.0,
 ) -> ConfigDict:
     """Returns the entry ``codebook.shared``, fitted in closed form without labels.
 
     Args:
-      teacher: the modality on which the codes are placed.
+      teacher: the modality on which the codes are placed, or that leads where they are.
       codes: K. More describe a window better and agree less often.
       directions: r, how many things the modalities share; a state is one.
       segments: S, equal parts of a window with a code each; divides window_ticks.
       ridge: share of the largest variance that is added to all.
+      student_weight: lambda, of the other modalities where pairs get one index, which
+        each modality then learns to tell. 0: the codes are the teacher's alone.
     """
     return ConfigDict(
         {
@@ -196,6 +199,7 @@ def shared_level(
             "directions": directions,
             "segments": segments,
             "ridge": ridge,
+            "student_weight": student_weight,
         }
     )
 

@@ -25,6 +25,7 @@ MAY_CHANGE = (
 
 ABSENT: Mapping[str, Any] = {
     "codebook.shared": None,
+    "codebook.shared.student_weight": 0.0,
     "data.draw_lead": False,
     "data.other_leads_s": [],
     "model.name": "fmalign_jax.systems.cmg.Cmg",
@@ -61,7 +62,8 @@ def _add_later_keys(settings: dict[str, Any]) -> None:
         *sections, name = key.split(".")
         entry = settings
         for section in sections:
-            entry = entry.get(section, {})  # a system may have no such section
+            # A system may have no such section, and an optional one may be None.
+            entry = entry.get(section) or {}
         entry.setdefault(name, value)
 
 

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
-from sklearn.cluster import KMeans
 
 from fmalign_jax.evaluation import code_measures, splits as evaluation_splits
 from fmalign_jax.evaluation.classification_metrics import point_metrics
@@ -22,6 +22,7 @@ from fmalign_jax.evaluation.code_measures import CodeTable
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities, score_splits, scored_rows
 from fmalign_jax.evaluation.splits import EvaluationSplits
+from fmalign_jax.models import shared_codes
 from fmalign_jax.run.frozen_encoder import Encodings
 
 Json = dict[str, Any]
@@ -186,26 +187,30 @@ def _by_size(
 ) -> Json:
     """Returns what other numbers of codes along the same directions would give.
 
-    The codes are placed on the source's windows of the head split, without labels. How
-    many codes two modalities can share is seen here: information grows with their
-    number until the codes hold what one modality alone shows, and agreement falls.
+    The codes are placed as the run places its own, on windows of the head split,
+    without labels. How many codes two modalities can share is seen here: information
+    grows with their number until the codes hold what one modality alone shows, and
+    agreement falls.
     """
     head, split = splits.head, splits.by_name[splits.headline]
-    placed_on = _points(encoded[evaluation_splits.HEAD], config.source)
-    tried = {
-        m: _points(encoded[splits.headline], m) for m in (config.source, config.target)
-    }
-    most = len(np.unique(placed_on, axis=0))
+    pair = (config.source, config.target)
+    placed_on = {m: _points(encoded[evaluation_splits.HEAD], m) for m in pair}
+    tried = {m: _points(encoded[splits.headline], m) for m in pair}
+    settings = encoded[evaluation_splits.HEAD].shared_settings or {}
+    teacher = settings.get("teacher")
+    most = len(np.unique(placed_on[config.source], axis=0))
     found: Json = {}
     for size in (size for size in SIZES if size <= most):
-        search = KMeans(size, n_init=4, random_state=config.seed).fit(placed_on)
-
-        def code(points: Float[ndarray, "n d"], by: KMeans = search) -> ndarray:
-            return by.predict(points)[:, None].astype(np.int64)
-
-        codes = {m: code(points) for m, points in tried.items()}
+        placed = shared_codes.place_codes(
+            placed_on,
+            teacher=teacher if teacher in pair else config.source,
+            codes=size,
+            student_weight=settings.get("student_weight", 0.0),
+            seed=config.seed,
+        )
+        codes = {m: _code(placed, m, points) for m, points in tried.items()}
         table = CodeTable.count(
-            code(placed_on)[head.known],
+            _code(placed, config.source, placed_on[config.source])[head.known],
             head.label[head.known],
             size=size,
             classes=len(splits.classes),
@@ -222,3 +227,13 @@ def _by_size(
             ),
         }
     return found
+
+
+def _code(
+    placed: shared_codes.PlacedCodes, modality: str, points: Float[ndarray, "N r"]
+) -> Int[ndarray, "N 1"]:
+    """Returns the code of each window, one segment long."""
+    own = jnp.asarray(points, jnp.float32)[:, None]
+    return np.asarray(shared_codes.assign_variates(placed, modality, own)).astype(
+        np.int64
+    )

@@ -257,6 +257,8 @@ class SemanticEncoder(nn.Module):
       ffn: width of the feed-forward layers.
       dropout: rate, in training.
       positions: "none" (the paper's form), "sinusoidal" or "learned".
+      causal: a tick's features depend on no later tick, up to what the stem gathers
+        around it. The paper's encoders look both ways.
       dtype: of the computation; parameters are fp32.
     """
 
@@ -266,6 +268,7 @@ class SemanticEncoder(nn.Module):
     ffn: int = 1024
     dropout: float = 0.1
     positions: str = "none"
+    causal: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -276,7 +279,9 @@ class SemanticEncoder(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
         x = x + self._positions(x.shape[1]).astype(x.dtype)
         for _ in range(self.layers):
-            layer = TransformerLayer(self.heads, self.ffn, self.dropout, self.dtype)
+            layer = TransformerLayer(
+                self.heads, self.ffn, self.dropout, self.dtype, self.causal
+            )
             x = layer(x, train=train)
         return x.astype(jnp.float32)
 

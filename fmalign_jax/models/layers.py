@@ -191,18 +191,20 @@ class TransformerLayer(nn.Module):
       ffn: width of the feed-forward layer.
       dropout: rate, in training.
       dtype: of the computation; parameters are fp32.
+      causal: a tick sees itself and those before it, instead of all.
     """
 
     heads: int
     ffn: int
     dropout: float
     dtype: DTypeLike = jnp.float32
+    causal: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T D"], *, train: bool
     ) -> Float[Array, "B T D"]:
-        """Returns features of the same shape; every tick sees every other."""
+        """Returns features of the same shape."""
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = nn.MultiHeadDotProductAttention(
             self.heads,
@@ -212,7 +214,8 @@ class TransformerLayer(nn.Module):
             deterministic=not train,
             force_fp32_for_softmax=True,
         )
-        x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x)))
+        mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
+        x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x, mask=mask)))
         inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
         outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)
         return nn.LayerNorm(dtype=self.dtype)(x + drop(outer))

@@ -8,13 +8,20 @@ alone, one code a segment, and is fitted in closed form to features of training 
 1. Directions by regularised canonical correlation analysis (Hotelling 1936), for more
    than two modalities in the MAXVAR form (Kettenring 1971). Along them each modality
    has mean 0 and variance 1, so that no gap between the modalities is left.
-2. Codes by k-means on the teacher's variates; the others take the nearest.
+2. Codes by k-means on the variates of all modalities side by side, the teacher's with
+   the larger weight: one index for a pair. Each modality alone learns to tell the index
+   from its own variates, by multinomial logistic regression, and so seldom chooses an
+   index that it cannot tell.
+   With a student weight of 0, by k-means on the teacher's variates alone; the others
+   take the nearest.
 
 Nothing of it has a gradient. Fitting is NumPy on the host; reading is JAX.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, no_type_check
 
@@ -25,10 +32,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
 
 from fmalign_jax.models import quantizer
 
 _RESTARTS = 10
+_NEVER = -1e9
+"""Score of a code that no training segment has."""
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -42,17 +52,33 @@ class SharedCodes:
       directions: by modality [D, r] fp32; (z - mean) @ directions are its variates.
       correlations: [r] fp32, of the variates of the modalities in training, the mean
         over pairs.
-      codes: [K, r] fp32, in order of the first variate.
+      codes: [K, r] fp32, among the teacher's variates, in order of the first.
+      readers: by modality [r + 1, K] fp32: a segment's code has the largest of
+        variates @ readers[:r] + readers[r]. None: it has the nearest of the codes.
     """
 
     mean: dict[str, Float[Array, " D"]]
     directions: dict[str, Float[Array, "D r"]]
     correlations: Float[Array, " r"]
     codes: Float[Array, "K r"]
+    readers: dict[str, Float[Array, "r+1 K"]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedCodes:
+    """Codes along given directions; `codes` and `readers` as in `SharedCodes`."""
+
+    codes: Float[Array, "K r"]
+    readers: dict[str, Float[Array, "r+1 K"]] | None
 
 
 def empty(
-    width: int, *, modalities: Iterable[str], directions: int, codes: int
+    width: int,
+    *,
+    modalities: Iterable[str],
+    directions: int,
+    codes: int,
+    student_weight: float = 0.0,
 ) -> SharedCodes:
     """Returns shared codes of the right shapes, with everything at zero.
 
@@ -61,8 +87,10 @@ def empty(
       modalities: names of those that share the codes.
       directions: r.
       codes: K.
+      student_weight: as in `fit`; 0 has no readers.
     """
     names = tuple(modalities)
+    reader = jnp.zeros((directions + 1, codes), jnp.float32)
     return SharedCodes(
         mean={name: jnp.zeros(width, jnp.float32) for name in names},
         directions={
@@ -70,6 +98,7 @@ def empty(
         },
         correlations=jnp.zeros(directions, jnp.float32),
         codes=jnp.zeros((codes, directions), jnp.float32),
+        readers=dict.fromkeys(names, reader) if student_weight else None,
     )
 
 
@@ -101,8 +130,20 @@ def segment_means(
 def assign(
     shared: SharedCodes, modality: str, segments: Float[Array, "B S D"]
 ) -> Int[Array, "B S"]:
-    """Returns the shared code of each segment, the nearest to its variates."""
-    return quantizer.assign(variates(shared, modality, segments), shared.codes)
+    """Returns the shared code of each segment."""
+    return assign_variates(shared, modality, variates(shared, modality, segments))
+
+
+def assign_variates(
+    shared: SharedCodes | PlacedCodes, modality: str, own: Float[Array, "B S r"]
+) -> Int[Array, "B S"]:
+    """Returns the code of each segment whose variates are known."""
+    if shared.readers is None:
+        return quantizer.assign(own, shared.codes)
+    reader = shared.readers[modality]
+    return jnp.argmax(
+        jnp.matmul(own, reader[:-1], precision=_EXACT) + reader[-1], axis=-1
+    )
 
 
 def fit(
@@ -112,6 +153,7 @@ def fit(
     directions: int,
     codes: int,
     ridge: float,
+    student_weight: float = 0.0,
     seed: int = 0,
 ) -> SharedCodes:
     """Fits directions and codes to paired features.
@@ -123,13 +165,15 @@ def fit(
       codes: K.
       ridge: added to the variances before they are divided by, as a share of the
         largest of them; keeps directions with little variance from being fitted.
+      student_weight: of the squared distance along the variates of each modality but
+        the teacher, when pairs get their code. 0: the codes are the teacher's alone.
       seed: of k-means.
 
     Raises:
       ValueError: fewer than two rows or modalities, more directions than features, an
-        unknown teacher, or values that are not finite.
+        unknown teacher, a negative weight, or values that are not finite.
     """
-    _check(features, teacher, directions)
+    _check(features, teacher, directions, student_weight)
     names = sorted(features)
     values = {m: np.asarray(features[m], np.float64) for m in names}
     mean = {m: x.mean(axis=0) for m, x in values.items()}
@@ -152,15 +196,72 @@ def fit(
         deviation = np.maximum(raw.std(axis=0), 1e-12)
         along[m] = raw / deviation
         scaled[m] = found[m] * sign / deviation
+    placed = place_codes(
+        along, teacher=teacher, codes=codes, student_weight=student_weight, seed=seed
+    )
     return SharedCodes(
         mean={m: jnp.asarray(mean[m], jnp.float32) for m in names},
         directions={m: jnp.asarray(scaled[m], jnp.float32) for m in names},
         correlations=jnp.asarray(_mean_correlation(along), jnp.float32),
-        codes=jnp.asarray(_place_codes(along[teacher], codes, seed), jnp.float32),
+        codes=placed.codes,
+        readers=placed.readers,
     )
 
 
-def _check(features: Mapping[str, Any], teacher: str, directions: int) -> None:
+def place_codes(
+    along: Mapping[str, Float[ndarray, "N r"]],
+    *,
+    teacher: str,
+    codes: int,
+    student_weight: float,
+    seed: int = 0,
+) -> PlacedCodes:
+    """Places codes by k-means; those that have no point repeat the last.
+
+    Args:
+      along: by modality, the variates of each segment, paired by row.
+      teacher: see `fit`, as are the others.
+      codes: K.
+      student_weight: see `fit`.
+      seed: of k-means.
+    """
+    students = [m for m in sorted(along) if m != teacher] if student_weight else []
+    points = np.concatenate(
+        [along[teacher], *(math.sqrt(student_weight) * along[m] for m in students)],
+        axis=1,
+    )
+    number = min(codes, len(np.unique(points, axis=0)))
+    found = KMeans(number, n_init=_RESTARTS, random_state=seed).fit(points)
+    order = np.argsort(found.cluster_centers_[:, 0], kind="stable")
+    centres = found.cluster_centers_[order, : along[teacher].shape[1]]
+    repeated = np.repeat(centres[-1:], codes - number, axis=0)
+    index = np.argsort(order)[found.labels_]
+    return PlacedCodes(
+        jnp.asarray(np.concatenate([centres, repeated]), jnp.float32),
+        {m: _reader(x, index, codes) for m, x in along.items()} if students else None,
+    )
+
+
+def _reader(
+    own: Float[ndarray, "N r"], index: Int[ndarray, " N"], codes: int
+) -> Float[Array, "r+1 K"]:
+    """Returns the scores by which a modality alone tells the index."""
+    reader = np.zeros((own.shape[1] + 1, codes))
+    reader[-1] = _NEVER
+    there = np.unique(index)
+    if len(there) == 1:
+        reader[-1, there] = 0.0
+        return jnp.asarray(reader, jnp.float32)
+    learnt = LogisticRegression().fit(own, index)
+    scores = np.concatenate([learnt.coef_, learnt.intercept_[:, None]], axis=1).T
+    # Of two classes scikit-learn keeps the second's score against the first's.
+    reader[:, there] = scores if len(there) > 2 else scores * np.array([[-0.5, 0.5]])
+    return jnp.asarray(reader, jnp.float32)
+
+
+def _check(
+    features: Mapping[str, Any], teacher: str, directions: int, student_weight: float
+) -> None:
     rows, width = next(iter(features.values())).shape if features else (0, 0)
     if len(features) < 2 or rows < 2 or teacher not in features:
         raise ValueError(
@@ -172,6 +273,11 @@ def _check(features: Mapping[str, Any], teacher: str, directions: int) -> None:
         raise ValueError(
             "codebook.shared.directions must lie between 1 and the width of the "
             f"features; got {directions} of {width}; use fewer, such as 1"
+        )
+    if not 0 <= student_weight <= 1:
+        raise ValueError(
+            "codebook.shared.student_weight must lie between 0 and 1; got "
+            f"{student_weight}; 0 places the codes on the teacher alone"
         )
     broken = [m for m, x in features.items() if not np.isfinite(x).all()]
     if broken:
@@ -194,14 +300,3 @@ def _mean_correlation(along: Mapping[str, Float[ndarray, "N r"]]) -> ndarray:
     # Each variate has mean 0 and variance 1, or is 0 where nothing varies.
     own = sum((x**2).mean(axis=0) for x in along.values())
     return np.asarray(((np.square(total)).mean(axis=0) - own) / pairs)
-
-
-def _place_codes(
-    points: Float[ndarray, "N r"], codes: int, seed: int
-) -> Float[ndarray, "K r"]:
-    """Places the codes by k-means; those that have no point repeat the last."""
-    number = min(codes, len(np.unique(points, axis=0)))
-    found = KMeans(number, n_init=_RESTARTS, random_state=seed).fit(points)
-    centres = found.cluster_centers_
-    centres = centres[np.argsort(centres[:, 0], kind="stable")]
-    return np.concatenate([centres, np.repeat(centres[-1:], codes - number, axis=0)])

@@ -21,18 +21,23 @@ from fmalign_jax.systems.features import Features
 class CrossCpc(nn.Module):
     """InfoNCE between contexts of one modality and later ticks of another (METHOD 5).
 
-    logits[b', b] = <z^n_{b, t+k}, W^m_k h^m_{b', t}>, normalised over the samples b of
-    the global batch; the mean over k = 1..K and the starts t.
+    logits[b', b] = <z^n_{b, t+ks}, W^m_k h^m_{b', t}>, normalised over the samples b of
+    the global batch; the mean over k = 1..K and the starts t. s is 1 in the paper.
+
+    An encoder whose ticks see each other has seen what is predicted here; give it
+    `model.transformer.causal` for a prediction in the strict sense.
 
     Attributes:
       weights: weights[context modality][predicted modality]; the paper's cross 1.0,
         self 0.1.
-      steps: K, ticks predicted ahead. With K = 5 take windows of 20 ticks or more.
+      steps: K, predictions ahead. With K = 5 take windows of 20 ticks or more.
+      stride: s, ticks from one prediction to the next; the last lies K * s ticks ahead.
       learns_from: learns_from[m][n] scales the gradient that the pairs of m and n,
         in either role, send into the features of m; None for all of it. The
         network's own parameters always learn.
       starts: "random" draws one t of 1..T-K-1 a step for the whole batch, from the
         random stream "start"; "all" takes the mean over them. Evaluation takes all.
+        With a stride it is T - K * s - 1.
       width: of the LSTM's context.
       layers: LSTM layers.
     """
@@ -43,6 +48,7 @@ class CrossCpc(nn.Module):
     starts: str = "random"
     width: int = 256
     layers: int = 2
+    stride: int = 1
 
     random_streams = ("start",)
 
@@ -62,7 +68,7 @@ class CrossCpc(nn.Module):
         check_names(self.learns_from, semantic, table_name="learns_from")
         _, ticks, width = next(iter(semantic.values())).shape
         starts = self._starts(ticks, train=train)
-        ahead = starts[:, None] + 1 + jnp.arange(self.steps)
+        ahead = starts[:, None] + self.stride * (1 + jnp.arange(self.steps))
         entries = list(pair_entries(self.weights))
         networks = {
             name: CpcNetwork(self.steps, width, self.width, self.layers, name=name)
@@ -110,13 +116,14 @@ class CrossCpc(nn.Module):
                 f"starts must be 'random' or 'all'; got {self.starts!r}; correct the "
                 "config"
             )
-        if ticks < self.steps + 2:
+        reach = self.steps * self.stride
+        if self.stride < 1 or ticks < reach + 2:
             raise ValueError(
-                "Cross-CPC needs windows of at least steps + 2 ticks; got "
-                f"{ticks} ticks and steps={self.steps}; use longer windows or fewer "
-                "steps"
+                "Cross-CPC needs a stride of 1 or more and windows of at least steps * "
+                f"stride + 2 ticks; got {ticks} ticks, steps={self.steps} and stride="
+                f"{self.stride}; use longer windows, fewer steps or a smaller stride"
             )
         if train and self.starts == "random":
             key = self.make_rng("start")
-            return jax.random.randint(key, (1,), 1, ticks - self.steps)
-        return jnp.arange(1, ticks - self.steps)
+            return jax.random.randint(key, (1,), 1, ticks - reach)
+        return jnp.arange(1, ticks - reach)

@@ -61,6 +61,7 @@ class Encodings:
         for a system without a shared level.
       shared_codes: by modality [N, S], the shared code of each segment; as `variates`.
       shared_vectors: [K, r], the shared codes' vectors; None without a shared level.
+      shared_settings: the run's `codebook.shared`; None without a shared level.
     """
 
     codes: Mapping[str, Int[ndarray, "N T"]]
@@ -69,6 +70,7 @@ class Encodings:
     variates: Mapping[str, Float[ndarray, "N T r"]]
     shared_codes: Mapping[str, Int[ndarray, "N S"]]
     shared_vectors: Float[ndarray, "K r"] | None
+    shared_settings: Mapping[str, Any] | None = None
 
     def features(self, modality: str, kind: str) -> Float[ndarray, "N T _"]:
         """Returns one vector a tick.
@@ -187,6 +189,9 @@ class FrozenEncoder:
             **joined,
             vectors=None if vectors is None else np.asarray(vectors),
             shared_vectors=None if shared is None else np.asarray(shared),
+            shared_settings=None
+            if shared is None
+            else self._config.codebook.shared.to_dict(),
         )
 
     def random(

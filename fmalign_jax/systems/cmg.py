@@ -177,6 +177,7 @@ class Cmg(Towers):
             modalities=self.modalities,
             directions=settings["directions"],
             codes=settings["codes"],
+            student_weight=settings.get("student_weight", 0.0),
         )
         return {"shared": empty}
 
