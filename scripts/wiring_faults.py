@@ -43,6 +43,8 @@ _STEPPED = "tests/test_step.py::test_"
 _RUN = "tests/test_train.py::test_"
 _JUDGED = "tests/test_supervised.py::test_"
 _WARNED = "tests/test_comparison.py::test_"
+_SHARED = "tests/test_shared_level.py::test_"
+_SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
 # fmt: off
@@ -143,6 +145,37 @@ FAULTS = (
           "student: {student: 0.25, teacher: pull},",
           "student: {student: 0.25, teacher: 0.25},",
           "tests/test_default_config.py::test_who_teaches_is_written_into_every_table"),
+    Fault("ridge_of_the_shared_level_ignored", _CMG, "(features, **settings)}",
+          '(features, **{**settings, "ridge": 0.05})}', _SETTING),
+    Fault("teacher_of_the_shared_level_ignored", _CMG, "(features, **settings)}",
+          '(features, **{**settings, "teacher": "video"})}', _SETTING),
+    Fault("student_weight_ignored", _CMG, "(features, **settings)}",
+          '(features, **{**settings, "student_weight": 0.0})}', _SETTING),
+    Fault("segments_ignored", _CMG, 'segments = self.codebook["shared"]["segments"]',
+          "segments = 1", _SETTING),
+    Fault("shared_level_of_older_encoders", "fmalign_jax/train.py",
+          "state = fit_shared(state, data.training)",
+          "state = fit_shared(state, data.training) "
+          "if step <= config.checkpoint_every_steps else state",
+          _SHARED + "what_is_saved_is_fitted_to_the_encoders_that_are_saved"),
+    Fault("features_ignored", "fmalign_jax/evaluation/transfer.py",
+          "chosen.features = config.features or kinds[0]",
+          "chosen.features = kinds[0]",
+          _SHARED + "a_head_reads_the_features_of_the_config"),
+    Fault("one_random_encoder", "fmalign_jax/evaluate.py",
+          "frozen.statistics, few.head.store, few.head.windows, "
+          "seed=config.seed + draw",
+          "frozen.statistics, few.head.store, few.head.windows, seed=config.seed",
+          _SHARED + "random_encoders_are_the_mean_of_their_draws"),
+    Fault("canonical_not_directed", "fmalign_jax/objectives/canonical.py",
+          "learning_scale(self.learns_from, own, other),", "1.0,",
+          "tests/test_sharing_objectives.py::test_the_canonical_term_is_directed"),
+    Fault("stride_ignored", "fmalign_jax/objectives/cross_cpc.py",
+          "self.stride * (1 + jnp.arange(self.steps))", "1 + jnp.arange(self.steps)",
+          "tests/test_objectives.py::test_cross_cpc_predicts_every_stride_ticks"),
+    Fault("causal_ignored", "fmalign_jax/models/layers.py",
+          "if self.causal else None", "if False else None",
+          "tests/test_encoders.py::test_a_causal_encoder_sees_no_later_tick"),
 )
 # fmt: on
 
