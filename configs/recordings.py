@@ -33,7 +33,13 @@ Result   `sliding`, one seed each, on unseen recordings or clips; chance of the
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import component, default_config, set_teacher, unchanged
+from fmalign_jax.config import (
+    component,
+    default_config,
+    set_teacher,
+    shared_level,
+    unchanged,
+)
 
 
 def get_config(variant: str = "sliding") -> ConfigDict:
@@ -80,3 +86,8 @@ def clips(config: ConfigDict) -> None:
     config.batch_size = 64
     config.epochs = 67.0
     config.eval_every_epochs = 10.0
+    # Chosen on a person who neither trains nor is tested (docs/shared_codes.md): 27
+    # actions share two dozen directions, and change within a clip.
+    config.codebook.shared = shared_level(
+        teacher="current", codes=64, directions=24, segments=4, ridge=0.003
+    )

@@ -161,17 +161,29 @@ def sharing_brief(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in SHARING_KEPT} | {
         "by_code": {
             direction: {name: scores[name] for name in (*KEPT, "coverage")}
+            | {
+                "by_recording": {
+                    recording: own["balanced_accuracy"]
+                    for recording, own in scores["by_recording"].items()
+                }
+            }
             for direction, scores in found["by_code"].items()
         }
     }
 
 
 def brief(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Returns by split the metrics that tables show."""
+    """Returns by split the metrics that tables show, and those of each recording."""
     if scores is None:
         return None
     return {
         split: {name: own[name] for name in KEPT}
+        | {
+            "by_recording": {
+                recording: found["balanced_accuracy"]
+                for recording, found in own.get("by_recording", {}).items()
+            }
+        }
         for split, own in scores["splits"].items()
     }
 

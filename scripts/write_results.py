@@ -23,6 +23,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from fmalign_jax.data.files import write_text
+from fmalign_jax.evaluation.population import over_recordings_and_seeds
 
 Run = dict[str, Any]
 
@@ -165,6 +166,61 @@ def ablations(runs: Sequence[Run]) -> str:
     return table([*columns, f"{FORTH}, continuous", BACK], rows)
 
 
+def shared_codes(runs: Sequence[Run]) -> str:
+    """Returns how far codes are shared, counted as codes, by variant and fold.
+
+    Nothing of studies made before it was measured.
+    """
+    rows = []
+    for variant, fold, own in by_variant(runs):
+        found = [run["evaluations"]["codes"].get("code_sharing") for run in own]
+        if not all(found):
+            continue
+        tables = [one["by_code"][FORTH] for one in found]
+        at_four = [(one["by_size"] or {}).get("4") for one in found]
+        rows.append(
+            [
+                shown(variant),
+                fold,
+                str(len(own)),
+                str(found[0]["codes"]),
+                spread(one["balanced_accuracy"] for one in tables),
+                population([one["by_recording"] for one in tables]),
+                spread(one["coverage"] for one in tables),
+                spread(score(run, "codes", FORTH) for run in own),
+                spread(one["agreement"] for one in found),
+                spread(one["kappa"]["shift"] for one in found),
+                spread(one["shared_nats"] for one in found),
+                spread(one["equal_share"] for one in found),
+                spread(one["mixing"] for one in found),
+                spread(one["kappa"]["shift"] for one in at_four if one),
+                spread(one["shared_nats"] for one in at_four if one),
+            ]
+        )
+    columns = ["variant", "fold", "runs", "codes", "table by code", "by recording"]
+    columns += ["coverage", "head", "agreement", "kappa", "shared nats", "equal share"]
+    columns += ["mixing", "kappa, 4 codes", "shared nats, 4 codes"]
+    return table(columns, rows) if rows else ""
+
+
+def population(runs: Sequence[dict[str, float | None]]) -> str:
+    """Returns the mean of recordings, with its interval over recordings and seeds.
+
+    Recordings that do not define the value, such as those of one class, are left out.
+    """
+    defined = [
+        name for name in runs[0] if all(run.get(name) is not None for run in runs)
+    ]
+    if not defined:
+        return ""
+    found = over_recordings_and_seeds(
+        np.array([[run[name] for run in runs] for name in defined])
+    )
+    if found.interval is None:
+        return f"{found.mean:.3f}"
+    return f"{found.mean:.3f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]"
+
+
 def code_use(runs: Sequence[Run]) -> str:
     """Returns how video and current use the codes, by variant and fold."""
     rows = []
@@ -284,7 +340,9 @@ def main() -> None:
             headline([run for run in runs if run["variant"] == "recipe"]),
             "### What each part does",
             ablations(runs),
-            "### How the codes are used, on validation",
+            "### Are the codes shared?",
+            shared_codes(runs) or "Not measured in this study.",
+            "### How the codes of ticks are used, on validation",
             code_use(runs),
             "### Does agreement rise with transfer?",
             agreement(runs),

@@ -205,6 +205,17 @@ def test_an_interval_is_the_middle_of_the_resampled_values():
     )
 
 
+def test_each_recording_is_scored_by_its_own_windows():
+    found = classification_metrics.by_recording(
+        _binary([0, 1, 1, 0, 0, 0], [0.1, 0.9, 0.4, 0.2, 0.3, 0.8],
+                recording=[0, 0, 0, 4, 4, 4])
+    )  # fmt: skip
+    assert found == {
+        0: {"accuracy": 2 / 3, "balanced_accuracy": 0.75, "auroc": 1.0, "windows": 3},
+        4: {"accuracy": 2 / 3, "balanced_accuracy": None, "auroc": None, "windows": 3},
+    }
+
+
 def test_units_are_recordings_else_clips_else_blocks():
     ones = np.zeros(6, int)
     clips = np.array([4, 4, 5, 5, 9, 9])

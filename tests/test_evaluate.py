@@ -198,6 +198,9 @@ def test_predictions_are_those_that_were_scored(whole):
             roc_auc_score(label == "abnormal", score), abs=1e-6
         )
         assert ((score > 0.5) == (predicted == "abnormal")).all()
+        assert scores["by_recording"]["furnace_2"] == {
+            name: scores[name] for name in ("accuracy", "balanced_accuracy", "auroc")
+        } | {"windows": len(test)}
     codes = [int(code) for row in rows for code in row["current codes"].split()]
     assert len(codes) == 8 * len(rows)
     assert 0 <= min(codes) <= max(codes) < 16

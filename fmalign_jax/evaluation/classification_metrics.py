@@ -35,6 +35,9 @@ METRICS = (
     "fdr",
     "mdr",
 )
+BY_RECORDING = ("accuracy", "balanced_accuracy", "auroc")
+"""Metrics that are also given for each recording alone."""
+
 BLOCKS = 10
 """Contiguous blocks that stand for units where there is but one recording and clip."""
 
@@ -114,6 +117,27 @@ def point_metrics(predictions: Predictions) -> dict[str, float | None]:
             "auprc": np.mean([average_precision_score(*hit) for hit in hits]),
         }
     return {name: _number(values[name]) for name in METRICS}
+
+
+def by_recording(predictions: Predictions) -> dict[int, dict[str, float | None]]:
+    """Returns accuracies and AUROC of each recording, by its number.
+
+    Where they differ much, the recordings do: the mean over windows says little of the
+    next one. `windows` is how many labelled ones it has.
+    """
+    found: dict[int, dict[str, float | None]] = {}
+    for number in np.unique(predictions.recording).tolist():
+        rows = predictions.recording == number
+        own = Predictions(
+            label=predictions.label[rows],
+            probability=predictions.probability[rows],
+            recording=predictions.recording[rows],
+            clip=predictions.clip[rows],
+        )
+        metrics = point_metrics(own)
+        found[number] = {name: metrics[name] for name in BY_RECORDING}
+        found[number]["windows"] = len(own)
+    return found
 
 
 def from_confusion(

@@ -14,6 +14,7 @@ from fmalign_jax.evaluation.classification_metrics import (
     METRICS,
     Predictions,
     by_clip,
+    by_recording,
     score,
 )
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
@@ -42,13 +43,18 @@ def score_splits(
 ) -> dict[str, Any]:
     """Returns the scores of the headline split, and of every split under `splits`.
 
-    Where recordings consist of clips, also of whole clips, under `clips`.
+    Each with those of its single recordings, under `by_recording`. Where recordings
+    consist of clips, also of whole clips, under `clips`.
     """
     scores = {}
     for name, split in splits.reported.items():
         predictions = scored_rows(split, found[name])
         options = {"draws": config.bootstrap_draws, "seed": config.seed}
         scores[name] = score(predictions, **options)
+        scores[name]["by_recording"] = {
+            split.store.names[number]: own
+            for number, own in by_recording(predictions).items()
+        }
         if not split.continuous:
             scores[name]["clips"] = score(by_clip(predictions), **options)
     return {**scores[splits.headline], "splits": scores}

@@ -6,8 +6,9 @@ share is a few directions, and it changes slowly. This level keeps those directi
 alone, one code a segment, and is fitted in closed form to features of training windows:
 
 1. Directions by regularised canonical correlation analysis (Hotelling 1936), for more
-   than two modalities in the MAXVAR form (Kettenring 1971). Along them each modality
-   has mean 0 and variance 1, so that no gap between the modalities is left.
+   than two modalities in the MAXVAR form (Kettenring 1971). Along the i-th each modality
+   has mean 0 and as deviation the correlation there: no gap between the modalities is
+   left, and what they share more of weighs more.
 2. Codes by k-means on the variates of all modalities side by side, the teacher's with
    the larger weight: one index for a pair. Each modality alone learns to tell the index
    from its own variates, by multinomial logistic regression, and so seldom chooses an
@@ -196,13 +197,17 @@ def fit(
         deviation = np.maximum(raw.std(axis=0), 1e-12)
         along[m] = raw / deviation
         scaled[m] = found[m] * sign / deviation
+    correlations = _mean_correlation(along)
+    weight = np.maximum(correlations, 0.0)
+    along = {m: x * weight for m, x in along.items()}
+    scaled = {m: x * weight for m, x in scaled.items()}
     placed = place_codes(
         along, teacher=teacher, codes=codes, student_weight=student_weight, seed=seed
     )
     return SharedCodes(
         mean={m: jnp.asarray(mean[m], jnp.float32) for m in names},
         directions={m: jnp.asarray(scaled[m], jnp.float32) for m in names},
-        correlations=jnp.asarray(_mean_correlation(along), jnp.float32),
+        correlations=jnp.asarray(correlations, jnp.float32),
         codes=placed.codes,
         readers=placed.readers,
     )

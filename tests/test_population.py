@@ -1,0 +1,58 @@
+"""Means over recordings and seeds: the error from its equation, and what it covers."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fmalign_jax.evaluation.population import over_recordings_and_seeds
+
+
+def test_the_error_is_that_of_the_equation():
+    values = np.array([[0.8, 0.9], [0.7, 0.6], [0.9, 1.0]])
+    found = over_recordings_and_seeds(values)
+    by_recording, by_seed = [0.85, 0.65, 0.95], [0.8, 5 / 6]
+    own = np.var(by_recording, ddof=1) / 3, np.var(by_seed, ddof=1) / 2
+    assert found.mean == pytest.approx(values.mean())
+    assert found.error == pytest.approx(math.sqrt(sum(own)))
+    freedom = sum(own) ** 2 / (own[0] ** 2 / 2 + own[1] ** 2 / 1)
+    assert found.freedom == pytest.approx(freedom)
+    reach = stats.t.ppf(0.975, freedom) * found.error
+    assert found.interval == pytest.approx(
+        (values.mean() - reach, values.mean() + reach)
+    )
+    assert (found.recordings, found.seeds) == (3, 2)
+
+
+def test_of_one_seed_the_recordings_alone_give_the_error():
+    values = np.array([[0.8], [0.6], [0.7]])
+    assert over_recordings_and_seeds(values).error == pytest.approx(0.1 / math.sqrt(3))
+
+
+def test_one_recording_has_no_error_and_no_spread_a_zero():
+    assert over_recordings_and_seeds(np.array([[0.8, 0.9]])).error is None
+    found = over_recordings_and_seeds(np.full((3, 2), 0.5))
+    assert (found.error, found.interval) == (0.0, (0.5, 0.5))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Recordings and seeds with effects of their own, 400 studies."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        values = (
+            0.8
+            + 0.03 * rng.normal(size=(10, 1))
+            + 0.02 * rng.normal(size=(1, 5))
+            + 0.01 * rng.normal(size=(10, 5))
+        )
+        low, high = over_recordings_and_seeds(values).interval
+        held += low <= 0.8 <= high
+    assert 0.92 < held / 400 < 0.99
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 3)), np.array([[0.5, np.nan]])])
+def test_what_has_no_mean_is_refused(values):
+    with pytest.raises(ValueError, match="needs a finite value of each"):
+        over_recordings_and_seeds(values)
