@@ -6,9 +6,9 @@ share is a few directions, and it changes slowly. This level keeps those directi
 alone, one code a segment, and is fitted in closed form to features of training windows:
 
 1. Directions by regularised canonical correlation analysis (Hotelling 1936), for more
-   than two modalities in the MAXVAR form (Kettenring 1971). Along the i-th each modality
-   has mean 0 and as deviation the correlation there: no gap between the modalities is
-   left, and what they share more of weighs more.
+   than two modalities in the MAXVAR form (Kettenring 1971). Along each of them every
+   modality has mean 0 and as deviation the correlation there: no gap between the
+   modalities is left, and what they share more of weighs more.
 2. Codes by k-means on the variates of all modalities side by side, the teacher's with
    the larger weight: one index for a pair. Each modality alone learns to tell the index
    from its own variates, by multinomial logistic regression, and so seldom chooses an
