@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from fmalign_jax import cli
 from fmalign_jax.config import evaluation_config
 from fmalign_jax.evaluation import (
+    calibration,
     code_sharing,
     files,
     report as evaluation_report,
@@ -80,6 +81,9 @@ def evaluate(
     frozen = restore.restore(run, mesh)
     encoded = encode(encoder, frozen, splits, config)
     probabilities, chosen = transfer(encoded, splits, spec, config)
+    uncalibrated = probabilities
+    if config.calibrate == "paired":
+        probabilities = calibration.calibrated(uncalibrated, splits, config)
 
     report = {
         "run": str(run.path),
@@ -92,6 +96,9 @@ def evaluate(
         "headline_split": splits.headline,
         "splits": evaluation_report.describe(splits, config),
         "zero_shot": score_all(probabilities, splits, config),
+        "calibration": calibration.describe(uncalibrated, probabilities, splits, config)
+        if config.calibrate != "none"
+        else None,
         "references": {
             "chance": 1 / len(splits.classes),
             "majority": evaluation_report.majority(splits, config),

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from fmalign_jax import evaluate as command, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.evaluation import files, supervised, transfer
+from fmalign_jax.evaluation import calibration, files, supervised, transfer
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.splits import load_splits
@@ -117,6 +117,14 @@ def _rows(target):
         return list(csv.DictReader(file))
 
 
+def _test_scores(target):
+    rows = [row for row in _rows(target) if row["split"] == "test"]
+    return {
+        direction: np.array([float(row[f"{direction} score"]) for row in rows])
+        for direction in DIRECTIONS
+    }
+
+
 def test_an_evaluation_writes_what_it_promises(run, whole):
     _, report, target, before = whole
     assert target == run[0] / "evaluation"
@@ -204,6 +212,34 @@ def test_predictions_are_those_that_were_scored(whole):
     codes = [int(code) for row in rows for code in row["current codes"].split()]
     assert len(codes) == 8 * len(rows)
     assert 0 <= min(codes) <= max(codes) < 16
+
+
+def test_target_scores_are_calibrated_by_the_source_where_asked_for(run, whole, capsys):
+    report, target = command.evaluate(_config(run, calibrate="paired"))
+    plain = whole[1]
+    assert plain["calibration"] is None
+    found = report["calibration"]
+    across = plain["zero_shot"]["video->current"]
+    assert found["uncalibrated"]["auroc"] == across["auroc"]
+    before, after = (_test_scores(folder) for folder in (whole[2], target))
+    for direction in DIRECTIONS[1:]:
+        np.testing.assert_array_equal(before[direction], after[direction])
+    video, current = (
+        np.stack([1 - before[d], before[d]], axis=1)
+        for d in ("video->video", "video->current")
+    )
+    expected = calibration.by_recording(current, video, np.zeros(len(video), int))
+    np.testing.assert_allclose(after["video->current"], expected[:, 1], atol=1e-4)
+    assert np.abs(after["video->current"] - before["video->current"]).max() > 1e-3
+    gained = (
+        report["zero_shot"]["video->current"]["balanced_accuracy"]
+        - across["balanced_accuracy"]
+    )
+    assert found["gain"]["balanced_accuracy"] == pytest.approx(gained)
+    files.print_report(report, target)
+    printed = capsys.readouterr().out
+    assert "not calibrated" in printed
+    assert "calibrated by its own source" in printed
 
 
 def test_the_same_numbers_twice_and_on_eight_devices(whole, tmp_path):

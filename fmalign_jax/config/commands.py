@@ -27,6 +27,9 @@ def evaluation_config() -> ConfigDict:
             # Features per modality and without labels: by the "head" split; every
             # "recording" by itself, which takes some minutes of it; or "none".
             "standardise": "head",
+            # "paired": each recording's target scores are moved and scaled to agree
+            # with what the head says of its own source, without labels; or "none".
+            "calibrate": "none",
             "head": {
                 "kind": "logistic",  # or "linear", "prototypes", "neighbours"
                 "pooling": "mean",  # over the ticks of a window; or "max", "last"

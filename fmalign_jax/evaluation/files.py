@@ -146,6 +146,9 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     for direction, scores in report["zero_shot"].items():
         for name, own in scores["splits"].items():
             rows.append([direction, name, *_cells(own)])
+    if report["calibration"] is not None:
+        for name, own in report["calibration"]["uncalibrated"]["splits"].items():
+            rows.append(["not calibrated", name, *_cells(own)])
     references = report["references"]
     headline = report["headline_split"]
     direction = f"{report['source']}->{report['target']}"
@@ -163,9 +166,21 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))
+    if report["calibration"] is not None and report["calibration"]["gain"]:
+        print(_gain_sentence(report["calibration"]["gain"]))
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
+
+
+def _gain_sentence(gain: Mapping[str, Any]) -> str:
+    """Returns what a calibration gained, in a sentence."""
+    found = f"calibrated by its own source, {gain['balanced_accuracy']:+.3f} balanced "
+    found += f"accuracy, mean of {gain['recordings']} recordings"
+    if gain["interval"] is None:
+        return found
+    low, high = gain["interval"]
+    return f"{found}, 95 % interval {low:+.3f} to {high:+.3f}"
 
 
 def code_rows(report: Mapping[str, Any]) -> list[list[str]]:

@@ -46,6 +46,7 @@ def check(config: ConfigDict) -> None:
     for name, known in (
         ("features", ("", "shared", "codes", "semantic")),
         ("standardise", ("head", "recording", "none")),
+        ("calibrate", ("none", "paired")),
     ):
         if config[name] not in known:
             raise ValueError(
