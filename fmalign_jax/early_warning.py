@@ -25,6 +25,7 @@ from fmalign_jax.alarm.comparison import Candidate
 from fmalign_jax.alarm.make import (
     abnormal_class,
     alarm_settings,
+    calibrated_scores,
     check_settings,
     model_scores,
     oracle_scores,
@@ -83,6 +84,16 @@ def early_warning(
     candidates: dict[str, list[Candidate]] = {
         "model": model_scores(config, model, splits, scored, spec, abnormal)
     }
+    if config.calibrate == "paired":
+        candidates["calibrated"] = calibrated_scores(
+            config,
+            model,
+            splits,
+            scored,
+            candidates["model"],
+            definition.lead_s,
+            abnormal,
+        )
     if config.baselines:
         candidates |= comparison.baseline_scores(config, splits, scored, spec)
     if config.oracle_epochs:

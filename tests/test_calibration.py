@@ -102,6 +102,27 @@ def test_each_recording_is_calibrated_by_itself():
     np.testing.assert_array_equal(found[:80], alone)
 
 
+def test_a_causal_calibration_uses_nothing_that_is_not_known_yet():
+    _, target, source = planted(n=600)
+    at_s = 10.0 * np.arange(600)
+    how = {"known_after_s": 240.0, "stride": 3}
+    before = calibration.causal(target, source, at_s, **how)
+    changed = source.copy()
+    changed[300:] = source[300:, ::-1]  # from 3000 s, known from 3240 s on
+    after = calibration.causal(target, changed, at_s, **how)
+    first = np.flatnonzero(np.abs(before - after).max(axis=1) > 1e-9)[0]
+    assert 3240 <= at_s[first] < 3240 + 2 * calibration.EVERY_S
+    # Until something is known, scores are as they were.
+    np.testing.assert_allclose(before[:24], target[:24], atol=1e-9)
+
+
+def test_a_causal_calibration_finds_the_level_in_time():
+    label, target, source = planted(n=600)
+    at_s = 60.0 * np.arange(600)
+    found = calibration.causal(target, source, at_s, known_after_s=240.0, stride=1)
+    assert accuracy(label[60:], found[60:]) > 0.9 > accuracy(label, target) + 0.1
+
+
 @given(st.integers(2, 5), st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_what_comes_out_are_probabilities(classes, seed):

@@ -8,12 +8,13 @@ import pytest
 import tiny
 
 from fmalign_jax import early_warning as command, evaluate, monitor, train
-from fmalign_jax.alarm import alarm_file
+from fmalign_jax.alarm import alarm_file, comparison, make
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.evaluation import transfer
+from fmalign_jax.data.dataset import window_spec
+from fmalign_jax.evaluation import calibration, transfer
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.run import restore
 from fmalign_jax.training import sharding
@@ -132,6 +133,54 @@ def test_the_head_may_be_shown_the_end_of_the_window_alone(run, folder):
     values = pipeline.assemble(test.store, test.windows, np.arange(8))
     score, _ = alarm_file.load(target / command.ALARM)(values["streams"]["current"])
     np.testing.assert_allclose(score, short[:8, 1], atol=1e-5)
+
+
+def test_scores_are_calibrated_by_the_video_that_is_known(run, whole, folder):
+    config = _config(
+        run, calibrate="paired", baselines=False, false_alarms_per_hour=100.0
+    )
+    report, target = command.early_warning(config, folder / "calibrated")
+    methods = report["methods"]
+    assert set(methods) == {"model", "calibrated", "chance"}
+    # What is exported is not calibrated.
+    assert methods["model"]["rule"] == whole[0]["methods"]["model"]["rule"]
+    alarm = alarm_file.load(target / command.ALARM)
+    assert alarm.settings.raise_at == methods["model"]["rule"]["raise_at"]
+    assert methods["calibrated"]["settings"]["calibrate"] == "paired"
+
+    opened = restore.open_run(run, "best")
+    config = transfer.with_features(config, opened.config)
+    frozen = restore.restore(opened, sharding.make_mesh())
+    splits = load_splits(config, make.with_a_window_a_tick(opened.config))
+    model = AlarmModel.fit(config, opened, frozen, splits)
+    test, spec = splits.by_name["test"], window_spec(opened.config.data, stride_ticks=1)
+    scored = {
+        name: comparison.scored(split, config, spec, splits.classes, 1)
+        for name, split in splits.reported.items()
+    }
+    plain = make.model_scores(config, model, splits, scored, spec, 1)
+    found = make.calibrated_scores(config, model, splits, scored, plain, LEAD_S, 1)
+    ((_, before),), ((_, after),) = plain, found
+    video, series = model.reference(test)[:, 1], scored["test"].series[0]
+    expected = calibration.causal(
+        np.stack([1 - before["test"][0], before["test"][0]], axis=1),
+        np.stack([1 - video, video], axis=1),
+        series.at_s,
+        known_after_s=LEAD_S,
+        stride=8,
+    )
+    np.testing.assert_allclose(after["test"][0], expected[:, 1], atol=1e-9)
+    # The reference is what `evaluate` says of the video.
+    evaluation = evaluation_config()
+    evaluation.checkpoint = str(run)
+    evaluation.oracle_epochs = evaluation.random_encoders = 0
+    _, written = evaluate.evaluate(evaluation)
+    with (written / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    score = {float(r["time_s"]): float(r["video->video score"]) for r in rows}
+    at = np.isin(test.windows.time_s, list(score))
+    said = [score[t] for t in test.windows.time_s[at].tolist()]
+    np.testing.assert_allclose(video[at], said, atol=1e-4)
 
 
 def test_the_monitor_says_what_the_windows_say(run, whole, folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -13,9 +13,9 @@ from fmalign_jax.alarm import episodes, report
 from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.alarm.comparison import Candidate, Method, Scored
 from fmalign_jax.alarm.model import AlarmModel
-from fmalign_jax.alarm.thresholds import Definition
+from fmalign_jax.alarm.thresholds import Definition, Scores
 from fmalign_jax.data.windows.ticks import WindowSpec
-from fmalign_jax.evaluation import supervised, transfer
+from fmalign_jax.evaluation import calibration, supervised, transfer
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
@@ -123,6 +123,52 @@ def model_scores(
         )
         for number, n in enumerate(ticks)
     ]
+
+
+def calibrated_scores(
+    config: ConfigDict,
+    model: AlarmModel,
+    splits: EvaluationSplits,
+    scored: Mapping[str, Scored],
+    candidates: Sequence[Candidate],
+    lead_s: float,
+    abnormal: int,
+) -> list[Candidate]:
+    """Returns the same scores, calibrated by the source as it becomes known.
+
+    The abnormal class against all others, in each series by itself.
+    """
+    reference = {
+        name: scored[name].cut(model.reference(split)[:, abnormal])
+        for name, split in splits.reported.items()
+    }
+
+    def calibrated(name: str, scores: Scores) -> Scores:
+        stride = splits.by_name[name].windows.window_ticks
+        return [
+            calibration.causal(
+                _against_rest(own),
+                _against_rest(known),
+                series.at_s,
+                known_after_s=lead_s,
+                stride=stride,
+            )[:, 1]
+            for own, known, series in zip(
+                scores, reference[name], scored[name].series, strict=True
+            )
+        ]
+
+    return [
+        (
+            {**settings, "calibrate": config.calibrate},
+            {name: calibrated(name, own) for name, own in scores.items()},
+        )
+        for settings, scores in candidates
+    ]
+
+
+def _against_rest(probability: Float[ndarray, " N"]) -> Float[ndarray, "N 2"]:
+    return np.stack([1 - probability, probability], axis=1)
 
 
 def oracle_scores(

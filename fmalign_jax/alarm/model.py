@@ -28,18 +28,24 @@ class AlarmModel:
     Attributes:
       config: as from `early_warning_config`.
       encoder: of the target alone.
+      both: of source and target.
       frozen: its parameters, the codes and the input statistics.
       head: fitted on the source's features.
       mean: of the target's features over the head split; 0 if not standardised.
       deviation: what they are divided by; 1 if not standardised.
+      source_mean: as `mean`, of the source's.
+      source_deviation: as `deviation`.
     """
 
     config: ConfigDict
     encoder: FrozenEncoder
+    both: FrozenEncoder
     frozen: EncoderState
     head: Head
     mean: Float[ndarray, " D"]
     deviation: Float[ndarray, " D"]
+    source_mean: Float[ndarray, " D"]
+    source_deviation: Float[ndarray, " D"]
 
     @classmethod
     def fit(
@@ -71,7 +77,14 @@ class AlarmModel:
             seed=config.seed,
         )
         encoder = FrozenEncoder(run.config, (config.target,), mesh)
-        return cls(config, encoder, frozen, head, *scales[config.target])
+        own = scales[config.target]
+        return cls(config, encoder, both, frozen, head, *own, mean, deviation)
+
+    def reference(self, split: LabelledWindows) -> Float[ndarray, "N K"]:
+        """Returns what the head says of the source, of the same windows."""
+        encoded = _encoded(self.both, self.frozen, split, self.config)
+        features = encoded.features(self.config.source, self.config.features)
+        return self.head.predict((features - self.source_mean) / self.source_deviation)
 
     def probabilities(
         self, split: LabelledWindows, recent_ticks: Sequence[int]

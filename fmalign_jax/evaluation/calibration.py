@@ -28,6 +28,9 @@ LEAST_WINDOWS = 3.0
 BLOCKS = 4
 """Contiguous parts of a recording; each is calibrated by the others."""
 
+EVERY_S = 300.0
+"""How long a causal calibration is used before the next one is fitted."""
+
 _SMALLEST = 1e-6
 
 
@@ -112,6 +115,37 @@ def by_recording(
             others = np.setdiff1d(rows, block)
             found = fit(probability[others], reference[others])
             calibrated[block] = found(probability[block])
+    return calibrated
+
+
+def causal(
+    probability: Float[ndarray, "N K"],
+    reference: Float[ndarray, "N K"],
+    at_s: Float[ndarray, " N"],
+    *,
+    known_after_s: float,
+    stride: int,
+    every_s: float = EVERY_S,
+) -> Float[ndarray, "N K"]:
+    """Calibrates every window of a series by what was known before it.
+
+    Args:
+      probability: of windows in order of time.
+      reference: of the same windows.
+      at_s: when the score of each is known, ascending.
+      known_after_s: how much later its reference is known: the lead of the target.
+      stride: windows so far apart share nothing; of those between, none counts.
+      every_s: how long a calibration is used before the next is fitted.
+    """
+    calibrated = np.array(probability)
+    blocks = np.floor((at_s - at_s[:1]) / every_s)
+    for block in np.unique(blocks):
+        rows = blocks == block
+        past = np.flatnonzero(at_s + known_after_s <= at_s[rows][0])
+        past = past[::-1][::stride]  # the latest first
+        if len(past):
+            found = fit(probability[past], reference[past])
+            calibrated[rows] = found(probability[rows])
     return calibrated
 
 
