@@ -230,12 +230,14 @@ class SemanticEncoder(nn.Module):
         ffn: int,
         dropout: float,
         positions: str,
+        causal: bool,
     ) -> None:
         super().__init__()
-        if positions != "none":
+        if positions != "none" or causal:
             raise ValueError(
-                f"the PyTorch reference has no positions; got {positions!r}; compare "
-                "a config with positions='none'"
+                "the PyTorch reference has no positions and no causal mask; got "
+                f"positions={positions!r} and causal={causal}; compare a config with "
+                "positions='none' and causal=False"
             )
         self.projection = nn.Linear(inputs, width)
         self.layers = layers

@@ -362,10 +362,12 @@ class TorchTrainer(nn.Module):
         term, semantic = self.terms["cross_cpc"], features["semantic"]
         table, steps = term["learns_from"], term["steps"]
         ticks = next(iter(semantic.values())).shape[1]
-        starts = torch.arange(1, ticks - steps, device=self.sums.device)
+        reach = steps * term["stride"]
+        starts = torch.arange(1, ticks - reach, device=self.sums.device)
         if self.training and term["starts"] == "random":
-            starts = torch.randint(1, ticks - steps, (1,), device=self.sums.device)
-        ahead = starts[:, None] + 1 + torch.arange(steps, device=self.sums.device)
+            starts = torch.randint(1, ticks - reach, (1,), device=self.sums.device)
+        ahead = torch.arange(1, steps + 1, device=self.sums.device) * term["stride"]
+        ahead = starts[:, None] + ahead
         predicted: dict[tuple[str, float], Tensor] = {}
         total = torch.zeros((), device=self.sums.device)
         for context, target, weight in pair_entries(term["weights"]):

@@ -1,10 +1,13 @@
 """Settings that cannot work are refused first, by name, with what they may be."""
 
 import logging
+import math
 
 import pytest
 import tiny
+from ml_collections import ConfigDict
 
+from fmalign_jax.config import shared_level
 from fmalign_jax.config.check import check_config
 
 
@@ -17,6 +20,54 @@ def _changed(key, value):
     with part.ignore_type():
         part[last] = value
     return config
+
+
+def _shared(**changes):
+    config = tiny.tiny_config()
+    config.codebook.shared = shared_level(teacher="video")
+    config.codebook.shared.update(changes)
+    return config
+
+
+def test_a_shared_level_passes_and_so_does_one_that_was_saved_earlier():
+    check_config(_shared(codes=64, directions=16, segments=8, ridge=0.0))
+    earlier = _shared()
+    del earlier.codebook.shared["student_weight"]
+    check_config(earlier)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "rule"),
+    [
+        ("teacher", ["vidoe", "", None], "one of current, video"),
+        ("codes", [1, 0, -1, 2.5, True, "2", None], "a whole number from 2 on"),
+        ("directions", [0, -1, 17, 1.5], "a whole number from 1 to model.width, 16"),
+        ("segments", [0, -1, 3, 2.0], "a divisor of data.window_ticks, 8"),
+        ("ridge", [-0.1, math.nan, math.inf, "0.1"], "0 or more"),
+        ("student_weight", [-0.1, 1.5, math.nan, None], "from 0 to 1"),
+    ],
+)
+def test_a_shared_level_that_cannot_work_is_refused(key, values, rule):
+    for value in values:
+        config = tiny.tiny_config()
+        config.codebook.shared = shared_level(teacher="video").to_dict() | {key: value}
+        with pytest.raises(ValueError, match=rf"shared\.{key} must be {rule}.*; got"):
+            check_config(config)
+
+
+@pytest.mark.parametrize("changes", [{"code": 2}, {"ridge": None}, None])
+def test_a_shared_level_has_its_keys_and_no_others(changes):
+    entry = shared_level(teacher="video").to_dict()
+    if changes is None:
+        entry = {}
+    elif "ridge" in changes:
+        del entry["ridge"]
+    else:
+        entry |= changes
+    config = tiny.tiny_config()
+    config.codebook.shared = ConfigDict(entry)
+    with pytest.raises(ValueError, match=r"codebook\.shared must give codes, .*; got"):
+        check_config(config)
 
 
 def test_the_tiny_config_passes(caplog):
@@ -41,6 +92,7 @@ def test_the_tiny_config_passes(caplog):
         ("optimizer.epsilon", 0.0, r"optimizer\.epsilon must be above 0"),
         ("optimizer.clip_norm", 0.0, r"optimizer\.clip_norm must be above 0"),
         ("compute_dtype", "bf16", "'float32' or 'bfloat16'; got 'bf16'"),
+        ("model.transformer.causal", "no", "causal must be True or False; got 'no'"),
         ("model.transformer.heads", 3, "must divide .* got 3 heads for width 16"),
         (
             "data.samples_per_tick",

@@ -119,7 +119,13 @@ def notes(
             "--config.test_data=GLOB"
         )
     validation = episodes.total(method.outcomes[VALIDATION])
-    if not validation.warning_s:
+    if not validation.episodes:
+        found.append(
+            "no episode of validation counts (docs/early_warning.md says which do): "
+            "there was nothing to detect, and the level says nothing; give recordings "
+            "with episodes with --config.validation_data=GLOB"
+        )
+    elif not validation.warning_s:
         found.append(
             "within the budget of false alarms no episode of validation is detected: "
             "this alarm never warns in time; allow more false_alarms_per_hour"

@@ -6,10 +6,15 @@ there.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
+import sys
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from fmalign_jax.config.default import shared_level
 
 POSITIVE = (
     "batch_size",
@@ -50,6 +55,7 @@ def check_config(config: ConfigDict) -> None:
     _check_drawn_leads(config)
     _check_model(config)
     _check_codebook(config)
+    _check_shared_level(config)
     _check_augmentation(config)
     _check_objectives(config)
 
@@ -102,6 +108,12 @@ def _check_model(config: ConfigDict) -> None:
             "model.transformer.heads must divide model.width; got "
             f"{heads} heads for width {width}; use a divisor such as 4"
         )
+    causal = _setting(config, "model.transformer.causal")
+    if causal not in (None, True, False):
+        raise ValueError(
+            f"model.transformer.causal must be True or False; got {causal!r}; use one "
+            "of them"
+        )
 
 
 def _check_codebook(config: ConfigDict) -> None:
@@ -110,6 +122,53 @@ def _check_codebook(config: ConfigDict) -> None:
         raise ValueError(
             f"codebook.decay must lie in [0, 1); got {decay}; use one such as 0.95"
         )
+
+
+def _check_shared_level(config: ConfigDict) -> None:
+    shared = _setting(config, "codebook.shared")
+    if shared is None:
+        return
+    given, known = set(shared), set(inspect.signature(shared_level).parameters)
+    # A run that was saved before this key lacks it.
+    lacking = known - given - {"student_weight"}
+    if given - known or lacking:
+        raise ValueError(
+            f"codebook.shared must give {', '.join(sorted(known))}; got "
+            f"{', '.join(sorted(given)) or 'nothing'}; write the entry by "
+            "shared_level(teacher=...), or None for no shared level"
+        )
+    ticks, width = config.data.window_ticks, config.model.width
+    modalities = sorted(config.model.modalities)
+    divides = _whole(shared.segments, 1, ticks) and ticks % shared.segments == 0
+    for key, rule, holds in (
+        ("teacher", f"one of {', '.join(modalities)}", shared.teacher in modalities),
+        ("codes", "a whole number from 2 on", _whole(shared.codes, 2)),
+        (
+            "directions",
+            f"a whole number from 1 to model.width, {width}",
+            _whole(shared.directions, 1, width),
+        ),
+        ("segments", f"a divisor of data.window_ticks, {ticks}", divides),
+        ("ridge", "0 or more", _number(shared.ridge) and 0 <= shared.ridge < math.inf),
+        (
+            "student_weight",
+            "from 0 to 1",
+            _number(weight := shared.get("student_weight", 0.0)) and 0 <= weight <= 1,
+        ),
+    ):
+        if not holds:
+            raise ValueError(
+                f"codebook.shared.{key} must be {rule}; got {shared[key]!r}; correct "
+                "the config"
+            )
+
+
+def _whole(value: Any, least: int, most: int = sys.maxsize) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _check_augmentation(config: ConfigDict) -> None:

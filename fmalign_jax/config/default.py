@@ -125,6 +125,7 @@ def model_config() -> ConfigDict:
                 "ffn": 256,
                 "dropout": 0.1,
                 "positions": "none",  # as in the paper; or "sinusoidal", "learned"
+                "causal": False,  # as in the paper; True: no tick sees a later one
             },
             "modalities": {
                 "video": {
@@ -240,6 +241,7 @@ def objectives_config() -> ConfigDict:
         objectives + "cross_cpc.CrossCpc",
         weight=1.0,
         steps=5,  # K
+        stride=1,  # ticks from one prediction to the next
         starts="all",  # or "random": one start a step, as in the paper
         width=128,
         # weights[context][target]

@@ -28,6 +28,8 @@ ABSENT: Mapping[str, Any] = {
     "codebook.shared.student_weight": 0.0,
     "data.draw_lead": False,
     "data.other_leads_s": [],
+    "model.transformer.causal": False,
+    "objectives.cross_cpc.stride": 1,
     "model.name": "fmalign_jax.systems.cmg.Cmg",
 }
 """Config keys that came later than the first runs, and what a run without them does."""

@@ -95,7 +95,9 @@ def describe(
     return {
         "level": "shared" if variates else "ticks",
         "codes": size,
-        "verdict": verdict(own[splits.headline]["kappa"]["shift"]),
+        "verdict": verdict(
+            own[splits.headline]["kappa"]["shift"], own[splits.headline]["shared_nats"]
+        ),
         "by_code": table,
         **own[splits.headline],
         "by_size": _by_size(encoded, splits, config) if variates else None,
@@ -103,10 +105,16 @@ def describe(
     }
 
 
-def verdict(kappa: float | None) -> str | None:
-    """Returns whether codes are shared; None where it was not measured."""
-    if kappa is None:
+def verdict(kappa: float | None, shared_nats: float | None) -> str | None:
+    """Returns whether codes are shared; None where it was not measured.
+
+    Codes that tell nothing of each other beyond shifts are not, whatever few windows
+    make of kappa.
+    """
+    if kappa is None or shared_nats is None:
         return None
+    if shared_nats <= 0:
+        return "not shared"
     if kappa >= SHARED_FROM:
         return "shared"
     return "partly shared" if kappa >= PARTLY_FROM else "not shared"

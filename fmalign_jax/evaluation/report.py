@@ -68,7 +68,8 @@ def over_draws(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
       The metrics, their means, None where a draw does not define them; `deviations` by
-      the same names, of the draws (not of their mean); `draws`, how many; and `splits`.
+      the same names, of the draws (not of their mean), None of one draw; `draws`, how
+      many; and `splits`.
     """
 
     def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def over_draws(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             **dict.fromkeys(METRICS),
             **{name: float(found.mean()) for name, found in values.items()},
             "deviations": {
-                name: float(found.std(ddof=1)) if len(found) > 1 else 0.0
+                name: float(found.std(ddof=1)) if len(found) > 1 else None
                 for name, found in values.items()
             },
             "draws": len(rows),

@@ -49,9 +49,14 @@ def check(config: ConfigDict) -> None:
         ("calibrate", ("none", "paired")),
     ):
         if config[name] not in known:
+            listed = ", ".join(one or "empty" for one in known)
             raise ValueError(
-                f"{name} must be one of {', '.join(known)}; got {config[name]!r}; use "
-                "one of them"
+                f"{name} must be one of {listed}; got {config[name]!r}; use one of them"
+            )
+    for name in ("random_encoders", "oracle_epochs", "bootstrap_draws"):
+        if config.get(name, 0) < 0:
+            raise ValueError(
+                f"{name} must be 0 (none) or more; got {config[name]}; correct it"
             )
 
 

@@ -296,7 +296,9 @@ def _whitening(centred: Float[ndarray, "N D"], ridge: float) -> Float[ndarray, "
     """Returns C^(-1/2) with a ridge on the covariance C."""
     variance, turn = np.linalg.eigh(centred.T @ centred / len(centred))
     most = max(float(variance.max()), 1e-12)
-    return (turn / np.sqrt(np.maximum(variance, 0) + ridge * most)) @ turn.T
+    # Without a ridge too, what never varies is no direction.
+    floor = max(ridge, 1e-12) * most
+    return (turn / np.sqrt(np.maximum(variance, 0) + floor)) @ turn.T
 
 
 def _mean_correlation(along: Mapping[str, Float[ndarray, "N r"]]) -> ndarray:

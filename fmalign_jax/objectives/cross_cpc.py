@@ -116,12 +116,12 @@ class CrossCpc(nn.Module):
                 f"starts must be 'random' or 'all'; got {self.starts!r}; correct the "
                 "config"
             )
-        reach = self.steps * self.stride
-        if self.stride < 1 or ticks < reach + 2:
+        reach = self.steps * self.stride  # NaN is refused below
+        if type(self.stride) is not int or self.stride < 1 or ticks < reach + 2:
             raise ValueError(
-                "Cross-CPC needs a stride of 1 or more and windows of at least steps * "
-                f"stride + 2 ticks; got {ticks} ticks, steps={self.steps} and stride="
-                f"{self.stride}; use longer windows, fewer steps or a smaller stride"
+                "Cross-CPC needs a whole stride of 1 or more and windows of at least "
+                f"steps * stride + 2 ticks; got {ticks} ticks, steps={self.steps} and "
+                f"stride={self.stride}; use longer windows or a smaller reach"
             )
         if train and self.starts == "random":
             key = self.make_rng("start")

@@ -10,11 +10,12 @@ hence the digests.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -270,11 +271,34 @@ def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) ->
         saved = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
     integrity.check_fits("model", abstract_model, saved["model"])
     integrity.check_readable(folder / "model")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with (
+        _without_expected_warnings(),
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
+    ):
         args = _restore_args(abstract_model)
         model = checkpointer.restore(folder / "model", args=args)
     integrity.compare("model", integrity.digests(model), saved["model"])
     return model
+
+
+@contextlib.contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    """Keeps Orbax from warning of what is meant, to a user who would read damage.
+
+    The folder is opened read-only on purpose, and single items carry no metadata.
+    """
+
+    def unexpected(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(
+            ("Given directory is read only", "Metadata file does not exist")
+        )
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(unexpected)
+    try:
+        yield
+    finally:
+        logger.removeFilter(unexpected)
 
 
 def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
@@ -283,9 +307,15 @@ def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
     A run may still be writing there: what it has not finished is not seen.
     """
     options = ocp.CheckpointManagerOptions(
-        read_only=True, best_fn=lambda metrics: metrics[SCORE]
+        read_only=True,
+        create=False,
+        save_interval_steps=0,
+        best_fn=lambda metrics: metrics[SCORE],
     )
-    with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+    with (
+        _without_expected_warnings(),
+        ocp.CheckpointManager(directory.absolute(), options=options) as manager,
+    ):
         return sorted(manager.all_steps()), manager.best_step()
 
 
@@ -304,7 +334,10 @@ def saved_model(
       model_state: shapes of what the system keeps beside its parameters; the other
         shapes are read from the checkpoint.
     """
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with (
+        _without_expected_warnings(),
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
+    ):
         metadata = checkpointer.metadata(directory.absolute() / str(step) / "model")
     saved = abstract(metadata.item_metadata.tree, sharding)
     return saved | abstract(model_state, sharding)

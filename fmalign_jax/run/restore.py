@@ -141,6 +141,14 @@ def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
             run.step,
             checkpoint.saved_model(run.checkpoints, run.step, everywhere, model_state),
         )
+    except integrity.MismatchedCheckpointError as error:
+        found = str(error).rpartition("; ")[0]  # what to do is said here
+        raise ValueError(
+            f"checkpoint {run.step} must hold the model that "
+            f"{run.path / 'config.json'} describes; got another "
+            f"({found}); restore config.json as it was saved, or use the version "
+            "of fmalign_jax that saved it"
+        ) from error
     except Exception as error:  # Orbax raises bare ones on unreadable arrays
         remedy = "free memory or mend the permissions, then try again"
         if integrity.is_damage(error):
