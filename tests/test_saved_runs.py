@@ -105,7 +105,7 @@ def test_its_arrays_are_those_of_a_state_of_today(place):
     assert set(state.model_state) == {"codebook"}
 
 
-def test_the_public_way_to_a_run(place):
+def test_the_public_way_to_a_run(place, caplog):
     """The first block of docs/reading_a_run.md, word for word but for the path."""
     page = (HERE.parent / "docs" / "reading_a_run.md").read_text(encoding="utf-8")
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", page, flags=re.M)
@@ -119,6 +119,8 @@ def test_the_public_way_to_a_run(place):
     assert encodings.semantic["current"].shape == (windows, 8, 16)
     assert encodings.codes["video"].shape == (windows, 8)
     assert np.isfinite(encodings.semantic["video"]).all()
+    # A user's script has no flags that quieten Orbax, and nothing is wrong.
+    assert not [record for record in caplog.records if record.name == "absl"]
 
 
 def test_an_unknown_split_is_refused(place):

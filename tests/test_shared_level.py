@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -221,6 +222,16 @@ def test_a_head_reads_the_features_of_the_config(run, evaluated):
     assert scores[0] != scores[1]
     # What is said of the codes is of the shared level, whatever a head reads.
     assert report["code_sharing"]["level"] == "shared"
+
+
+def test_a_config_that_was_changed_since_is_named(run, folder):
+    copy = folder / "changed"
+    shutil.copytree(run[0], copy)
+    settings = json.loads((copy / "config.json").read_text())
+    settings["codebook"]["shared"]["student_weight"] = 0.5
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"config.json describes; got another .*2 arr"):
+        restore.restore(open_run(copy, "latest"), sharding.make_mesh())
 
 
 def test_random_encoders_are_the_mean_of_their_draws(evaluated):
