@@ -15,6 +15,10 @@ from absl import app, flags
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
+TRUST_CODE = "FMALIGN_JAX_TRUST_CODE"
+"""Environment variable: packages or modules of the user's own, separated by commas,
+whose classes the config of a saved run may name."""
+
 _ABSENT = "(none)"
 
 Main = Callable[[ConfigDict], Any]
@@ -52,7 +56,9 @@ class Arguments(argparse.ArgumentParser):
 
     def run(self, main: Callable[[argparse.Namespace], Any]) -> None:
         """Parses the command line, then calls `main(arguments)`."""
+        add_trust_code(self)
         arguments = self.parse_args()
+        trust(arguments.trust_code)
         _guarded(lambda: main(arguments))
 
 
@@ -74,6 +80,11 @@ def define_flags() -> None:
         "show_config",
         False,
         "Print every setting, with what differs from the default, and do nothing else",
+    )
+    flags.DEFINE_list(
+        "trust_code",
+        [],
+        "Packages of your own whose classes the config of a saved run may name",
     )
     flags.DEFINE_string(
         "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
@@ -109,7 +120,25 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     return remaining
 
 
+def add_trust_code(arguments: argparse.ArgumentParser) -> None:
+    """Adds the argument `trust_code` to those of a command."""
+    arguments.add_argument(
+        "--trust_code",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="PACKAGES",
+        help="packages of your own whose classes the config of a saved run may name",
+    )
+
+
+def trust(packages: Sequence[str]) -> None:
+    """Lets saved configs name classes of further packages, in this process."""
+    known = os.environ.get(TRUST_CODE, "")
+    os.environ[TRUST_CODE] = ",".join(filter(None, [known, *packages]))
+
+
 def _with_processes(main: Main) -> None:
+    trust(flags.FLAGS["trust_code"].value)
     if flags.FLAGS["coordinator"].value is not None:
         _join_processes()
     main(flags.FLAGS["config"].value)

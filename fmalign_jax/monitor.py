@@ -124,7 +124,7 @@ def summary(monitor: Monitor, took_s: float) -> str:
     return "; ".join(parts)
 
 
-def _alarm_of(checkpoint: pathlib.Path) -> pathlib.Path:
+def _alarm_of(checkpoint: pathlib.Path, trust_code: list[str]) -> pathlib.Path:
     """Returns the alarm of a run, which is made first if there is none."""
     if checkpoint.suffix == alarm_file.SUFFIX:
         return checkpoint
@@ -134,6 +134,7 @@ def _alarm_of(checkpoint: pathlib.Path) -> pathlib.Path:
         # Only here is the training code needed.
         command_config = importlib.import_module("fmalign_jax.config.commands")
         early_warning: Any = importlib.import_module("fmalign_jax.early_warning")
+        importlib.import_module("fmalign_jax.cli").trust(trust_code)
         config = command_config.early_warning_config()
         config.checkpoint = str(checkpoint)
         _, folder = early_warning.early_warning(config)
@@ -165,6 +166,13 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--changes", action="store_true", help="show only raised and cleared alarms"
     )
+    parser.add_argument(
+        "--trust_code",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="PACKAGES",
+        help="packages of your own whose classes the config of a saved run may name",
+    )
     return parser.parse_args(given)
 
 
@@ -180,7 +188,9 @@ def main(given: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    alarm = alarm_file.load(arguments.alarm or _alarm_of(arguments.checkpoint))
+    alarm = alarm_file.load(
+        arguments.alarm or _alarm_of(arguments.checkpoint, arguments.trust_code)
+    )
     piped = arguments.input == "-"
     live = piped or arguments.follow
     alarm.warm_up()

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from sklearn.metrics import roc_auc_score
 
-from fmalign_jax import evaluate as command, train
+from fmalign_jax import cli, evaluate as command, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation import calibration, files, supervised, transfer
@@ -502,12 +502,19 @@ def test_changed_raw_files_are_noted_and_new_dates_are_not(
     assert found == added
 
 
-def test_a_system_that_uses_labels_is_not_called_zero_shot(run, whole, folder):
+def test_a_system_that_uses_labels_is_not_called_zero_shot(
+    run, whole, folder, monkeypatch
+):
     assert not any("not zero-shot" in note for note in whole[1]["notes"])
     labelled = folder / "labelled"
     shutil.copytree(run[0], labelled, ignore=shutil.ignore_patterns("evaluation*"))
     settings = json.loads((labelled / "config.json").read_text())
     settings["model"]["name"] = f"{__name__}.LabelledCmg"
     (labelled / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        ValueError, match=r"model\.name must name a class of fmalign_jax"
+    ):
+        command.evaluate(_config((labelled,)))
+    monkeypatch.setenv(cli.TRUST_CODE, __name__)
     report, _ = command.evaluate(_config((labelled,)))
     assert any("its numbers are not zero-shot" in note for note in report["notes"])

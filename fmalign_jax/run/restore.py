@@ -16,7 +16,7 @@ from fmalign_jax.config import saved
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.run import checkpoints as checkpoint, integrity
+from fmalign_jax.run import checkpoints as checkpoint, integrity, trust
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder, RunEncoder
 from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
@@ -86,15 +86,25 @@ class OpenedRun:
         )
 
 
-def open_run(path: pathlib.Path | str, step: str | int = "best") -> OpenedRun:
+def open_run(
+    path: pathlib.Path | str,
+    step: str | int = "best",
+    *,
+    trust_code: Sequence[str] = (),
+) -> OpenedRun:
     """Reads the config of a run and chooses a checkpoint; changes nothing.
+
+    A run may come from somebody else: its config may name classes of this package
+    only, unless you trust the code of others (`run.trust`).
 
     Args:
       path: the folder of the run.
       step: "best" (the latest, if none has a validation score), "latest" or a number.
+      trust_code: further packages or modules whose classes the config may name.
 
     Raises:
-      ValueError: the folder is not that of a run, or has no such checkpoint.
+      ValueError: the folder is not that of a run, has no such checkpoint, or names
+        code that is not trusted.
     """
     path, step = pathlib.Path(path), str(step)
     directory = path / "checkpoints"
@@ -105,6 +115,7 @@ def open_run(path: pathlib.Path | str, step: str | int = "best") -> OpenedRun:
             "runs/pretrain-1a2b3c4d"
         )
     settings = json.loads((path / "config.json").read_text())
+    trust.check_names(settings, path / "config.json", trust_code=trust_code)
     config = saved.from_json(settings)
     steps, best = checkpoint.saved_steps(directory)
     if not steps:
