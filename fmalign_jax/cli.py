@@ -138,7 +138,7 @@ def trust(packages: Sequence[str]) -> None:
 
 
 def _with_processes(main: Main) -> None:
-    trust(flags.FLAGS["trust_code"].value)
+    trust(flags.FLAGS["trust_code"].value or [])
     if flags.FLAGS["coordinator"].value is not None:
         _join_processes()
     main(flags.FLAGS["config"].value)
