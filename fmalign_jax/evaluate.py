@@ -69,9 +69,9 @@ def evaluate(
         do not match, or a folder that holds something else.
     """
     check(config)
-    spec = HeadSpec(**config.head.to_dict())
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     config = with_features(config, run.config)
+    spec = HeadSpec(**config.head.to_dict())
     splits = evaluation_splits.load_splits(config, run.config)
     settings = settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings)

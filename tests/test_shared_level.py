@@ -216,6 +216,8 @@ def test_a_head_reads_the_features_of_the_config(run, evaluated):
     config.oracle_epochs, config.random_encoders, config.bootstrap_draws = 0, 0, 0
     report, _ = evaluate.evaluate(config)
     assert report["features"] == "codes"
+    assert report["head"]["video"] == {"l2": 0.2}
+    assert evaluated[0]["head"]["video"] == {"l2": 0.005}
     scores = [
         one["zero_shot"]["video->current"]["auroc"] for one in (report, evaluated[0])
     ]
