@@ -79,8 +79,6 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     config.data.split.by = "recording"
     config.data.batch_from = "recording"
-    # Twice as many steps on as many windows carry further over than batches of 32.
-    config.batch_size = 16
     config.epochs = 7.0
     config.optimizer.weight_decay = 0.05
     config.time_warp.stretch = 0.1

@@ -35,7 +35,7 @@ CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/simulated"
 FOLDS = ("default", "hard", "no_precursor", "lead_0")
 SEEDS = (0, 1, 2)
-EPOCHS = 6.0  # 960 steps
+EPOCHS = 6.0  # 480 steps
 
 
 def train_config(fold: str, data: str) -> ConfigDict:
@@ -154,7 +154,7 @@ VARIANTS: dict[str, Change] = {
     "causal_far_prediction": causal_far_prediction,
     "codes_4_shared": setting("codebook.shared.codes", 4),
     "nearest_shared_code": setting("codebook.shared.student_weight", 0.0),
-    "batch_32": setting("batch_size", 32),
+    "batch_16": setting("batch_size", 16),
     "unaugmented": unaugmented,
     "without_cross_cpc": without("cross_cpc"),
     "without_club": without("club"),
