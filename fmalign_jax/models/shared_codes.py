@@ -54,20 +54,30 @@ class SharedCodes:
       correlations: [r] fp32, of the variates of the modalities in training, the mean
         over pairs.
       codes: [K, r] fp32, among the teacher's variates, in order of the first.
-      readers: by modality [r + 1, K] fp32: a segment's code has the largest of
-        variates @ readers[:r] + readers[r]. None: it has the nearest of the codes.
     """
 
     mean: dict[str, Float[Array, " D"]]
     directions: dict[str, Float[Array, "D r"]]
     correlations: Float[Array, " r"]
     codes: Float[Array, "K r"]
-    readers: dict[str, Float[Array, "r+1 K"]] | None = None
+
+
+@no_type_check
+@flax.struct.dataclass
+class LearntCodes(SharedCodes):
+    """Shared codes that each modality has learnt to tell; else the nearest is taken.
+
+    Attributes:
+      readers: by modality [r + 1, K] fp32: a segment's code has the largest of
+        variates @ readers[:r] + readers[r].
+    """
+
+    readers: dict[str, Float[Array, "r+1 K"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PlacedCodes:
-    """Codes along given directions; `codes` and `readers` as in `SharedCodes`."""
+    """Codes along given directions; as in `LearntCodes`, without readers None."""
 
     codes: Float[Array, "K r"]
     readers: dict[str, Float[Array, "r+1 K"]] | None
@@ -91,16 +101,23 @@ def empty(
       student_weight: as in `fit`; 0 has no readers.
     """
     names = tuple(modalities)
-    reader = jnp.zeros((directions + 1, codes), jnp.float32)
-    return SharedCodes(
+    blank = SharedCodes(
         mean={name: jnp.zeros(width, jnp.float32) for name in names},
         directions={
             name: jnp.zeros((width, directions), jnp.float32) for name in names
         },
         correlations=jnp.zeros(directions, jnp.float32),
         codes=jnp.zeros((codes, directions), jnp.float32),
-        readers=dict.fromkeys(names, reader) if student_weight else None,
     )
+    if not student_weight:
+        return blank
+    reader = jnp.zeros((directions + 1, codes), jnp.float32)
+    return _learnt(blank, dict.fromkeys(names, reader))
+
+
+def _learnt(shared: SharedCodes, readers: dict[str, Any]) -> LearntCodes:
+    fields = {f.name: getattr(shared, f.name) for f in dataclasses.fields(shared)}
+    return LearntCodes(**fields, readers=readers)
 
 
 def variates(
@@ -139,9 +156,10 @@ def assign_variates(
     shared: SharedCodes | PlacedCodes, modality: str, own: Float[Array, "B S r"]
 ) -> Int[Array, "B S"]:
     """Returns the code of each segment whose variates are known."""
-    if shared.readers is None:
+    readers = getattr(shared, "readers", None)
+    if readers is None:
         return quantizer.assign(own, shared.codes)
-    reader = shared.readers[modality]
+    reader = readers[modality]
     return jnp.argmax(
         jnp.matmul(own, reader[:-1], precision=_EXACT) + reader[-1], axis=-1
     )
@@ -204,13 +222,13 @@ def fit(
     placed = place_codes(
         along, teacher=teacher, codes=codes, student_weight=student_weight, seed=seed
     )
-    return SharedCodes(
+    shared = SharedCodes(
         mean={m: jnp.asarray(mean[m], jnp.float32) for m in names},
         directions={m: jnp.asarray(scaled[m], jnp.float32) for m in names},
         correlations=jnp.asarray(correlations, jnp.float32),
         codes=placed.codes,
-        readers=placed.readers,
     )
+    return shared if placed.readers is None else _learnt(shared, placed.readers)
 
 
 def place_codes(
