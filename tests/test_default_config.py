@@ -142,7 +142,9 @@ def test_the_search_for_the_lead_shows_what_it_rests_on():
 
 def test_the_evaluation_config_describes_a_head():
     config = _config(FOLDER / "evaluate.py", None)
-    assert HeadSpec(**config.head.to_dict()) == HeadSpec()  # as docstrings promise
+    assert config.head.l2 == ()  # that of the kind of features
+    given = config.head.to_dict() | {"l2": (transfer.L2["codes"],)}
+    assert HeadSpec(**given) == HeadSpec()  # as docstrings promise
     config.checkpoint = "RUN"
     transfer.check(config)
 

@@ -261,5 +261,7 @@ def test_a_run_with_a_shared_level_resumes(run, folder):
 
 def test_segments_must_divide_a_window(folder):
     config = _config(folder, **{"codebook.shared.segments": 3})
-    with pytest.raises(ValueError, match=r"must divide data\.window_ticks"):
+    with pytest.raises(
+        ValueError, match=r"segments must be a divisor of data\.window_ticks"
+    ):
         train.train(config, folder / "odd")
