@@ -162,6 +162,10 @@ FAULTS = (
           "chosen.features = config.features or kinds[0]",
           "chosen.features = kinds[0]",
           _SHARED + "a_head_reads_the_features_of_the_config"),
+    Fault("calibrate_ignored", "fmalign_jax/evaluate.py",
+          'if config.calibrate == "paired":', "if False:",
+          "tests/test_evaluate.py::"
+          "test_target_scores_are_calibrated_by_the_source_where_asked_for"),
     Fault("one_random_encoder", "fmalign_jax/evaluate.py",
           "frozen.statistics, few.head.store, few.head.windows, "
           "seed=config.seed + draw",
