@@ -81,9 +81,13 @@ def evaluate(
     frozen = restore.restore(run, mesh)
     encoded = encode(encoder, frozen, splits, config)
     probabilities, chosen = transfer(encoded, splits, spec, config)
-    uncalibrated = probabilities
+    zero_shot, calibrated = score_all(probabilities, splits, config), None
     if config.calibrate == "paired":
-        probabilities = calibration.calibrated(uncalibrated, splits, config)
+        across = f"{config.source}->{config.target}"
+        probabilities = calibration.calibrated(probabilities, splits, config)
+        before = zero_shot[across]
+        zero_shot[across] = score_splits(probabilities[across], splits, config)
+        calibrated = calibration.describe(before, zero_shot[across], config)
 
     report = {
         "run": str(run.path),
@@ -95,10 +99,8 @@ def evaluate(
         "head": chosen,
         "headline_split": splits.headline,
         "splits": evaluation_report.describe(splits, config),
-        "zero_shot": score_all(probabilities, splits, config),
-        "calibration": calibration.describe(uncalibrated, probabilities, splits, config)
-        if config.calibrate != "none"
-        else None,
+        "zero_shot": zero_shot,
+        "calibration": calibrated,
         "references": {
             "chance": 1 / len(splits.classes),
             "majority": evaluation_report.majority(splits, config),

@@ -161,14 +161,17 @@ def sharing_brief(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in SHARING_KEPT} | {
         "by_code": {
             direction: {name: scores[name] for name in (*KEPT, "coverage")}
-            | {
-                "by_recording": {
-                    recording: own["balanced_accuracy"]
-                    for recording, own in scores["by_recording"].items()
-                }
-            }
+            | {"by_recording": of_recordings(scores)}
             for direction, scores in found["by_code"].items()
         }
+    }
+
+
+def of_recordings(scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """Returns the balanced accuracy of each recording; means over draws have none."""
+    return {
+        recording: own["balanced_accuracy"]
+        for recording, own in scores.get("by_recording", {}).items()
     }
 
 
@@ -177,13 +180,7 @@ def brief(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if scores is None:
         return None
     return {
-        split: {name: own[name] for name in KEPT}
-        | {
-            "by_recording": {
-                recording: found["balanced_accuracy"]
-                for recording, found in own.get("by_recording", {}).items()
-            }
-        }
+        split: {name: own[name] for name in KEPT} | {"by_recording": of_recordings(own)}
         for split, own in scores["splits"].items()
     }
 

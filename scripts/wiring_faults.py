@@ -163,7 +163,8 @@ FAULTS = (
           "chosen.features = kinds[0]",
           _SHARED + "a_head_reads_the_features_of_the_config"),
     Fault("calibrate_ignored", "fmalign_jax/evaluate.py",
-          'if config.calibrate == "paired":', "if False:",
+          "probabilities = calibration.calibrated(probabilities, splits, config)",
+          "calibration.calibrated(probabilities, splits, config)",
           "tests/test_evaluate.py::"
           "test_target_scores_are_calibrated_by_the_source_where_asked_for"),
     Fault("one_random_encoder", "fmalign_jax/evaluate.py",

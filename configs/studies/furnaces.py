@@ -94,9 +94,8 @@ def swapped_prediction(config: ConfigDict) -> None:
 
 def current_contrast(config: ConfigDict) -> None:
     """The video teaches; the current alone contrasts its own windows."""
+    current_contrast_and_canonical(config)
     config.objectives.canonical.weight = 0.0
-    config.objectives.self_contrast.weight = 1.0
-    config.objectives.self_contrast.second_views = ("current",)
 
 
 def current_contrast_and_canonical(config: ConfigDict) -> None:

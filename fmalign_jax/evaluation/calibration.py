@@ -9,6 +9,7 @@ scores (as Platt 1999 does with true labels). No label of the recording is used.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from fmalign_jax.evaluation.population import over_recordings_and_seeds
-from fmalign_jax.evaluation.report import Probabilities, score_splits
+from fmalign_jax.evaluation.report import Probabilities
 from fmalign_jax.evaluation.splits import EvaluationSplits
 
 LEAST_WINDOWS = 3.0
@@ -170,23 +171,23 @@ def calibrated(
 
 
 def describe(
-    before: Probabilities,
-    after: Probabilities,
-    splits: EvaluationSplits,
-    config: ConfigDict,
+    before: Mapping[str, Any], after: Mapping[str, Any], config: ConfigDict
 ) -> dict[str, Any]:
     """Returns the scores without calibration, and what it gained by recording.
 
+    Args:
+      before: scores of the direction, as from `score_splits`.
+      after: the same, calibrated.
+      config: of the evaluation.
+
     Returns:
-      `uncalibrated`, as in `zero_shot`; and `gain`, of the balanced accuracy on the
+      `uncalibrated`, the scores before; and `gain`, of the balanced accuracy on the
       headline split, the mean over recordings that have every class, with its standard
       error and 95 % interval over recordings; None where no recording has them.
     """
-    across = f"{config.source}->{config.target}"
-    plain, moved = (score_splits(p[across], splits, config) for p in (before, after))
     gains = [
-        moved["by_recording"][name]["balanced_accuracy"] - own["balanced_accuracy"]
-        for name, own in plain["by_recording"].items()
+        after["by_recording"][name]["balanced_accuracy"] - own["balanced_accuracy"]
+        for name, own in before["by_recording"].items()
         if own["balanced_accuracy"] is not None
     ]
     gain = None
@@ -198,4 +199,4 @@ def describe(
             "interval": found.interval and list(found.interval),
             "recordings": found.recordings,
         }
-    return {"kind": config.calibrate, "uncalibrated": plain, "gain": gain}
+    return {"kind": config.calibrate, "uncalibrated": before, "gain": gain}
