@@ -23,9 +23,9 @@ from fmalign_jax import cli
 from fmalign_jax.config import lead_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.lead import files
-from fmalign_jax.lead.indicators import INDICATORS, OF_CODES
+from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, OF_CODES
 from fmalign_jax.lead.recordings import choose_recordings, encode, settings_of
-from fmalign_jax.lead.search import FEW_UNITS, find_lead
+from fmalign_jax.lead.search import FEW_UNITS, FOUND, find_lead
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.systems.system import make_system
@@ -69,7 +69,7 @@ def search(
         "trained_lead_s": None if data.draw_lead else data.lead_s,
         "origin": material.origin,
         "trained_on": material.trained_on,
-        **find_lead(clips, config, data),
+        **find_lead(clips, config, data, trained_on=bool(material.trained_on)),
     }
     report["notes"] = _notes(report, run, config)
     files.write(folder, report)
@@ -91,6 +91,11 @@ def _check(config: ConfigDict) -> None:
         raise ValueError(
             "least_lead_s must be below most_lead_s; got "
             f"{config.least_lead_s} and {config.most_lead_s}; correct them"
+        )
+    if config.model_free not in ("", *MODEL_FREE):
+        raise ValueError(
+            f"model_free must be one of {', '.join(MODEL_FREE)}, or empty; got "
+            f"{config.model_free!r}; correct --config.model_free"
         )
     unknown = set(config.indicators) - set(INDICATORS)
     chosen = (config.indicator, config.evidence)
@@ -131,9 +136,17 @@ def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> lis
     if report["trained_on"] and trained_lead_s is not None:
         notes.append(
             "the run was trained on these recordings at a lead of "
-            f"{trained_lead_s:g} s and may have memorised them: a curve that "
-            "rises there says little; search in others with --config.recordings=GLOB"
+            f"{trained_lead_s:g} s and may have memorised them: what its indicators "
+            "say there is no evidence; search in others with --config.recordings=GLOB"
         )
+    if report["trained_on"] is None:
+        notes.append(
+            "the run's own data are no longer there, so that it is not known whether "
+            "it was trained on these recordings; if it was, it may have memorised them"
+        )
+    free = config.model_free
+    if report["verdict"] == FOUND and report["indicator"] == free:
+        notes.append(f"the answer is that of {free!r}, which asks no model")
     if report["indicators"][report["indicator"]]["at_edge"]:
         notes.append(
             "the curve is highest at the edge of the range: use a wider range with "

@@ -43,6 +43,7 @@ _STEPPED = "tests/test_step.py::test_"
 _RUN = "tests/test_train.py::test_"
 _JUDGED = "tests/test_supervised.py::test_"
 _WARNED = "tests/test_comparison.py::test_"
+_LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
@@ -181,6 +182,15 @@ FAULTS = (
     Fault("causal_ignored", "fmalign_jax/models/layers.py",
           "if self.causal else None", "if False else None",
           "tests/test_encoders.py::test_a_causal_encoder_sees_no_later_tick"),
+    Fault("lead_from_features_with_context", "fmalign_jax/lead/tick_features.py",
+          "keep_semantic=True, context=False)", "keep_semantic=True)",
+          _LEAD + "ticks_are_encoded_without_what_is_around_them"),
+    Fault("memorised_lead_believed", "fmalign_jax/lead_time.py",
+          "trained_on=bool(material.trained_on)", "trained_on=False",
+          _LEAD + "recordings_of_the_training_are_known_by_what_they_hold"),
+    Fault("trained_on_by_path", "fmalign_jax/lead/recordings.py",
+          "trained_on = _trained_on(store, run)", "trained_on = False",
+          _LEAD + "recordings_of_the_training_are_known_by_what_they_hold"),
 )
 # fmt: on
 

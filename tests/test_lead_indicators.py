@@ -22,6 +22,7 @@ def _features(n, seed, start_s=0.0, code=None):
         semantic=semantic,
         code=rng.integers(0, 30, n).astype(np.int32) if code is None else code,
         plain=np.abs(semantic[:, :2]),
+        motion=np.abs(semantic[:, :3]),
     )
 
 

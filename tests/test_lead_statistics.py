@@ -5,8 +5,16 @@ import functools
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from ml_collections import ConfigDict
 
-from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
+from fmalign_jax.config.commands import lead_config
+from fmalign_jax.lead import (
+    curves,
+    indicators,
+    layout as lead_layout,
+    search,
+    statistics,
+)
 from fmalign_jax.lead.indicators import INDICATORS
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
@@ -87,6 +95,7 @@ def _features(values, seed, start_s=0.0):
         semantic=semantic,
         code=(values > 0).astype(np.int32),
         plain=semantic[:, :2],
+        motion=semantic[:, :3],
     )
 
 
@@ -171,3 +180,102 @@ def test_one_recording_without_room_has_no_wrong_pairings():
 def test_a_range_beyond_every_recording_is_refused():
     with pytest.raises(ValueError, match="longer than itself"):
         _search([planted_clip(0, 0, n=60)], least_s=500.0, most_s=600.0)
+
+
+def _answers(*, model_s, model, evidence, free_s, free, **changes):
+    """What `conclude` makes of three indicators with these estimates and chances."""
+    config = lead_config()
+    whole = {
+        "canonical": {"estimate_s": model_s, "chance": model, "interval_s": [0.0, 1.0]},
+        "association": {"estimate_s": model_s, "chance": evidence},
+        "motion": {"estimate_s": free_s, "chance": free, "interval_s": [2.0, 3.0]},
+    }
+    how = {"window_s": 2.0, "memorised": False, "units": 20} | changes
+    units = how.pop("units")
+    found = search.conclude(whole, units, config, **how)
+    return found["verdict"], found["indicator"], found["estimate_s"]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        # The model alone; where it was trained, it may say what it memorised.
+        ({}, ("lead found", "canonical", 0.0)),
+        ({"memorised": True}, ("cannot tell", "canonical", None)),
+        ({"evidence": 0.2}, ("no lead found", "canonical", None)),
+        ({"evidence": None, "free": None}, ("too short to tell", "canonical", None)),
+        ({"units": 3}, ("too short to tell", "canonical", None)),
+        # What moves agrees, or corrects the model by less than a window ...
+        ({"free": 1e-3}, ("lead found", "motion", 0.4)),
+        # ... but is something else when it is farther away ...
+        ({"free": 1e-3, "free_s": 2.5}, ("lead found", "canonical", 0.0)),
+        # ... unless the model knows nothing, or nothing that counts.
+        ({"free": 1e-3, "free_s": 2.5, "evidence": 0.2}, ("lead found", "motion", 2.5)),
+        (
+            {"free": 1e-3, "free_s": 2.5, "memorised": True},
+            ("lead found", "motion", 2.5),
+        ),
+        ({"free": 1e-3, "units": 3}, ("too short to tell", "motion", None)),
+        ({"free": 0.02}, ("lead found", "canonical", 0.0)),
+    ],
+)
+def test_which_answer_counts(case, expected):
+    usual = {"model_s": 0.0, "model": 1e-3, "evidence": 1e-3, "free_s": 0.4}
+    assert _answers(**(usual | {"free": 0.5} | case)) == expected
+
+
+def _found(clips, **changes):
+    config = lead_config()
+    config.update(
+        {
+            "least_lead_s": -60.0,
+            "most_lead_s": 60.0,
+            "indicators": ("canonical", "association"),
+            "chance_of": (),
+            "bootstrap_draws": 100,
+            "null_draws": 20,
+        }
+        | changes
+    )
+    data = ConfigDict(
+        {
+            "tick_s": 2.0,
+            "window_ticks": 5,
+            "draw_lead": False,
+            "reference_stream": "video",
+            "leading_stream": "current",
+        }
+    )
+    return search.find_lead(clips, config, data)
+
+
+def test_an_interval_ends_where_the_search_does():
+    clips = [planted_clip(12, seed) for seed in range(3)]
+    found = _found(clips, most_lead_s=26.0, response_windows=3.0)
+    low, high = found["interval_s"]
+    statistical = found["indicators"]["canonical"]["statistical_interval_s"]
+    assert low == pytest.approx(statistical[0] - 30.0)
+    assert high == found["lead_s"][-1] < statistical[1] + 30.0
+
+
+def test_leads_are_looked_at_that_recordings_are_long_enough_for():
+    found = _found([planted_clip(12, 0, n=100)], least_lead_s=0.0, most_lead_s=9000.0)
+    # 100 ticks of 2 s: at 198 s the first meets the last.
+    assert found["lead_s"][-1] == 198.0
+    # A tenth of the most pairs, 100 at lead 0, must be left.
+    curve = found["indicators"]["canonical"]["curve"]
+    assert [value is None for value in curve] == [
+        pairs < 10 for pairs in range(100, 0, -1)
+    ]
+
+
+def test_sums_that_would_not_fit_are_kept_in_longer_units(monkeypatch):
+    clips = [planted_clip(12, seed) for seed in range(3)]
+    whole = _found(clips)
+    monkeypatch.setattr(search, "_MOST_BYTES", 61 * 3 * 10 * 2 * 16**2 * 12.0)
+    bounded = _found(clips)
+    assert whole["unit_s"] == 50.0
+    assert bounded["unit_s"] == 100.0
+    assert bounded["indicators"]["canonical"]["curve"] == pytest.approx(
+        whole["indicators"]["canonical"]["curve"], abs=1e-5
+    )

@@ -8,7 +8,8 @@ import tiny
 
 from fmalign_jax import lead_time, train
 from fmalign_jax.config.commands import lead_config
-from fmalign_jax.lead import files, search, tick_features
+from fmalign_jax.lead import files, recordings, search, tick_features
+from fmalign_jax.run import restore
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -128,10 +129,64 @@ def test_recordings_that_the_run_may_have_memorised_are_named(run, folder):
     assert any("memorised" in note for note in report["notes"])
 
 
+def test_recordings_of_the_training_are_known_by_what_they_hold(run, folder):
+    """Another name and another clock do not make them unseen; other noise does."""
+    source = next((folder / "raw").glob("furnace_0.npz"))
+    arrays = dict(np.load(source, allow_pickle=False))
+    arrays["sensor_t"] = arrays["sensor_t"] - 3.0
+    unseen = {**arrays, "sensor": arrays["sensor"] + 1.0}
+    for name, own in (("same", arrays), ("other", unseen)):
+        (folder / name).mkdir()
+        np.savez(folder / name / "renamed.npz", **own)
+        config = _config(run, recordings=str(folder / name / "*.npz"))
+        config.indicators = config.chance_of = ("canonical", "association")
+        config.unit_s, config.significance = 8.0, 1.1  # whatever is found counts
+        report, _ = lead_time.search(config, folder / f"search_{name}")
+        assert report["trained_on"] == (name == "same")
+        expected = search.CANNOT_TELL if name == "same" else search.FOUND
+        assert report["verdict"] == expected
+
+
+def test_a_run_whose_data_are_gone_is_not_said_to_be_new_to_them(run, shifted, folder):
+    text = json.loads((run / "config.json").read_text())
+    text["data"] |= {"path": str(folder / "gone.npz"), "prepared_dir": str(folder)}
+    copy = folder / "data_gone"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(run / "checkpoints")
+    (copy / "config.json").write_text(json.dumps(text))
+    config = _config(copy, recordings=shifted, indicators=("canonical", "association"))
+    report, _ = lead_time.search(config, folder / "search_gone")
+    assert report["trained_on"] is None
+    assert any("no longer there" in note for note in report["notes"])
+
+
+def test_ticks_are_encoded_without_what_is_around_them(run, shifted, folder):
+    """No window of context can have taken up the lead of the training."""
+    config = _config(run, recordings=shifted, indicators=("canonical", "association"))
+    opened = restore.open_run(run, "latest")
+    material = recordings.choose_recordings(config, opened)
+    before = recordings.encode(config, opened, material, folder / "before")[0]
+    with np.load(shifted.replace("*", "furnace_0"), allow_pickle=False) as file:
+        arrays = dict(file)
+    far = arrays["sensor_t"] > 100.0
+    arrays["sensor"] = np.where(far[:, None], 9.0, arrays["sensor"]).astype(np.float32)
+    (folder / "far").mkdir()
+    np.savez(folder / "far" / "furnace_0.npz", **arrays)
+    config.recordings = str(folder / "far" / "*.npz")
+    material = recordings.choose_recordings(config, opened)
+    after = recordings.encode(config, opened, material, folder / "after")[0]
+    time_s = before.leading.start_s + np.arange(len(before.leading))
+    near = time_s < 100.0 - 3.0
+    one, other = before.leading.semantic, after.leading.semantic
+    np.testing.assert_allclose(one[near], other[near], atol=1e-5)
+    assert np.abs(one[~near] - other[~near]).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"checkpoint": ""}, "needs a run"),
+        ({"model_free": "canonical"}, "model_free must be one of plain, motion"),
         ({"least_lead_s": 30.0}, "must be below"),
         ({"indicators": ("canonical", "charm")}, "must be among"),
         ({"evidence": "plain", "indicators": ("canonical",)}, "among them"),

@@ -66,6 +66,7 @@ def test_files_read_back(tmp_path):
             semantic=rng.normal(size=(n, 4)).astype(np.float32),
             code=rng.integers(0, 9, n).astype(np.int32),
             plain=rng.normal(size=(n, 2)).astype(np.float32),
+            motion=rng.normal(size=(n, 3)).astype(np.float32),
         )
 
     clips = [Clip("heat", number, features(5), features(7)) for number in (0, 3)]

@@ -119,6 +119,7 @@ _LEAD_INDICATORS = (
     "equal_share",
     "info_nce",
     "plain",
+    "motion",
 )
 
 
@@ -136,6 +137,11 @@ def lead_config() -> ConfigDict:
             "stride_ticks": 5,  # between the windows that are encoded
             "indicator": "canonical",  # whose highest point is the estimate
             "evidence": "association",  # whose chance is the verdict
+            # An indicator that asks no model: where it is significant, it corrects the
+            # model's answer by up to a window, and it alone counts in recordings that
+            # the run was trained on. Empty: none.
+            "model_free": "motion",
+            "model_free_significance": 0.01,  # its chance is below
             "indicators": _LEAD_INDICATORS,
             # Those whose chance is worked out; without, a search is faster.
             "chance_of": _LEAD_INDICATORS,

@@ -35,7 +35,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, no_type_check
 
 import flax.struct
@@ -49,6 +49,7 @@ PRODUCT, EQUAL = "product", "equal"
 CANONICAL, ASSOCIATION = "canonical", "association"
 INFORMATION = "information"
 _TABLES = (CANONICAL, ASSOCIATION, INFORMATION)
+_LEAST_SHARE = 0.1  # of the most pairs; a lead with fewer has no value
 
 
 @no_type_check  # as a pytree it also carries tracers
@@ -131,6 +132,14 @@ class LeadSums:
         )
 
 
+def sums_bytes(
+    kinds: Sequence[str], *, leads: int, units: int, dimensions: int
+) -> float:
+    """Returns how many bytes `lead_sums` may take, in single and double precision."""
+    numbers = sum(dimensions**2 if kind in _TABLES else 1 for kind in kinds)
+    return float(leads * units * numbers * 12)
+
+
 def lead_sums(
     rows: Rows,
     kinds: Mapping[str, str],
@@ -139,6 +148,9 @@ def lead_sums(
     unit_ticks: int,
 ) -> dict[str, LeadSums]:
     """Computes every indicator at every lead, in one compiled call.
+
+    A lead at which less than a tenth as many pairs are left as at the best one has no
+    value: a handful of ticks agree by chance.
 
     Args:
       rows: n a multiple of `unit_ticks`.
@@ -150,10 +162,12 @@ def lead_sums(
         rows, jnp.asarray(leads), kinds=tuple(kinds.items()), unit_ticks=unit_ticks
     )
     sums, pairs = jax.device_get(found)
+    few = pairs.sum(axis=1) < _LEAST_SHARE * pairs.sum(axis=1).max()
+    pairs = np.where(few[:, None], 0.0, pairs)
     return {
         name: LeadSums.of(
             kind,
-            sums[name].astype(float),
+            np.where(few[:, None, None], 0.0, sums[name]).astype(float),
             pairs.astype(float),
             (rows.reference[name].shape[-1], rows.leading[name].shape[-1]),
         )

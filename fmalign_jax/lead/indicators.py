@@ -21,6 +21,8 @@ from fmalign_jax.lead.curves import (
 from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import TickFeatures, centred_mean
 
+MOTION = "motion"
+
 INDICATORS = {
     "canonical": CANONICAL,
     "association": ASSOCIATION,
@@ -32,17 +34,23 @@ INDICATORS = {
     "equal_share": EQUAL,
     "info_nce": PRODUCT,
     "plain": CANONICAL,
+    MOTION: CANONICAL,
 }
 """Every indicator and its kind; docs/lead.md says what each one is worth."""
 
 OF_CODES = ("code_association", "code_information", "code_agreement", "equal_share")
 """The indicators that look at codes; a system without codes has none of them."""
 
+MODEL_FREE = ("plain", MOTION)
+"""The indicators that ask no model: no training can have moved what they answer."""
+
 INFO_NCE = "info_nce"
 
 _TEMPERATURE = 0.1
 _NEGATIVES = 512
-_CODES = 15  # the commonest codes stand for themselves, all others together for one
+TABLE_CODES = 16
+"""Codes that a table of two modalities' codes tells apart, on either side."""
+_CODES = TABLE_CODES - 1  # the commonest; all others together are one more
 _RIDGE = 1e-3  # of the largest variance
 
 
@@ -150,6 +158,10 @@ def _plain(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarra
     return _whitened(parts, smooth, recording, d)
 
 
+def _motion(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    return _whitened(parts, [part.motion for part in parts], recording, d)
+
+
 def _one_hot_whitened(
     parts: Parts, recording: ndarray, window: int, d: int
 ) -> list[ndarray]:
@@ -189,6 +201,7 @@ _VIEWS: dict[str, View] = {
     "equal_share": _modal_codes,
     "info_nce": _window_means,
     "plain": _plain,
+    MOTION: _motion,
 }
 
 

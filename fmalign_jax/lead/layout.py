@@ -21,7 +21,7 @@ class Layout:
 
     Attributes:
       clips: those in which some lead of the range has pairs.
-      leads: [L], in ticks.
+      leads: [L], in ticks: those of the range at which any clip has a pair.
       lead_s: [L], the same in seconds, between the centres of ticks.
       reference_at: by row, position of the reference's first tick.
       leading_at: the same of the leading modality; may be negative.
@@ -80,6 +80,17 @@ def layout(
         math.ceil(least_s / tick_s - beyond - _ROUNDING),
         math.floor(most_s / tick_s - beyond + _ROUNDING) + 1,
     )
+    possible = [
+        (first + k - end, last + k - begin)
+        for (first, last), (begin, end), k in (
+            (_extent(clip.reference.known), _extent(clip.leading.known), k)
+            for clip, k in zip(clips, whole.tolist(), strict=True)
+        )
+    ]
+    least, most = min(low for low, _ in possible), max(high for _, high in possible)
+    if (leads < least).all() or (leads > most).all():
+        raise _no_overlap(least_s, most_s)
+    leads = leads[(leads >= least) & (leads <= most)]
     kept, reference_at, leading_at, ends = [], [], [], []
     for clip, k in zip(clips, whole.tolist(), strict=True):
         first, last = _extent(clip.reference.known)
@@ -95,11 +106,7 @@ def layout(
         leading_at.append(-origin)
         ends.append(max(last + k, end) - origin + 1)
     if not kept:
-        raise ValueError(
-            f"a lead needs recordings longer than itself; got leads of {least_s:g} to "
-            f"{most_s:g} s and no clip in which the streams overlap so; correct "
-            "--config.least_lead_s and --config.most_lead_s"
-        )
+        raise _no_overlap(least_s, most_s)
     names = list(dict.fromkeys(clip.recording for clip in kept))
     longest = max(ends)
     unit_ticks = min(unit_ticks, longest)
@@ -112,6 +119,14 @@ def layout(
         ticks=-(-longest // unit_ticks) * unit_ticks,
         unit_ticks=unit_ticks,
         recording=np.array([names.index(clip.recording) for clip in kept]),
+    )
+
+
+def _no_overlap(least_s: float, most_s: float) -> ValueError:
+    return ValueError(
+        f"a lead needs recordings longer than itself; got leads of {least_s:g} to "
+        f"{most_s:g} s and no clip in which the streams overlap so; correct "
+        "--config.least_lead_s and --config.most_lead_s"
     )
 
 

@@ -7,7 +7,9 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 from ml_collections import ConfigDict
+from numpy import ndarray
 from tqdm import tqdm
 
 from fmalign_jax.config.saved import to_json
@@ -20,6 +22,9 @@ from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.training import sharding
 
+_PHRASE = 8  # samples in a row
+_SEEN_SHARE = 0.1  # of a recording that training knows; then it was trained on it
+
 
 @dataclasses.dataclass(frozen=True)
 class SearchData:
@@ -29,13 +34,14 @@ class SearchData:
       store: all recordings there.
       numbers: those to search in.
       origin: "the run", or where they were taken from.
-      trained_on: whether the run was trained on them.
+      trained_on: whether the run was trained on any of them; None if its own data are
+        no longer there.
     """
 
     store: RecordingStore
     numbers: tuple[int, ...]
     origin: str
-    trained_on: bool
+    trained_on: bool | None
 
 
 def choose_recordings(config: ConfigDict, run: OpenedRun) -> SearchData:
@@ -48,13 +54,53 @@ def choose_recordings(config: ConfigDict, run: OpenedRun) -> SearchData:
         data = ConfigDict(run.config.data.to_dict())
         store = dataset.open_recordings(config.recordings, data)
         numbers = tuple(range(len(store.names)))
-        return SearchData(store, numbers, config.recordings, trained_on=False)
+        trained_on = _trained_on(store, run)
+        return SearchData(store, numbers, config.recordings, trained_on)
     store = dataset.open_dataset(run.config)
     windows = dataset.make_windows(store, run.config)
     seen = set(np.unique(windows["train"].recording).tolist())
     unseen = tuple(n for n in range(len(store.names)) if n not in seen)
     numbers = unseen or tuple(range(len(store.names)))
     return SearchData(store, numbers, "the run", trained_on=not unseen)
+
+
+def _trained_on(store: RecordingStore, run: OpenedRun) -> bool | None:
+    """Returns whether the leading modality is, in any recording, that of training.
+
+    By what the sensor says, whatever the files are called and their clocks show.
+    """
+    stream = run.config.data.leading_stream
+    try:
+        own = dataset.open_dataset(run.config)
+    except ValueError:
+        return None
+    windows = dataset.make_windows(own, run.config)
+    trained = np.unique(windows["train"].recording).tolist()
+    if stream not in store.streams or not trained:
+        return False
+    known = np.concatenate([_phrases(own, stream, number) for number in trained])
+    for number in range(len(store.names)):
+        phrases = _phrases(store, stream, number)
+        if len(phrases) and np.isin(phrases, known).mean() > _SEEN_SHARE:
+            return True
+    return False
+
+
+def _phrases(store: RecordingStore, stream: str, number: int) -> UInt64[ndarray, " n"]:
+    """Returns a hash of every few samples in a row in which anything changes."""
+    samples = np.arange(len(store.timelines()[number].streams[stream].time_s))
+    values = np.ascontiguousarray(store.gather(stream, number, samples))
+    rows = values.reshape(len(values), -1).view(np.uint8).astype(np.uint64)
+    if len(rows) < _PHRASE:
+        return np.zeros(0, np.uint64)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 2**63, rows.shape[1] + _PHRASE, dtype=np.uint64)
+    odd = drawn * np.uint64(2) + np.uint64(1)
+    row = rows @ odd[_PHRASE:]  # modulo 2^64
+    around = np.lib.stride_tricks.sliding_window_view(row, _PHRASE)
+    changing = (around != around[:, :1]).any(axis=1)
+    found: ndarray = around[changing] @ odd[:_PHRASE]
+    return found
 
 
 def settings_of(
@@ -85,6 +131,7 @@ def encode(
         "step": run.step,
         "stride_ticks": config.stride_ticks,
         "recordings": store.fingerprint,
+        "context": False,  # features of before it was so are others
     }
     folder = keep_in / "ticks" / outputs.settings_digest(key)
     modalities = (data.reference_stream, data.leading_stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,21 +14,40 @@ from tqdm import tqdm
 
 from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
 from fmalign_jax.lead.curves import LeadSums, Rows
-from fmalign_jax.lead.indicators import INDICATORS
+from fmalign_jax.lead.indicators import INDICATORS, MOTION
 from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import Clip
 
 FOUND, NOT_FOUND, TOO_SHORT = "lead found", "no lead found", "too short to tell"
+CANNOT_TELL = "cannot tell"
+"""Something repeats, but the run may have memorised it at the lead of its training."""
 
 FEW_UNITS = 8
 """Fewer stretches of time have too few events for a verdict."""
 
 _UNIT_WINDOWS = 5
 _PEAK_SHARE = 6  # of a window, on either side of the highest point
+_MOST_BYTES = 400e6  # of the sums by lead and unit
+
+
+class WrongPairing(NamedTuple):
+    """What is kept of one wrong pairing.
+
+    Attributes:
+      curve: by indicator [L], of all recordings.
+      alone: by indicator [R, L], of each recording.
+    """
+
+    curve: dict[str, Float[ndarray, " L"]]
+    alone: dict[str, Float[ndarray, "R L"]]
 
 
 def find_lead(
-    clips: Sequence[Clip], config: ConfigDict, data: ConfigDict
+    clips: Sequence[Clip],
+    config: ConfigDict,
+    data: ConfigDict,
+    *,
+    trained_on: bool = False,
 ) -> dict[str, Any]:
     """Makes curves, estimates and a verdict of encoded clips.
 
@@ -36,19 +55,13 @@ def find_lead(
       clips: of all recordings.
       config: of the search.
       data: the run's settings of data.
+      trained_on: whether the run was trained on them.
 
     Raises:
       ValueError: the clips are too short for the range.
     """
     window_s = data.window_ticks * data.tick_s
-    unit_s = config.unit_s or _UNIT_WINDOWS * window_s
-    layout = lead_layout.layout(
-        clips,
-        tick_s=data.tick_s,
-        least_s=config.least_lead_s,
-        most_s=config.most_lead_s,
-        unit_ticks=max(1, round(unit_s / data.tick_s)),
-    )
+    layout = _layout(clips, config, data)
     kinds = {name: INDICATORS[name] for name in config.indicators}
     rows = indicators.make_rows(
         layout,
@@ -60,7 +73,7 @@ def find_lead(
     tried = {
         name: kind
         for name, kind in kinds.items()
-        if name in (config.indicator, config.evidence, *config.chance_of)
+        if name in (*_deciding(config), *config.chance_of)
     }
     wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
     distinct = statistics.distinct_pairings(layout, guard_ticks=data.window_ticks)
@@ -73,18 +86,33 @@ def find_lead(
         distinct=float(distinct.sum()),
     )
     units = layout.unit_recording()
+    # What a model answers may lie beside what a person sees; what moves is seen by both.
+    exact = dataclasses.replace(reading, response_s=data.tick_s)
     whole = {
-        name: reading.describe(
-            own, [w[name] for w in wrong if name in w], layout.lead_s, units
+        name: (exact if name == MOTION else reading).describe(
+            own, [w.curve[name] for w in wrong if name in w.curve], layout.lead_s, units
         )
         for name, own in sums.items()
     }
+    filled = int((sums[config.indicator].pairs.max(axis=0) > 0).sum())
+    memorised = trained_on and not data.draw_lead
+    answer = conclude(whole, filled, config, window_s=window_s, memorised=memorised)
     alone = {
-        name: _describe_one(number, reading, sums, wrong, layout, config, distinct)
+        name: _describe_one(
+            number,
+            exact if answer["indicator"] == MOTION else reading,
+            sums,
+            wrong,
+            layout,
+            answer,
+            distinct,
+        )
         for number, name in enumerate(layout.names)
     }
-    filled = int((sums[config.indicator].pairs.max(axis=0) > 0).sum())
-    return _conclude(whole, alone, filled, config) | {
+    return {
+        **answer,
+        "indicators": whole,
+        "per_recording": {n: own for n, own in alone.items() if own is not None},
         "reference": data.reference_stream,
         "leading": data.leading_stream,
         "lead_s": _plain(layout.lead_s),
@@ -95,59 +123,101 @@ def find_lead(
     }
 
 
+def _layout(clips: Sequence[Clip], config: ConfigDict, data: ConfigDict) -> Layout:
+    """Lays the clips out, in units so long that the sums of all leads fit."""
+    unit_s = config.unit_s or _UNIT_WINDOWS * data.window_ticks * data.tick_s
+    unit_ticks = max(1, round(unit_s / data.tick_s))
+    while True:
+        layout = lead_layout.layout(
+            clips,
+            tick_s=data.tick_s,
+            least_s=config.least_lead_s,
+            most_s=config.most_lead_s,
+            unit_ticks=unit_ticks,
+        )
+        needed = curves.sums_bytes(
+            [INDICATORS[name] for name in config.indicators],
+            leads=len(layout.leads),
+            units=len(layout.unit_recording()),
+            dimensions=max(config.dimensions, indicators.TABLE_CODES),
+        )
+        if needed <= _MOST_BYTES or layout.unit_ticks < unit_ticks:
+            return layout
+        unit_ticks *= 2
+
+
+def _deciding(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the indicators that estimate and verdict may depend on."""
+    free = (config.model_free,) if config.model_free in config.indicators else ()
+    return (config.indicator, config.evidence, *free)
+
+
 def wrong_pairings(
     layout: Layout,
     rows: Rows,
     kinds: Mapping[str, str],
     config: ConfigDict,
     window_ticks: int,
-) -> list[dict[str, LeadSums]]:
-    """Returns the same sums of wrong pairings, draw by draw."""
-    pairings = statistics.wrong_pairings(
-        layout, draws=config.null_draws, guard_ticks=window_ticks, seed=config.seed
-    )
-    bar = tqdm(pairings, "wrong pairings", config.null_draws, disable=None)
-    return [
-        curves.lead_sums(
+) -> list[WrongPairing]:
+    """Returns the curves of wrong pairings, draw by draw."""
+    units = layout.unit_recording()
+    members = [units == number for number in range(len(layout.names))]
+
+    def curves_of(pairing: statistics.Rearrangement) -> WrongPairing:
+        sums = curves.lead_sums(
             curves.rearranged(rows, *pairing),
             kinds,
             layout.leads,
             unit_ticks=layout.unit_ticks,
         )
-        for pairing in bar
-    ]
+        return WrongPairing(
+            {name: own.curve() for name, own in sums.items()},
+            {
+                name: np.array([sums[name].chosen(own).curve() for own in members])
+                for name in {*_deciding(config)}
+            },
+        )
+
+    pairings = statistics.wrong_pairings(
+        layout, draws=config.null_draws, guard_ticks=window_ticks, seed=config.seed
+    )
+    bar = tqdm(pairings, "wrong pairings", config.null_draws, disable=None)
+    return [curves_of(pairing) for pairing in bar]
 
 
 def _describe_one(
     number: int,
     reading: Reading,
     sums: Mapping[str, LeadSums],
-    wrong: Sequence[Mapping[str, LeadSums]],
+    wrong: Sequence[WrongPairing],
     layout: Layout,
-    config: ConfigDict,
+    answer: Mapping[str, Any],
     distinct: Float[ndarray, " S"],
 ) -> dict[str, Any] | None:
     """Returns the result of one recording; the chance is that of the evidence."""
     units = layout.unit_recording()
     own = units == number
     found = reading.describe(
-        sums[config.indicator].chosen(own), [], layout.lead_s, units[own]
+        sums[answer["indicator"]].chosen(own), [], layout.lead_s, units[own]
     )
     if found is None:
         return None
+    evidence = answer["evidence"]
     chance = _chance(
-        sums[config.evidence].chosen(own),
-        [w[config.evidence].chosen(own) for w in wrong],
+        sums[evidence].chosen(own).curve(),
+        [w.alone[evidence][number] for w in wrong],
         float(distinct[layout.recording == number].sum()),
     )
     return found | {"chance": chance}
 
 
-def _chance(sums: LeadSums, wrong: Sequence[LeadSums], distinct: float) -> float | None:
+def _chance(
+    curve: Float[ndarray, " L"], wrong: Sequence[ndarray], distinct: float
+) -> float | None:
     """Returns how likely wrong pairings rise as far; None without any."""
-    if not wrong:
+    if not len(wrong) or np.isnan(curve).all():
         return None
-    rises = statistics.rise(np.array([own.curve() for own in [sums, *wrong]]))
+    rises = statistics.rise(np.array([curve, *wrong]))
     return statistics.chance(rises[0], rises[1:], distinct=distinct)
 
 
@@ -172,7 +242,7 @@ class Reading:
     def describe(
         self,
         sums: LeadSums,
-        wrong: Sequence[LeadSums],
+        wrong: Sequence[Float[ndarray, " L"]],
         lead_s: Float[ndarray, " L"],
         recording: Int[ndarray, " U"],
     ) -> dict[str, Any] | None:
@@ -180,7 +250,7 @@ class Reading:
 
         Args:
           sums: of one indicator.
-          wrong: the same of wrong pairings.
+          wrong: the curves of wrong pairings.
           lead_s: the leads.
           recording: of each unit.
         """
@@ -196,14 +266,17 @@ class Reading:
             half_width=self.half_width,
         )
         low, high = statistics.interval(np.array(drawn))
-        null = np.array([own.curve() for own in wrong])
+        null = np.array(wrong)
         return {
             "curve": [None if np.isnan(value) else float(value) for value in curve],
             "estimate_s": float(estimate),
-            "interval_s": [low - self.response_s, high + self.response_s],
+            "interval_s": [
+                max(low - self.response_s, float(lead_s[0])),
+                min(high + self.response_s, float(lead_s[-1])),
+            ],
             "statistical_interval_s": [low, high],
             "at_edge": bool(np.nanargmax(curve) in (0, len(curve) - 1)),
-            "chance": _chance(sums, wrong, self.distinct),
+            "chance": _chance(curve, wrong, self.distinct),
             "wrong_pairings": _plain(np.nanpercentile(null, statistics.LEVEL))
             if len(null)
             else None,
@@ -214,25 +287,53 @@ def _plain(values: Float[ndarray, " n"]) -> list[float]:
     return [float(value) for value in values]
 
 
-def _conclude(
-    whole: Mapping[str, Any], alone: Mapping[str, Any], units: int, config: ConfigDict
+def conclude(
+    whole: Mapping[str, Any],
+    units: int,
+    config: ConfigDict,
+    *,
+    window_s: float,
+    memorised: bool,
 ) -> dict[str, Any]:
     """Returns the verdict, and the estimate if there is a lead.
 
-    Few stretches have few events, and one event matches any other at some lead.
+    An indicator of the model may answer what the model memorised; on other recordings
+    its encoders may be off by part of a window. One that asks no model is neither. So
+    the model's answer counts where the run was not trained, and gives way to that of
+    `model_free` if this is less than a window away; where the run was trained, only the
+    latter counts. Few stretches have few events, and one event matches any other at
+    some lead.
+
+    Args:
+      whole: by indicator, as from `Reading.describe`.
+      units: stretches of time with any pair.
+      config: of the search.
+      window_s: length of the run's windows.
+      memorised: whether the run was trained on these recordings, at one lead.
     """
-    best, chance = whole[config.indicator], whole[config.evidence]["chance"]
-    verdict = TOO_SHORT
-    if chance is not None and units >= FEW_UNITS:
-        verdict = FOUND if chance < config.significance else NOT_FOUND
-    found = verdict == FOUND
+    model, evidence = whole[config.indicator], whole[config.evidence]
+    found = _below(evidence["chance"], config.significance)
+    answer = {"indicator": config.indicator, "evidence": config.evidence}
+    free = whole.get(config.model_free)
+    if free is not None and _below(free["chance"], config.model_free_significance):
+        near = abs(free["estimate_s"] - model["estimate_s"]) <= window_s
+        if memorised or not found or near:
+            answer = dict.fromkeys(answer, config.model_free)
+            found, memorised = True, False
+    best, chance = whole[answer["indicator"]], whole[answer["evidence"]]["chance"]
+    verdict = NOT_FOUND
+    if chance is None or units < FEW_UNITS:
+        verdict = TOO_SHORT
+    elif found:
+        verdict = CANNOT_TELL if memorised else FOUND
     return {
-        "indicator": config.indicator,
-        "evidence": config.evidence,
+        **answer,
         "chance": chance,
         "verdict": verdict,
-        "estimate_s": best["estimate_s"] if found else None,
-        "interval_s": best["interval_s"] if found else None,
-        "indicators": whole,
-        "per_recording": {n: own for n, own in alone.items() if own is not None},
+        "estimate_s": best["estimate_s"] if verdict == FOUND else None,
+        "interval_s": best["interval_s"] if verdict == FOUND else None,
     }
+
+
+def _below(chance: float | None, significance: float) -> bool:
+    return chance is not None and chance < significance

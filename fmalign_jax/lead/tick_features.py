@@ -1,9 +1,11 @@
 """The features of every tick of a recording by frozen encoders, each modality alone.
 
 Windows of the trained length are placed on each modality alone, a few ticks apart, and
-each tick keeps the features it has in the window whose centre is nearest: there the
-encoder sees as much before the tick as after it. A tick therefore represents its own
-centre, and two modalities may be compared at any lead without encoding anything again.
+each tick keeps the features it has in the window whose centre is nearest. Its features
+are those of the tick by itself: an encoder that sees a whole window learns to answer
+for another time than the tick's, by as much as the lead of the training was wrong. A
+tick therefore represents its own time, and two modalities may be compared at any lead
+without encoding anything again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fmalign_jax.data.files import replacing
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows import index
 from fmalign_jax.data.windows.index import SplitSpec, WindowIndex
+from fmalign_jax.lead.motion import motion
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 
 _WHOLE = SplitSpec(by="recording", validation=0.0, test=0.0)
@@ -40,6 +43,7 @@ class TickFeatures:
       code: [n], the shared code of the tick's segment, or the nearest code where there
         is no shared level; None for a system without codes.
       plain: [n, P], what one can see without a model, see `plain_features`.
+      motion: [n, Q], how much moves, without a model, see `motion.motion`.
     """
 
     start_s: float
@@ -47,6 +51,7 @@ class TickFeatures:
     semantic: Float32[ndarray, "n D"]
     code: Int32[ndarray, " n"] | None
     plain: Float32[ndarray, "n P"]
+    motion: Float32[ndarray, "n Q"]
 
     def __len__(self) -> int:
         return len(self.known)
@@ -133,7 +138,7 @@ def _encode(
     own = dataclasses.replace(windows, start=windows.start[windows.recording == number])
     if not len(own):
         return {}
-    encoded = encoder(frozen, store, own, keep_semantic=True)
+    encoded = encoder(frozen, store, own, keep_semantic=True, context=False)
     ticks = windows.ticks
     mine = np.flatnonzero(ticks.recording == number)
     row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
@@ -143,8 +148,10 @@ def _encode(
     codes = encoded.tick_codes()
     if modality in codes:
         code = np.where(known, codes[modality][row, position], 0)
-    plain = _plain(store, number, modality, ticks.samples[modality][mine])
     clips = ticks.clip[mine]
+    plain, moves = _without_model(
+        store, number, modality, ticks.samples[modality][mine], clips
+    )
     return {
         int(clip): TickFeatures(
             start_s=float(ticks.start_s[mine][clips == clip][0]),
@@ -152,6 +159,7 @@ def _encode(
             semantic=semantic[clips == clip].astype(np.float32),
             code=None if code is None else code[clips == clip].astype(np.int32),
             plain=plain[clips == clip],
+            motion=moves[clips == clip],
         )
         for clip in np.unique(clips[known])
     }
@@ -181,14 +189,25 @@ def nearest_windows(
     return row, position
 
 
-def _plain(
-    store: RecordingStore, number: int, modality: str, samples: Int64[ndarray, "n R"]
-) -> Float32[ndarray, "n P"]:
-    parts = [
-        plain_features(store.gather(modality, number, samples[i : i + _TICKS_AT_ONCE]))
-        for i in range(0, len(samples), _TICKS_AT_ONCE)
-    ]
-    return np.concatenate(parts)
+def _without_model(
+    store: RecordingStore,
+    number: int,
+    modality: str,
+    samples: Int64[ndarray, "n R"],
+    clip: Int32[ndarray, " n"],
+) -> tuple[Float32[ndarray, "n P"], Float32[ndarray, "n Q"]]:
+    """Returns `plain_features` and `motion` of every tick."""
+    plain, moves = [], []
+    for begin in range(0, len(samples), _TICKS_AT_ONCE):
+        tick = np.arange(begin, min(begin + _TICKS_AT_ONCE, len(samples)))
+        around = np.clip(np.arange(begin - 1, tick[-1] + 2), 0, len(samples) - 1)
+        values = store.gather(modality, number, samples[around])
+        place = np.arange(1, len(tick) + 1)
+        before = np.where(clip[around[place - 1]] == clip[tick], place - 1, place)
+        after = np.where(clip[around[place + 1]] == clip[tick], place + 1, place)
+        plain.append(plain_features(values[place]))
+        moves.append(motion(values[before], values[place], values[after]))
+    return np.concatenate(plain), np.concatenate(moves)
 
 
 def plain_features(values: ndarray) -> Float32[ndarray, "n P"]:

@@ -273,16 +273,22 @@ class SemanticEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "B T C"], *, train: bool
+        self, features: Float[Array, "B T C"], *, train: bool, context: bool = True
     ) -> Float[Array, "B T D"]:
-        """Returns continuous semantic features, fp32 for the quantiser."""
+        """Returns continuous semantic features, fp32 for the quantiser.
+
+        Args:
+          features: one vector a tick.
+          train: whether dropout acts.
+          context: False for ticks that do not see each other.
+        """
         x = nn.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
         x = x + self._positions(x.shape[1]).astype(x.dtype)
         for _ in range(self.layers):
             layer = TransformerLayer(
                 self.heads, self.ffn, self.dropout, self.dtype, self.causal
             )
-            x = layer(x, train=train)
+            x = layer(x, train=train, context=context)
         return x.astype(jnp.float32)
 
     def _positions(self, ticks: int) -> Array:

@@ -202,9 +202,15 @@ class TransformerLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], *, train: bool
+        self, x: Float[Array, "B T D"], *, train: bool, context: bool = True
     ) -> Float[Array, "B T D"]:
-        """Returns features of the same shape."""
+        """Returns features of the same shape.
+
+        Args:
+          x: one vector a tick.
+          train: whether dropout acts.
+          context: False for ticks that see themselves alone, whatever `causal` says.
+        """
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = nn.MultiHeadDotProductAttention(
             self.heads,
@@ -215,6 +221,8 @@ class TransformerLayer(nn.Module):
             force_fp32_for_softmax=True,
         )
         mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
+        if not context:
+            mask = jnp.eye(x.shape[1], dtype=bool)[None, None]
         x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x, mask=mask)))
         inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
         outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)

@@ -137,6 +137,7 @@ class FrozenEncoder:
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._encode = jax.jit(
             functools.partial(_encode, self.system),
+            static_argnames="context",
             out_shardings=sharding.batch_sharded(mesh),
         )
 
@@ -147,6 +148,7 @@ class FrozenEncoder:
         windows: WindowIndex,
         *,
         keep_semantic: bool,
+        context: bool = True,
     ) -> Encodings:
         """Encodes windows, each once.
 
@@ -155,6 +157,7 @@ class FrozenEncoder:
           store: the recordings.
           windows: which windows of them.
           keep_semantic: whether to keep the continuous features too.
+          context: False for ticks that do not see each other, as `System.semantic`.
 
         Raises:
           ValueError: the recordings do not fit the encoders.
@@ -170,7 +173,7 @@ class FrozenEncoder:
             streams = {m: batch["streams"][m] for m in self.system.modalities}
             placed = sharding.place_batch(streams, self._mesh)
             mask = batch["mask"]
-            encoded = jax.device_get(self._encode(frozen, placed))
+            encoded = jax.device_get(self._encode(frozen, placed, context=context))
             for name, encoding in encoded.items():
                 if encoding.codes is not None:
                     found["codes"][name].append(encoding.codes[mask])
@@ -287,7 +290,11 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _encode(
-    system: Any, frozen: EncoderState, streams: Mapping[str, Array]
+    system: Any,
+    frozen: EncoderState,
+    streams: Mapping[str, Array],
+    *,
+    context: bool,
 ) -> dict[str, Encoding]:
     values = preprocess.normalise(streams, frozen.statistics)
     encoded: dict[str, Encoding] = system.apply(
@@ -295,6 +302,7 @@ def _encode(
         values,
         frozen.model_state,
         system.views,
+        context=context,
         method="encode",
     )
     return encoded

@@ -110,9 +110,12 @@ class Cmg(Towers):
         inputs: Mapping[str, Array],
         model_state: ModelState,
         views: Iterable[str],
+        *,
+        context: bool = True,
     ) -> dict[str, Encoding]:
         """Returns semantic features and codes of some or all modalities."""
-        semantic = self.semantic({name: inputs[name] for name in views}, train=False)
+        chosen = {name: inputs[name] for name in views}
+        semantic = self.semantic(chosen, train=False, context=context)
         vectors = self.code_vectors(model_state)
         return {
             m: Encoding(

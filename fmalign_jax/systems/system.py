@@ -100,17 +100,30 @@ class System(Protocol):
         """Returns all that the objectives see of a batch; changes no state."""
 
     def semantic(
-        self, inputs: Mapping[str, Array], *, train: bool
+        self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns continuous features of each modality, from its own input alone."""
+        """Returns continuous features of each modality, from its own input alone.
+
+        Args:
+          inputs: by modality [B, T, R, ...], normalised.
+          train: whether dropout acts.
+          context: False for the features that each tick has by itself: no more than
+            its next neighbours in time may reach it. What is trained at a lead shifts
+            features that see a whole window by as much; these it cannot shift.
+        """
 
     def encode(
         self,
         inputs: Mapping[str, Array],
         model_state: ModelState,
         views: Iterable[str],
+        *,
+        context: bool = True,
     ) -> dict[str, Encoding]:
-        """Returns the given views as evaluation sees them, without dropout."""
+        """Returns the given views as evaluation sees them, without dropout.
+
+        `context` is that of `semantic`.
+        """
 
     def empty_model_state(self) -> ModelState:
         """Returns a state of the right shapes, for parameters to be made with."""

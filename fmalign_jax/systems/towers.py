@@ -62,10 +62,11 @@ class Towers(nn.Module):
         return tuple(self.modalities)
 
     def semantic(
-        self, inputs: Mapping[str, Array], *, train: bool
+        self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
         """Returns semantic features, of some or all modalities."""
-        return self.from_stems(self.stem_features(inputs), train=train)
+        stems = self.stem_features(inputs)
+        return self.from_stems(stems, train=train, context=context)
 
     def build_part(self, modality: str, part: str) -> nn.Module:
         """Builds a part of a modality as the config describes it."""
@@ -80,9 +81,15 @@ class Towers(nn.Module):
         return {m: self.stems[m](inputs[m]) for m in sorted(inputs)}
 
     def from_stems(
-        self, stems: Mapping[str, Array], *, train: bool
+        self, stems: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns semantic features from those of the stems."""
+        """Returns semantic features from those of the stems.
+
+        Args:
+          stems: as from `stem_features`.
+          train: whether dropout acts.
+          context: False for ticks of which each sees no more than its stem does.
+        """
         pooled = {
             m: self.pools[m](x) if m in self.pools else x for m, x in stems.items()
         }
@@ -92,7 +99,10 @@ class Towers(nn.Module):
                     "semantic features need one vector a tick, [B, T, C]; got "
                     f"{x.shape} for {name!r}; give model.modalities.{name} a pool"
                 )
-        return {m: self.semantics[m](x, train=train) for m, x in pooled.items()}
+        return {
+            m: self.semantics[m](x, train=train, context=context)
+            for m, x in pooled.items()
+        }
 
     def check_modalities(self, names: Any, what: str) -> None:
         """Refuses anything but the modalities of the model."""

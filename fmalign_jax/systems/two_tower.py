@@ -109,9 +109,12 @@ class TwoTower(Towers):
         inputs: Mapping[str, Array],
         model_state: ModelState,
         views: Iterable[str],
+        *,
+        context: bool = True,
     ) -> dict[str, Encoding]:
         """Returns semantic features of some or all modalities."""
-        semantic = self.semantic({name: inputs[name] for name in views}, train=False)
+        chosen = {name: inputs[name] for name in views}
+        semantic = self.semantic(chosen, train=False, context=context)
         return {m: Encoding(z, None) for m, z in semantic.items()}
 
     def empty_model_state(self) -> ModelState:
