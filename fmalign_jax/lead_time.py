@@ -10,10 +10,11 @@ the two match make curves. docs/lead.md says how to read them.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,12 +23,21 @@ from ml_collections import ConfigDict
 from fmalign_jax import cli
 from fmalign_jax.config import lead_config
 from fmalign_jax.data.files import write_json
-from fmalign_jax.lead import files
-from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, OF_CODES
-from fmalign_jax.lead.recordings import choose_recordings, encode, settings_of
+from fmalign_jax.lead import files, labels
+from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, OF_CODES, OF_LABELS
+from fmalign_jax.lead.labels import MOST_RECORDINGS, Response
+from fmalign_jax.lead.recordings import (
+    SearchData,
+    choose_recordings,
+    encode,
+    settings_of,
+    training_data,
+)
 from fmalign_jax.lead.search import FEW_UNITS, FOUND, find_lead
+from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.systems.system import make_system
 
 
@@ -58,22 +68,64 @@ def search(
             "--config.data.windows=sliding"
         )
     config = _with_possible_indicators(config, run)
+    if config.labels:
+        config = _for_labels(config)
     material = choose_recordings(config, run)
     settings = settings_of(config, run, material)
     folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
     write_json(folder / outputs.SETTINGS, settings)
-    clips = encode(config, run, material, workdir or run.path)
+    keep_in = workdir or run.path
+    clips = encode(config, run, material, keep_in)
+    late = None
+    if config.labels:
+        clips = _labelled(clips, material, data)
+    elif config.correct_response:
+        late = _response(config, run, keep_in)
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
         "trained_lead_s": None if data.draw_lead else data.lead_s,
         "origin": material.origin,
         "trained_on": material.trained_on,
-        **find_lead(clips, config, data, trained_on=bool(material.trained_on)),
+        "to_labels": config.labels,
+        **find_lead(
+            clips,
+            config,
+            data,
+            trained_on=bool(material.trained_on) and not config.labels,
+            response=late,
+        ),
     }
     report["notes"] = _notes(report, run, config)
     files.write(folder, report)
     return report, folder
+
+
+def _response(
+    config: ConfigDict, run: OpenedRun, keep_in: pathlib.Path
+) -> Response | None:
+    """Measures the delay of the reference's encoder on recordings of the training."""
+    material = training_data(run)
+    if material is None:
+        return None
+    some = dataclasses.replace(material, numbers=material.numbers[:MOST_RECORDINGS])
+    data, store = run.config.data, material.store
+    if (store.timelines()[0].streams[data.reference_stream].label == UNLABELLED).all():
+        return None
+    clips = encode(config, run, some, keep_in)
+    return labels.response(clips, store, config, data)
+
+
+def _labelled(
+    clips: Sequence[Clip], material: SearchData, data: ConfigDict
+) -> list[Clip]:
+    found = labels.with_labels(clips, material.store, data)
+    if not found:
+        raise ValueError(
+            "a lead to labels needs recordings whose labels change; got none of "
+            f"{len(material.numbers)}; use --config.labels=False"
+        )
+    return found
 
 
 def _check(config: ConfigDict) -> None:
@@ -130,6 +182,20 @@ def _with_possible_indicators(config: ConfigDict, run: OpenedRun) -> ConfigDict:
     return config
 
 
+def _for_labels(config: ConfigDict) -> ConfigDict:
+    """Keeps the indicators that can compare features with labels."""
+    config = config.copy_and_resolve_references()
+    both = (config.indicator, config.evidence)
+    if not set(both) <= set(OF_LABELS):
+        raise ValueError(
+            f"a lead to labels is found by {' and '.join(OF_LABELS)}; got "
+            f"{' and '.join(both)}; correct --config.indicator and --config.evidence"
+        )
+    config.indicators = tuple(n for n in config.indicators if n in OF_LABELS)
+    config.chance_of = tuple(n for n in config.chance_of if n in OF_LABELS)
+    return config
+
+
 def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> list[str]:
     notes = [run.note] if run.note else []
     trained_lead_s = report["trained_lead_s"]
@@ -143,6 +209,15 @@ def _notes(report: Mapping[str, Any], run: OpenedRun, config: ConfigDict) -> lis
         notes.append(
             "the run's own data are no longer there, so that it is not known whether "
             "it was trained on these recordings; if it was, it may have memorised them"
+        )
+    if report["response"]:
+        late = report["response"]
+        low, high = late["interval_s"]
+        notes.append(
+            f"{late['delay_s']:.3g} s [{low:.3g}, {high:.3g}] are off the answer: so "
+            f"much later than the labels does the encoder of the "
+            f"{report['reference']} respond, in {late['recordings']} recordings of the "
+            "training"
         )
     free = config.model_free
     if report["verdict"] == FOUND and report["indicator"] == free:

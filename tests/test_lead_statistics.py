@@ -249,6 +249,14 @@ def _found(clips, **changes):
     return search.find_lead(clips, config, data)
 
 
+def test_an_interval_is_wider_for_few_units():
+    drawn = np.linspace(-1.0, 1.0, 401)
+    for units, factor in ((5, 2.776 / 1.96 * np.sqrt(5 / 4)), (2000, 1.0)):
+        low, high = statistics.interval(drawn, 0.2, units=units)
+        assert low == pytest.approx(0.2 - factor * 1.15, rel=2e-3)
+        assert high == pytest.approx(0.2 + factor * 0.75, rel=2e-3)
+
+
 def test_an_interval_ends_where_the_search_does():
     clips = [planted_clip(12, seed) for seed in range(3)]
     found = _found(clips, most_lead_s=26.0, response_windows=3.0)

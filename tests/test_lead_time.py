@@ -8,7 +8,7 @@ import tiny
 
 from fmalign_jax import lead_time, train
 from fmalign_jax.config.commands import lead_config
-from fmalign_jax.lead import files, recordings, search, tick_features
+from fmalign_jax.lead import files, labels, recordings, search, tick_features
 from fmalign_jax.run import restore
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -37,6 +37,9 @@ def shifted(folder):
         (folder / "shifted").mkdir(exist_ok=True)
         np.savez(
             folder / "shifted" / f"furnace_{number}.npz",
+            # What is labelled is 3 s before what is seen.
+            frame_label=np.roll(rhythm[::2] > 0, -3).astype(np.int16),
+            label_names=np.array(["calm", "loud"]),
             frames=np.clip(frames, 0, 255).astype(np.uint8),
             frame_t=np.arange(300) + 0.5,
             sensor=sensor.astype(np.float32),
@@ -78,6 +81,7 @@ def test_a_shifted_clock_is_found_and_written(run, shifted, folder):
 def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsys):
     workdir = folder / "again"
     config = _config(run, recordings=shifted, indicators=("canonical", "association"))
+    config.correct_response = False  # for which recordings of the training are encoded
     encode = tick_features.encode_recording
     done = []
 
@@ -127,6 +131,55 @@ def test_recordings_that_the_run_may_have_memorised_are_named(run, folder):
     report, _ = lead_time.search(_config(copy, indicators=("canonical", "association")))
     assert report["trained_on"]
     assert any("memorised" in note for note in report["notes"])
+
+
+def test_the_lead_to_labels_and_the_delay_of_an_encoder(run, shifted, folder):
+    config = _config(run, recordings=shifted, labels=True)
+    report, _ = lead_time.search(config, folder / "labels")
+    assert report["to_labels"]
+    assert set(report["indicators"]) == {"canonical", "association"}
+    # Of 7 s to what is seen, 3 s are from the label to that.
+    assert report["indicators"]["canonical"]["estimate_s"] == pytest.approx(
+        SHIFT_S - 3.0, abs=1.5
+    )
+    assert report["response"] is None
+    (folder / "no_labels").mkdir()
+    with np.load(shifted.replace("*", "furnace_0"), allow_pickle=False) as file:
+        arrays = {k: file[k] for k in file if "label" not in k}
+    np.savez(folder / "no_labels" / "furnace_0.npz", **arrays)
+    config.recordings = str(folder / "no_labels" / "*.npz")
+    with pytest.raises(ValueError, match="labels change"):
+        lead_time.search(config, folder / "search_no_labels")
+
+
+def test_the_delay_of_the_encoder_is_taken_off(run, shifted, folder, monkeypatch):
+    late = labels.Response(
+        delay_s=2.0, interval_s=(1.0, 2.5), recordings=5, spread_s=0.5
+    )
+    monkeypatch.setattr(labels, "response", lambda *args: late)
+    config = _config(run, recordings=shifted, model_free="", unit_s=8.0)
+    config.significance = 1.1
+    report, _ = lead_time.search(config, folder / "late")
+    raw = report["indicators"]["canonical"]
+    assert report["estimate_s"] == pytest.approx(raw["estimate_s"] - 2.0)
+    low, high = raw["statistical_interval_s"]
+    # Student's t of five recordings; here three more.
+    error = 2.776 * 0.5 * np.sqrt(1 / 5 + 1 / 3)
+    assert late.error_s(3) == pytest.approx(error, rel=1e-3)
+    assert report["interval_s"] == pytest.approx(
+        [
+            max(report["estimate_s"] - np.hypot(raw["estimate_s"] - low, error), -22),
+            min(report["estimate_s"] + np.hypot(high - raw["estimate_s"], error), 18),
+        ],
+        abs=1e-2,
+    )
+    assert report["response"]["delay_s"] == 2.0
+    assert any("later than the labels" in note for note in report["notes"])
+    monkeypatch.undo()
+    config.correct_response = False
+    report, _ = lead_time.search(config, folder / "not_corrected")
+    assert report["response"] is None
+    assert report["estimate_s"] == raw["estimate_s"]
 
 
 def test_recordings_of_the_training_are_known_by_what_they_hold(run, folder):

@@ -153,6 +153,12 @@ def lead_config() -> ConfigDict:
             # How far an encoder's answer to a change may lie from where a person sees
             # it, in windows; added to the intervals on either side.
             "response_windows": 0.25,
+            # Where the recordings of the training are labelled: how late the encoder of
+            # the reference responds to what is labelled is measured there, and taken
+            # off the model's answer.
+            "correct_response": True,
+            # Search for the lead to the labels of these recordings, not to the video.
+            "labels": False,
             "bootstrap_draws": 1000,  # for the intervals
             "null_draws": 100,  # wrong pairings, for the verdict
             # "No lead found" where the chance is not below: 0.04 of unrelated signals

@@ -44,6 +44,9 @@ OF_CODES = ("code_association", "code_information", "code_agreement", "equal_sha
 MODEL_FREE = ("plain", MOTION)
 """The indicators that ask no model: no training can have moved what they answer."""
 
+OF_LABELS = ("canonical", "association")
+"""The indicators that can compare features with labels."""
+
 INFO_NCE = "info_nce"
 
 _TEMPERATURE = 0.1

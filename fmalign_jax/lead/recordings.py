@@ -64,21 +64,31 @@ def choose_recordings(config: ConfigDict, run: OpenedRun) -> SearchData:
     return SearchData(store, numbers, "the run", trained_on=not unseen)
 
 
+def training_data(run: OpenedRun) -> SearchData | None:
+    """Returns the recordings that a run was trained on; None if they are gone."""
+    try:
+        store = dataset.open_dataset(run.config)
+    except ValueError:
+        return None
+    windows = dataset.make_windows(store, run.config)
+    numbers = tuple(np.unique(windows["train"].recording).tolist())
+    return SearchData(store, numbers, "the run", trained_on=True)
+
+
 def _trained_on(store: RecordingStore, run: OpenedRun) -> bool | None:
     """Returns whether the leading modality is, in any recording, that of training.
 
     By what the sensor says, whatever the files are called and their clocks show.
     """
     stream = run.config.data.leading_stream
-    try:
-        own = dataset.open_dataset(run.config)
-    except ValueError:
+    trained = training_data(run)
+    if trained is None:
         return None
-    windows = dataset.make_windows(own, run.config)
-    trained = np.unique(windows["train"].recording).tolist()
-    if stream not in store.streams or not trained:
+    if stream not in store.streams or not trained.numbers:
         return False
-    known = np.concatenate([_phrases(own, stream, number) for number in trained])
+    known = np.concatenate(
+        [_phrases(trained.store, stream, number) for number in trained.numbers]
+    )
     for number in range(len(store.names)):
         phrases = _phrases(store, stream, number)
         if len(phrases) and np.isin(phrases, known).mean() > _SEEN_SHARE:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
 from fmalign_jax.lead.curves import LeadSums, Rows
-from fmalign_jax.lead.indicators import INDICATORS, MOTION
+from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, MOTION
+from fmalign_jax.lead.labels import Response
 from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import Clip
 
@@ -48,6 +49,7 @@ def find_lead(
     data: ConfigDict,
     *,
     trained_on: bool = False,
+    response: Response | None = None,
 ) -> dict[str, Any]:
     """Makes curves, estimates and a verdict of encoded clips.
 
@@ -56,6 +58,7 @@ def find_lead(
       config: of the search.
       data: the run's settings of data.
       trained_on: whether the run was trained on them.
+      response: how late the reference's encoder responds, where that is known.
 
     Raises:
       ValueError: the clips are too short for the range.
@@ -86,7 +89,7 @@ def find_lead(
         distinct=float(distinct.sum()),
     )
     units = layout.unit_recording()
-    # What a model answers may lie beside what a person sees; what moves is seen by both.
+    # A model may respond beside what a person sees; what moves is seen by both.
     exact = dataclasses.replace(reading, response_s=data.tick_s)
     whole = {
         name: (exact if name == MOTION else reading).describe(
@@ -97,6 +100,12 @@ def find_lead(
     filled = int((sums[config.indicator].pairs.max(axis=0) > 0).sum())
     memorised = trained_on and not data.draw_lead
     answer = conclude(whole, filled, config, window_s=window_s, memorised=memorised)
+    late = None if answer["indicator"] in MODEL_FREE else response
+    if late is not None:
+        # The statistical interval, and that of the delay instead of a rule of thumb.
+        best = whole[answer["indicator"]]
+        if best is not None and answer["estimate_s"] is not None:
+            answer |= corrected(best, late, layout.lead_s, recordings=len(layout.names))
     alone = {
         name: _describe_one(
             number,
@@ -109,8 +118,14 @@ def find_lead(
         )
         for number, name in enumerate(layout.names)
     }
+    if late is not None:
+        alone = {
+            name: own and own | corrected(own, late, layout.lead_s, recordings=1)
+            for name, own in alone.items()
+        }
     return {
         **answer,
+        "response": None if late is None else dataclasses.asdict(late),
         "indicators": whole,
         "per_recording": {n: own for n, own in alone.items() if own is not None},
         "reference": data.reference_stream,
@@ -121,6 +136,35 @@ def find_lead(
         "unit_s": layout.unit_ticks * data.tick_s,
         "units": filled,
     }
+
+
+def corrected(
+    found: Mapping[str, Any],
+    late: Response,
+    lead_s: Float[ndarray, " L"],
+    *,
+    recordings: int,
+) -> dict[str, Any]:
+    """Returns an estimate less the delay of the reference's encoder.
+
+    Its interval is the statistical one with the uncertainty of the delay on so many
+    recordings, which is independent of it.
+
+    Args:
+      found: as from `Reading.describe`.
+      late: the delay.
+      lead_s: the leads; the interval ends where they do, less the delay.
+      recordings: whose mean the estimate is.
+    """
+    estimate = found["estimate_s"]
+    low, high = found["statistical_interval_s"]
+    delay_error = late.error_s(recordings)
+    moved = estimate - late.delay_s
+    interval = [
+        max(moved - np.hypot(estimate - low, delay_error), lead_s[0] - late.delay_s),
+        min(moved + np.hypot(high - estimate, delay_error), lead_s[-1] - late.delay_s),
+    ]
+    return {"estimate_s": moved, "interval_s": [float(end) for end in interval]}
 
 
 def _layout(clips: Sequence[Clip], config: ConfigDict, data: ConfigDict) -> Layout:
@@ -265,7 +309,8 @@ class Reading:
             lead_s,
             half_width=self.half_width,
         )
-        low, high = statistics.interval(np.array(drawn))
+        filled = int((sums.pairs.max(axis=0) > 0).sum())
+        low, high = statistics.interval(np.array(drawn), estimate, units=filled)
         null = np.array(wrong)
         return {
             "curve": [None if np.isnan(value) else float(value) for value in curve],
