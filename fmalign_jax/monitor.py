@@ -26,6 +26,7 @@ import numpy as np
 
 from fmalign_jax.alarm import alarm_file
 from fmalign_jax.alarm.live import Monitor, Reading
+from fmalign_jax.data.files import csv_cell
 
 _POLL_S = 0.2  # between two looks at a followed file
 _LONGEST_LINE = 10_000  # characters; what is longer is no row
@@ -216,7 +217,7 @@ def _run(arguments: argparse.Namespace) -> None:
             if reading.changed or not arguments.changes:
                 print("  ".join(cells), flush=live)
             if writer is not None:
-                writer.writerow(cells)
+                writer.writerow(map(csv_cell, cells))
 
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt

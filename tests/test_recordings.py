@@ -269,7 +269,10 @@ SENSOR[13, 1] = np.inf
 SPOILED = {
     "cut short": (_cut, "whole .npz file; got another kind, or one cut short"),
     "flipped bytes": (_flip, "got a damaged one"),
-    "pickled": (_object_arrays, "key 'meta': must hold no pickled objects"),
+    "pickled": (
+        _object_arrays,
+        "key 'meta': must be plain numbers or strings; got Python objects",
+    ),
     "a pickle": (lambda p: p.write_bytes(b"\x80\x04N."), "got another kind"),
     "empty": (lambda p: p.write_bytes(b""), "got another kind"),
     "nothing known": (

@@ -2,16 +2,25 @@
 
 The file is a ZIP archive of two entries: `score.stablehlo`, a function that
 `jax.export` has serialised with all parameters in it (normalisation, the current's
-encoder, the codebook, the head), and `alarm.json`, the settings. Reading it needs
-JAX and NumPy, but no training code and no recordings.
+encoder, the codebook, the head), and `alarm.json`, the settings, with a digest of both.
+Reading it needs JAX and NumPy, but no training code and no recordings.
+
+A file that somebody sent is data: it is read up to a limit, every setting is checked,
+and a program that calls anything but XLA's own operations is refused before it is
+compiled.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import pathlib
+import re
 import zipfile
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,12 +33,20 @@ from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.data.files import replacing
 
 SUFFIX = ".fmalign"
-FORMAT = 1
+FORMAT = 2
 
 NO_CODE = -1
 """What a program answers for the code of a tick where its system has no codes."""
 
 _PROGRAM, _SETTINGS = "score.stablehlo", "alarm.json"
+_MOST_BYTES = {_PROGRAM: 512 << 20, _SETTINGS: 1 << 20}
+_MOST_RATIO = 100  # of what an entry unpacks to; programs of weights hardly shrink
+_FEW_BYTES = 4 << 20  # so much may be of any ratio
+_MOST_VALUES = 1 << 28  # of the windows that a program takes at once
+_FOREIGN_CALL = re.compile(
+    r"custom_call\s*@([\w.$-]+)|call_target_name\s*=\s*\"([^\"]*)"
+)
+_KNOWN_CALLS = frozenset({"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"})
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same settings give the same bytes
 
 
@@ -93,10 +110,15 @@ class ExportedAlarm:
     """A loaded alarm; calling it scores windows."""
 
     def __init__(self, settings: AlarmSettings, program: bytearray) -> None:
-        """Takes what `load` has read."""
+        """Takes what `load` has read.
+
+        Raises:
+          ValueError: the program is none, does not fit the settings, or calls what is
+            not XLA's own.
+        """
         self.settings = settings
         self._device = jax.devices("cpu")[0]
-        self._score = jax.jit(export.deserialize(program).call)
+        self._score = jax.jit(_checked(program, settings).call)
 
     def warm_up(self) -> None:
         """Compiles the program, so that the first tick need not wait for it."""
@@ -129,10 +151,11 @@ def save(
     path: pathlib.Path, settings: AlarmSettings, program: bytes | bytearray
 ) -> None:
     """Writes an alarm, whole or not at all."""
+    _check_settings(settings)
+    written = {"format": FORMAT, **dataclasses.asdict(settings)}
+    written["digest"] = _digest(written, program)
     entries = {
-        _SETTINGS: json.dumps(
-            {"format": FORMAT, **dataclasses.asdict(settings)}, indent=2
-        ).encode(),
+        _SETTINGS: json.dumps(written, indent=2).encode(),
         _PROGRAM: bytes(program),
     }
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -146,18 +169,30 @@ def load(path: pathlib.Path) -> ExportedAlarm:
     """Reads an alarm.
 
     Raises:
-      ValueError: no such file, another kind of file, or one of a later version.
+      ValueError: no such file, another kind of file, one of another version, or one
+        that is damaged, too large or not to be trusted.
     """
     remedy = f"give the alarm{SUFFIX} that fmalign_jax.early_warning has written"
     try:
         with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read(_SETTINGS))
-            program = bytearray(archive.read(_PROGRAM))
+            found = json.loads(_read(archive, _SETTINGS))
+            program = bytearray(_read(archive, _PROGRAM))
+        if not isinstance(found, dict):
+            raise ValueError(f"{_SETTINGS} holds no settings")
     except FileNotFoundError:
         raise ValueError(
             f"a monitor needs an alarm; got {path}, which is not there; {remedy}"
         ) from None
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (
+        OSError,
+        EOFError,
+        RecursionError,
+        zlib.error,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        KeyError,
+        ValueError,
+    ) as error:
         raise ValueError(
             f"{path}: must be an exported alarm; got another or a damaged file "
             f"({error}); {remedy}"
@@ -168,6 +203,126 @@ def load(path: pathlib.Path) -> ExportedAlarm:
             f"{path}: this version reads alarms of format {FORMAT}; got {version}; "
             "export it again"
         )
-    for name in ("channels", "until_visible_s"):
-        found[name] = tuple(found[name])
-    return ExportedAlarm(AlarmSettings(**found), program)
+    digest = found.pop("digest", None)
+    if digest != _digest({"format": version, **found}, program):
+        raise ValueError(
+            f"{path}: settings and program must be as they were exported; got others; "
+            "copy the file again, or export it again"
+        )
+    try:
+        for name in ("channels", "until_visible_s"):
+            found[name] = tuple(found[name])
+        settings = AlarmSettings(**found)
+        _check_settings(settings)
+        return ExportedAlarm(settings, program)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; {remedy}") from error
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Reads an entry up to its limits, whatever it says of itself."""
+    entry = archive.getinfo(name)
+    most = min(
+        _MOST_BYTES[name], max(_FEW_BYTES, _MOST_RATIO * max(entry.compress_size, 1))
+    )
+    with archive.open(entry) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{name} unpacks to more than {most} bytes")
+    return content
+
+
+def _digest(settings: Mapping[str, Any], program: bytes | bytearray) -> str:
+    """Returns a SHA-256 of settings and program."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(hashlib.sha256(text).digest() + bytes(program)).hexdigest()
+
+
+def _check_settings(settings: AlarmSettings) -> None:
+    """Refuses settings of which no alarm can be made; names the first.
+
+    Raises:
+      ValueError: the setting, what came, and the rule.
+    """
+    own = dataclasses.asdict(settings)
+    above_all = float(np.nextafter(1.0, 2.0))  # an alarm that is never raised
+    for name, least, most in (
+        ("tick_s", 1e-6, 1e6),
+        ("sample_period_s", 0.0, 1e6),
+        ("max_gap_s", 0.0, 1e9),
+        ("raise_at", 0.0, above_all),
+        ("clear_at", 0.0, above_all),
+        ("lead_s", -1e9, 1e9),
+    ):
+        value = own[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and least <= value <= most):
+            raise ValueError(
+                f"{name} of an alarm must lie in {least:g} to {most:g}; got {value!r}"
+            )
+    for name, most in (
+        ("window_ticks", 100_000),
+        ("samples_per_tick", 1_000_000),
+        ("rows", 100_000),
+        ("raise_ticks", 10**9),
+        ("clear_ticks", 10**9),
+    ):
+        value = own[name]
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(
+                f"{name} of an alarm must be a whole number from 1 to {most}; got "
+                f"{value!r}"
+            )
+    if settings.clear_at > settings.raise_at:
+        raise ValueError(
+            "clear_at of an alarm must be at most raise_at; got "
+            f"{settings.clear_at} and {settings.raise_at}"
+        )
+    names = (*settings.channels, settings.unit, settings.abnormal)
+    names = (*names, settings.until_visible_from)
+    if not settings.channels or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            "channels, unit, abnormal and until_visible_from of an alarm must be text, "
+            f"and a channel there must be; got {names}"
+        )
+    until = settings.until_visible_s
+    numbers = [x for x in until if type(x) in (int, float) and math.isfinite(x)]
+    if len(until) != 3 or len(numbers) != 3 or sorted(until) != list(until):
+        raise ValueError(
+            "until_visible_s of an alarm must be three times, the least first; got "
+            f"{until}"
+        )
+    if math.prod((settings.rows, *settings.window_shape)) > _MOST_VALUES:
+        raise ValueError(
+            f"the windows of an alarm may hold {_MOST_VALUES} values in all; got "
+            f"{(settings.rows, *settings.window_shape)}"
+        )
+
+
+def _checked(program: bytearray, settings: AlarmSettings) -> export.Exported:
+    """Returns the program of an alarm, if it is one and calls nothing foreign."""
+    try:
+        exported = export.deserialize(program)
+        text = exported.mlir_module()
+        taken = [(x.shape, str(x.dtype)) for x in exported.in_avals]
+        given = [(x.shape, str(x.dtype)) for x in exported.out_avals]
+    except Exception as error:  # whatever a damaged program makes JAX raise
+        raise ValueError(f"its program cannot be read ({error})"[:300]) from None
+    rows = (settings.rows,)
+    if taken != [((*rows, *settings.window_shape), "float32")] or given != [
+        (rows, "float32"),
+        (rows, "int32"),
+    ]:
+        raise ValueError(
+            "its program must take the windows of its settings, "
+            f"{(*rows, *settings.window_shape)}, and give a score and a code for each; "
+            f"got {taken} and {given}"
+        )
+    calls = {first or second for first, second in _FOREIGN_CALL.findall(text)}
+    foreign = sorted(calls - _KNOWN_CALLS)
+    if foreign or (text.count("custom_call") and not calls):
+        raise ValueError(
+            "its program may use XLA's own operations alone; got calls of "
+            f"{', '.join(foreign)[:200] or 'something unnamed'}"
+        )
+    return exported

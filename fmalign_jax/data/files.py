@@ -7,8 +7,52 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+_SAFE = re.compile(r"[^\W_][\w. ()+,=@-]*", re.UNICODE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST = 120  # bytes; file systems take 255, and suffixes are added
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def file_name(text: str) -> str:
+    """Returns a name for a file or folder made of a name that somebody gave.
+
+    A name that any file system takes stays as it is. Of others, such as one with a
+    separator, the characters that are safe stay, with a digest of the whole: two names
+    never share a file.
+    """
+    safe = (
+        _SAFE.fullmatch(text)
+        and text.isprintable()
+        and not text.endswith((".", " "))
+        and not _RESERVED.fullmatch(text)
+        and len(text.encode("utf-8", "surrogatepass")) <= _LONGEST
+    )
+    if safe:
+        return text
+    kept = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40]
+    return f"{kept or 'name'}-{source_digest(text, digits=12)}"
+
+
+def csv_cell(value: object) -> object:
+    """Returns a cell that no spreadsheet takes for a formula.
+
+    Text that begins like one gets an apostrophe in front; numbers stay.
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value):
+        return f"'{value}"
+    return value
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def source_digest(text: str, *, digits: int) -> str:
@@ -16,7 +60,8 @@ def source_digest(text: str, *, digits: int) -> str:
 
     By it the folders of prepared and simulated data sets are named.
     """
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    content = text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:digits]
 
 
 def fingerprint(files: Iterable[pathlib.Path], *, options: object = None) -> str:

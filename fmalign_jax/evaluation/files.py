@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from fmalign_jax.cli import print_table
-from fmalign_jax.data.files import replacing
+from fmalign_jax.data.files import csv_cell, replacing
 from fmalign_jax.evaluation import plots
 from fmalign_jax.evaluation.classification_metrics import Predictions
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
@@ -61,7 +61,7 @@ def write_predictions(
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(map(csv_cell, header))
         for name, split in splits.items():
             clips = split.clip_names()
             for row in range(len(split)):
@@ -80,7 +80,7 @@ def write_predictions(
                 for _, kind, modality in code_columns:
                     codes = getattr(encoded[name], kind)[modality][row]
                     cells.append(" ".join(map(str, codes.tolist())))
-                writer.writerow(cells)
+                writer.writerow(map(csv_cell, cells))
 
 
 def _code_columns(encodings: Encodings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import dataset
+from fmalign_jax.data.files import file_name
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.lead import tick_features
 from fmalign_jax.lead.tick_features import Clip
@@ -145,7 +146,7 @@ def encode(
     }
     folder = keep_in / "ticks" / outputs.settings_digest(key)
     modalities = (data.reference_stream, data.leading_stream)
-    files = {n: folder / f"{store.names[n]}.npz" for n in material.numbers}
+    files = {n: folder / f"{file_name(store.names[n])}.npz" for n in material.numbers}
     missing = [n for n, file in files.items() if not file.exists()]
     if missing:
         mesh = sharding.make_mesh()

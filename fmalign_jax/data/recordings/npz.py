@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -30,6 +32,8 @@ from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 _MOST = 2**31 - 1
+_MOST_RATIO = 250  # of what an array unpacks to; deflate reaches 1000
+_FEW_BYTES = 256 << 20  # so much may be of any ratio
 _KEYS = {"video": ("frames", "frame"), "current": ("sensor", "sensor")}
 
 
@@ -133,9 +137,13 @@ class _Arrays:
         try:
             return self._file[key]
         except ValueError as error:
+            # NumPy's own words say how to run what the file brings.
+            found = str(error)
+            if "pickle" in found:
+                found = "Python objects, which could run code"
             raise ValueError(
-                f"{self._path}, key {key!r}: must hold no pickled objects; got: "
-                f"{error}; convert it to numbers or strings and save it again"
+                f"{self._path}, key {key!r}: must be plain numbers or strings; got "
+                f"{found}; convert it and save it again"
             ) from None
 
 
@@ -147,6 +155,7 @@ def _opened(path: pathlib.Path) -> Iterator[_Arrays]:
             f"{path}: must be a whole .npz file; got {found}; copy or save it again"
         )
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             yield _Arrays(path, file)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -154,6 +163,49 @@ def _opened(path: pathlib.Path) -> Iterator[_Arrays]:
             f"{path}: must be a whole .npz file; got a damaged one ({error}); copy or "
             "save it again"
         ) from None
+
+
+def _check_sizes(path: pathlib.Path) -> None:
+    """Refuses what would fill the memory, before anything of it is read.
+
+    An array's header says how much to allocate, and a few kilobytes unpack to
+    gigabytes: zeros shrink to a thousandth, but recordings never do.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            packed = max(entry.compress_size, 1)
+            if entry.file_size > max(_FEW_BYTES, _MOST_RATIO * packed):
+                raise ValueError(
+                    f"{path}, key {entry.filename.removesuffix('.npy')!r}: may unpack "
+                    f"to {_MOST_RATIO} times its size; got {entry.file_size} bytes in "
+                    f"{packed}; save it again without compression if it is right"
+                )
+            with archive.open(entry) as member:
+                needed = _declared_bytes(member)
+            if needed is not None and needed > entry.file_size:
+                raise ValueError(
+                    f"{path}, key {entry.filename.removesuffix('.npy')!r}: must hold "
+                    f"what its header says, {needed} bytes; got {entry.file_size}; "
+                    "save it again"
+                )
+
+
+def _declared_bytes(member: Any) -> int | None:
+    """Returns how much an array says it holds; None if that is not to be read.
+
+    Args:
+      member: an open file, at its beginning.
+    """
+    try:
+        version = np.lib.format.read_magic(member)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, dtype = read(member)
+    except (ValueError, KeyError):
+        return None  # NumPy says what is wrong when it is read
+    return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
 def _keys(name: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from filelock import FileLock
 
+from fmalign_jax.data.files import file_name
 from fmalign_jax.data.store import records
 from fmalign_jax.structs import Recording
 
@@ -160,7 +161,7 @@ def is_complete(directory: str | os.PathLike[str]) -> bool:
 
 def config_directory(directory: str | os.PathLike[str], config: str) -> Path:
     """Returns the folder of one config, for `tfds.builder_from_directory`."""
-    return Path(directory) / DATASET_NAME / config / str(VERSION)
+    return Path(directory) / DATASET_NAME / file_name(config) / str(VERSION)
 
 
 def _is_reusable(directory: Path, source: Source) -> bool:
@@ -221,7 +222,9 @@ def _write(
     shards: Sequence[Shard],
     metadata: Mapping[str, object],
 ) -> None:
-    config = _Config(name=name, features=features, shards=shards, metadata=metadata)
+    config = _Config(
+        name=file_name(name), features=features, shards=shards, metadata=metadata
+    )
     # tensorflow-datasets prints two lines about downloads, of which there are none.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = RecordingsBuilder(data_dir=directory, config=config)
