@@ -11,47 +11,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import datetime
 import importlib
 import logging
+import math
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fmalign_jax.alarm import alarm_file
+from fmalign_jax.alarm import alarm_file, follow
+from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
-from fmalign_jax.data.files import csv_cell
+from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone
+from fmalign_jax.alarm.watchdog import Watchdog
 
-_POLL_S = 0.2  # between two looks at a followed file
-_LONGEST_LINE = 10_000  # characters; what is longer is no row
+SILENT = 3
+"""Exit status when no usable row came for `--give_up_after` seconds."""
+
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
-
-
-def _lines(source: Any, follow: bool) -> Iterator[str]:
-    """Yields lines of an open text file; with `follow` it waits for more.
-
-    What is longer than any row comes in pieces.
-    """
-    rest = ""
-    while True:
-        piece = source.readline(_LONGEST_LINE)
-        if piece.endswith("\n") or len(piece) == _LONGEST_LINE:
-            yield rest + piece
-            rest = ""
-        elif piece:
-            rest += piece  # a line that is being written
-        elif follow:
-            time.sleep(_POLL_S)
-        else:
-            break
-    if rest:
-        yield rest
 
 
 def _written(seconds: float, as_dates: bool) -> str:
@@ -86,29 +68,59 @@ def _announce(reading: Reading, abnormal: str, as_dates: bool) -> None:
 
 def watch(
     monitor: Monitor,
-    lines: Iterator[str],
-    show: Callable[[Reading, list[str]], None],
+    lines: Iterable[str | Event],
+    write: Callable[[Sequence[str], bool], None],
     *,
     abnormal: str,
-) -> None:
+    watchdog: Watchdog | None = None,
+    heartbeat_s: float = math.inf,
+    give_up_after_s: float = math.inf,
+) -> bool:
     """Runs a monitor over lines until they end, and shows its readings.
 
     Args:
       monitor: before its first line.
-      lines: of the input.
-      show: called with every reading, and with its cells as text.
+      lines: of the input, and what happens to it.
+      write: called with the cells of every reading and of every state of the input,
+        and whether it is news.
       abnormal: name of what is warned of.
+      watchdog: of a live input.
+      heartbeat_s: between two lines that say that the monitor is alive.
+      give_up_after_s: without a usable row, until it ends.
+
+    Returns:
+      Whether the lines ended; False if it gave up.
     """
+    beaten_s = time.monotonic()
 
     def tell(readings: list[Reading]) -> None:
         for reading in readings:
             if reading.changed:
                 _announce(reading, abnormal, monitor.written_times)
-            show(reading, _cells(reading, monitor.written_times))
+            write(_cells(reading, monitor.written_times), reading.changed)
 
     for line in lines:
-        tell(monitor.feed(line))
+        if line is Event.NEW_FILE:
+            monitor.begin_file()
+        elif isinstance(line, str):
+            tell(monitor.feed(line))
+        if watchdog is None:
+            continue
+        state = watchdog.look()
+        last = monitor.last_row
+        at = "" if last is None else _written(last.time_s, monitor.written_times)
+        if state is not None:
+            logging.warning("%s: %s", at or "at the start", state)
+            write([at, "", "", state], True)
+        if time.monotonic() - beaten_s >= heartbeat_s:
+            beaten_s = time.monotonic()
+            logging.warning(
+                "alive: %d ticks, last row %s, %s", monitor.ticks, at, watchdog.state
+            )
+        if watchdog.silent_s > give_up_after_s:
+            return False
     tell(monitor.flush())
+    return True
 
 
 def summary(monitor: Monitor, took_s: float) -> str:
@@ -168,6 +180,34 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         "--changes", action="store_true", help="show only raised and cleared alarms"
     )
     parser.add_argument(
+        "--no_data_after",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="say NO DATA when no usable row came for so many seconds (live)",
+    )
+    parser.add_argument(
+        "--frozen_after",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="say FROZEN when all values stayed the same for so long; 0: never (live)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="say every so many seconds that the monitor is alive; 0: never (live)",
+    )
+    parser.add_argument(
+        "--give_up_after",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help=f"end with status {SILENT} when no usable row came for so long; 0: never",
+    )
+    parser.add_argument(
         "--trust_code",
         type=lambda text: text.split(","),
         default=[],
@@ -195,43 +235,55 @@ def _run(arguments: argparse.Namespace) -> None:
     piped = arguments.input == "-"
     live = piped or arguments.follow
     alarm.warm_up()
+    monitor, started_s = Monitor(alarm, live=live), time.perf_counter()
+    watchdog = None
+    if live:
+        watchdog = Watchdog(
+            monitor,
+            no_data_after_s=arguments.no_data_after,
+            frozen_after_s=arguments.frozen_after or math.inf,
+        )
+    ended = True
     with contextlib.ExitStack() as stack:
-        source: Any = sys.stdin
+        lines: Iterable[str | Event]
         if piped:
+            source: Any = sys.stdin
             source.reconfigure(errors="replace")
+            lines = follow.piped(source)
+        elif arguments.follow:
+            lines = follow.followed(pathlib.Path(arguments.input))
         else:
-            source = stack.enter_context(
-                open(arguments.input, encoding="utf-8-sig", errors="replace")
+            lines = follow.whole(
+                stack.enter_context(
+                    open(arguments.input, encoding="utf-8-sig", errors="replace")
+                )
             )
-        writer = None
-        if arguments.log:
-            fresh = not arguments.log.is_file() or not arguments.log.stat().st_size
-            log = stack.enter_context(
-                arguments.log.open("a", newline="", encoding="utf-8", buffering=1)
-            )
-            writer = csv.writer(log)
-            if fresh:
-                writer.writerow(_HEADER)
+        out = stack.enter_context(ReadingsOut(arguments.log, _HEADER, flush=live))
 
-        def show(reading: Reading, cells: list[str]) -> None:
-            if reading.changed or not arguments.changes:
-                print("  ".join(cells), flush=live)
-            if writer is not None:
-                writer.writerow(map(csv_cell, cells))
+        def write(cells: Sequence[str], news: bool) -> None:
+            out.write(cells, shown=news or not arguments.changes)
 
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
         signal.signal(signal.SIGTERM, stop)
-        monitor, started_s = Monitor(alarm, live=live), time.perf_counter()
-        with contextlib.suppress(KeyboardInterrupt):
-            watch(
+        with contextlib.suppress(KeyboardInterrupt, ScreenGone):
+            ended = watch(
                 monitor,
-                _lines(source, arguments.follow),
-                show,
+                lines,
+                write,
                 abnormal=alarm.settings.abnormal,
+                watchdog=watchdog,
+                heartbeat_s=arguments.heartbeat or math.inf,
+                give_up_after_s=arguments.give_up_after or math.inf,
             )
-        print(summary(monitor, time.perf_counter() - started_s), file=sys.stderr)
+        lost = f"; readings not logged: {out.not_logged}" if out.not_logged else ""
+        print(summary(monitor, time.perf_counter() - started_s) + lost, file=sys.stderr)
+    if not ended:
+        print(
+            f"error: no usable row for {arguments.give_up_after:g} s", file=sys.stderr
+        )
+        sys.exit(SILENT)
 
 
 if __name__ == "__main__":

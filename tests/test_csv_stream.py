@@ -27,7 +27,9 @@ def test_seconds_with_and_without_a_header():
     expected = [(0.25, (1, 2)), (0.75, (3, 4)), (1.25, (5, 6))]
     assert _read(lines) == (expected, {})
     assert _read(["time,a,b", *lines]) == (expected, {})
-    assert _read(["anything,x,y", *lines]) == (expected, {})
+    assert _read(["TIME,A,B", *lines]) == (expected, {})
+    unnamed = ("channel 0", "channel 1")
+    assert _read(["anything,x,y", *lines], channels=unnamed) == (expected, {})
 
 
 def test_a_header_finds_the_channels_among_others():
@@ -35,9 +37,54 @@ def test_a_header_finds_the_channels_among_others():
     assert _read(lines) == ([(0.25, (1, 2)), (0.75, (3, 4))], {})
 
 
-def test_a_header_of_other_channels_is_refused():
+@pytest.mark.parametrize(
+    "header",
+    ["time,u,v,w", "time,u,v", "time,a,b2", "time,a (A),b (A)", "时间,A相,B相"],
+)
+def test_a_header_of_other_channels_is_refused(header):
     with pytest.raises(ValueError, match=r"channels of the alarm, a, b; got"):
-        _read(["time,u,v,w"])
+        _read([header])
+
+
+def test_rows_with_more_or_fewer_cells_than_the_header_are_left_out():
+    lines = ["time,a,b,note", "0.25,1,2,x", "0.75,1,3,4,x", "1.25,1,2", "1.75,5,6,"]
+    rows, counts = _read(lines)
+    assert [row.values for row in rows] == [(1, 2), (5, 6)]
+    assert counts == {csv_stream.GARBAGE: 2}
+    _, counts = _read(["0.25,1,2", "0.75,7,1,2"])  # a counter before the channels
+    assert counts == {csv_stream.GARBAGE: 1}
+    with pytest.raises(ValueError, match="lines of a time and a number"):
+        _read(["time,a,b", *(f"{i},7,1,2" for i in range(100))])
+
+
+@pytest.mark.parametrize("time", ["1e300", "-1e300", "1e15", "nan"])
+def test_a_number_that_is_no_time_ends_and_hangs_nothing(time):
+    reader, warnings = _reader()
+    assembler = TickAssembler(
+        tick_s=2.0,
+        samples_per_tick=2,
+        period_s=0.5,
+        max_gap_s=1.5,
+        warnings=warnings,
+    )
+    for line in ("0.25,1,2", f"{time},1,2", f"{time},1,2", "0.75,1,2", "1.25,1,2"):
+        for row in reader.feed(line):
+            assembler.feed(row)
+    assert warnings.counts[csv_stream.GARBAGE] == 2
+
+
+def test_the_header_of_another_file_is_read_again():
+    reader, warnings = _reader()
+    rows = reader.feed("time,a,b") + reader.feed("0.25,1,2")
+    reader.begin_file()
+    rows += reader.feed("b,a,time") + reader.feed("4,3,0.75")
+    reader.begin_file()  # without a header the columns stay
+    rows += reader.feed("6,5,1.25") + reader.flush()
+    assert [row.values for row in rows] == [(1, 2), (3, 4), (5, 6)]
+    assert not warnings.counts
+    reader.begin_file()
+    with pytest.raises(ValueError, match="channels of the alarm"):
+        reader.feed("time,u,v")
 
 
 def test_written_times_are_read_as_recordings_are():

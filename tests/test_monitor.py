@@ -6,8 +6,6 @@ import json
 import pathlib
 import subprocess
 import sys
-import threading
-import time
 import tracemalloc
 import zipfile
 
@@ -230,24 +228,6 @@ def test_standard_input_is_read_line_by_line(alarm_file, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 57
     assert f"{csv_stream.GARBAGE}: 1" in shown.err
-
-
-def test_a_followed_file_is_read_as_it_grows(tmp_path):
-    path = tmp_path / "growing.csv"
-    path.write_text("1\n2")
-    with path.open() as source:
-        lines = monitor._lines(source, True)
-        assert next(lines) == "1\n"
-
-        def write():
-            time.sleep(0.1)
-            with path.open("a") as file:
-                file.write("3\n4\n")
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        assert [next(lines), next(lines)] == ["23\n", "4\n"]
-        writer.join()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ JUMPS = "rows with a time that nothing followed"
 RESTARTS = "times the clock was set back"
 LOST = "ticks without a sample near enough"
 
+PLACEHOLDER = "channel "
+"""How the names of channels begin that a recording gave no names."""
+
+_LATEST_S = 2.5e11  # the year 9892; a number beyond it is no time
 _JUMP_S = 3600.0  # a leap in time that the next row must confirm
 _RESTART_ROWS = 20  # older rows in a row, in their own order: another clock
 _LINES_TO_UNDERSTAND = 100
@@ -68,14 +72,17 @@ class RowReader:
         """Expects a time and these channels.
 
         Args:
-          channels: names; if the first line is a header that has them all, they may
-            stand in any order among others, else they are the columns after the time.
+          channels: names; if the first line is a header, it must have them all, in any
+            case and order and among others; without one they are the columns after
+            the time, and there are no others.
           warnings: where to count.
           rows_a_second: as many rows of a second may be alike without being doubled.
         """
         self.written_times = False
         self._channels = channels
         self._columns: list[int] | None = None
+        self._cells = len(channels) + 1
+        self._may_be_header = True
         self._warnings = warnings
         self._alike = rows_a_second
         self._held: list[Row] = []
@@ -94,14 +101,20 @@ class RowReader:
         cells = _cells(line)
         if not cells:
             return []
-        if self._columns is None and self._take_header(cells):
-            return []
+        if self._may_be_header:
+            self._may_be_header = False
+            if self._take_header(cells):
+                return []
         row = self._parsed(cells)
         if row is None:
             self._refuse(line)
             return []
         self._understood = True
         return self._ordered(row)
+
+    def begin_file(self) -> None:
+        """Says that the next line is the first of a file: it may be a header."""
+        self._may_be_header = True
 
     def flush(self) -> list[Row]:
         """Returns what was kept back, when no more lines will come."""
@@ -110,24 +123,31 @@ class RowReader:
 
     def _take_header(self, cells: list[str]) -> bool:
         """Notes where the columns stand, at the first line; says if it was a header."""
-        self._columns = list(range(len(self._channels) + 1))
+        in_order = list(range(len(self._channels) + 1))
         if len(cells) < 2 or any(map(clocks.is_number, cells)):
+            self._columns = self._columns or in_order
             return False
-        missing = [name for name in self._channels if name not in cells]
-        if not missing:
-            lower = [cell.lower() for cell in cells]
+        lower = [cell.lower() for cell in cells]
+        wanted = [name.lower() for name in self._channels]
+        unnamed = all(name.startswith(PLACEHOLDER) for name in wanted)
+        if set(wanted) <= set(lower):
             time = lower.index("time") if "time" in lower else 0
-            self._columns = [time, *(cells.index(name) for name in self._channels)]
-        elif len(cells) != len(self._columns):
+            self._columns = [time, *(lower.index(name) for name in wanted)]
+        elif unnamed and len(cells) == len(in_order):
+            self._columns = in_order
+        else:
             raise ValueError(
-                "the input must have a time and the channels of the alarm, "
+                "the header must name a time and the channels of the alarm, "
                 f"{', '.join(self._channels)}; got the columns {', '.join(cells)[:200]}"
-                "; rename them, or leave out all others"
+                "; rename them, or write no header: the time first, then the channels"
             )
+        self._cells = len(cells)
         return True
 
     def _parsed(self, cells: list[str]) -> Row | None:
         assert self._columns is not None
+        if len(cells) != self._cells:
+            return None  # one cell more or less, and every value may be another's
         try:
             time, *values = (cells[column] for column in self._columns)
             found = tuple(map(float, values))
@@ -138,7 +158,7 @@ class RowReader:
         except (ValueError, IndexError):
             return None
         # Larger ones are no amperes, and no float32.
-        usable = all(abs(value) < 1e30 for value in found) and math.isfinite(seconds)
+        usable = all(abs(value) < 1e30 for value in found) and abs(seconds) < _LATEST_S
         return Row(seconds, found) if usable else None
 
     def _refuse(self, line: str) -> None:

@@ -51,6 +51,9 @@ class Reading(NamedTuple):
 class Monitor:
     """Lines in, readings out; keeps the last window and the state of the alarm.
 
+    `rows` counts the usable rows, `last_row` is the latest, and `changed_s` the time of
+    the first row with its values.
+
     A replay scores B ticks in one call of the compiled program, a live monitor one. A
     tick takes the same row of the program either way, so that the readings are the
     same bits.
@@ -72,6 +75,9 @@ class Monitor:
             maxlen=_LATENCIES
         )
         self.ticks = 0
+        self.rows = 0
+        self.last_row: Row | None = None
+        self.changed_s = math.nan
         self._alarm, self._live = alarm, live
         self._reader = RowReader(
             own.channels,
@@ -91,6 +97,10 @@ class Monitor:
         self._raised_s = math.nan
         self._first_rows_s: list[float] = []
         self._waiting: list[tuple[Tick, Float[ndarray, "T R C"], float]] = []
+
+    def begin_file(self) -> None:
+        """Says that the next line is the first of another file."""
+        self._reader.begin_file()
 
     @property
     def written_times(self) -> bool:
@@ -112,6 +122,10 @@ class Monitor:
     def _take(self, rows: list[Row]) -> list[Reading]:
         readings: list[Reading] = []
         for row in rows:
+            self.rows += 1
+            if self.last_row is None or row.values != self.last_row.values:
+                self.changed_s = row.time_s
+            self.last_row = row
             if len(self._first_rows_s) < _ROWS_TO_JUDGE:
                 self._judge_rate(row.time_s)
             for tick in self._assembler.feed(row):

@@ -1,0 +1,115 @@
+"""Where readings go: the screen and a log, neither of which can stop a monitor."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fmalign_jax.data.files import csv_cell
+
+RETRY_S = 5.0
+"""After a log could not be written, before it is tried again."""
+
+
+class ScreenGone(Exception):
+    """Nobody reads the screen any more, and there is no log."""
+
+
+class ReadingsOut:
+    """Writes rows of cells to standard output and appends them to a log.
+
+    Attributes:
+      not_logged: rows that the log lacks.
+    """
+
+    def __init__(
+        self, log: pathlib.Path | None, header: Sequence[str], *, flush: bool
+    ) -> None:
+        """Opens the log if there is one.
+
+        Args:
+          log: a CSV file to which rows are added; a new one gets the header.
+          header: of the log.
+          flush: show every row at once.
+
+        Raises:
+          OSError: the log cannot be opened at first; the file is named.
+        """
+        self.not_logged = 0
+        self._path, self._header, self._flush = log, header, flush
+        self._screen = True
+        self._file: Any = None
+        self._retry_s = 0.0
+        if log is not None:
+            self._open(log)
+
+    def __enter__(self) -> ReadingsOut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def write(self, cells: Sequence[str], *, shown: bool) -> None:
+        """Writes a row.
+
+        Args:
+          cells: of the row.
+          shown: on the screen too, not in the log alone.
+
+        Raises:
+          ScreenGone: the screen was closed, and there is no log.
+        """
+        if shown and self._screen:
+            self._show(cells)
+        if self._path is not None:
+            self._log(self._path, cells)
+
+    def _show(self, cells: Sequence[str]) -> None:
+        try:
+            print("  ".join(cells), flush=self._flush)
+        except (OSError, ValueError) as error:
+            self._screen = False
+            if isinstance(error, OSError):
+                # Python writes once more when it ends; let that go nowhere.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, sys.stdout.fileno())
+                os.close(nowhere)
+            if self._path is None:
+                raise ScreenGone from None
+            logging.warning("the screen is closed; readings go to %s", self._path)
+
+    def _log(self, path: pathlib.Path, cells: Sequence[str]) -> None:
+        if self._file is None and time.monotonic() < self._retry_s:
+            self.not_logged += 1
+            return
+        try:
+            if self._file is None:
+                self._open(path)
+                logging.warning("%s: readings are logged again", path)
+            csv.writer(self._file).writerow(map(csv_cell, cells))
+            self._file.flush()
+        except OSError as error:
+            self._close()
+            self.not_logged += 1
+            self._retry_s = time.monotonic() + RETRY_S
+            logging.warning("%s: cannot be written, tried again: %s", path, error)
+
+    def _open(self, path: pathlib.Path) -> None:
+        fresh = not path.is_file() or not path.stat().st_size
+        self._file = path.open("a", newline="", encoding="utf-8", buffering=1)
+        if fresh:
+            csv.writer(self._file).writerow(self._header)
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError:
+                return  # what was in its buffer is lost, and counted
