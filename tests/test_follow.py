@@ -213,9 +213,23 @@ def test_a_log_that_cannot_be_written_is_counted_and_tried_again(
         out.write(["3"], shown=False)
         assert out.not_logged == 1
     assert [row[0] for row in _table(log)] == ["time", "1", "3"]
+    with readings_out.ReadingsOut(log, ("time",), flush=True) as out:
+        out.write(["4"], shown=False)  # added to, with one header
+    assert [row[0] for row in _table(log)] == ["time", "1", "3", "4"]
     assert capsys.readouterr().out.split() == ["1", "2"]
     assert str(log) in caplog.text
     assert "No space left" in caplog.text
     with contextlib.suppress(OSError):
         readings_out.ReadingsOut(tmp_path / "nowhere" / "x", (), flush=True)
         raise AssertionError("a log that cannot be opened at first must be refused")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_log_on_a_full_disk_does_not_stop_the_monitor(alarm_file, tmp_path, capsys):
+    source = tmp_path / "current.csv"
+    source.write_text("\n".join(_lines()))
+    given = ["--alarm", str(alarm_file), "--input", str(source), "--log", "/dev/full"]
+    monitor.main(given)
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 57
+    assert "readings not logged: 57" in shown.err

@@ -83,6 +83,7 @@ class RowReader:
         self._columns: list[int] | None = None
         self._cells = len(channels) + 1
         self._may_be_header = True
+        self._header: list[str] = []
         self._warnings = warnings
         self._alike = rows_a_second
         self._held: list[Row] = []
@@ -104,7 +105,10 @@ class RowReader:
         if self._may_be_header:
             self._may_be_header = False
             if self._take_header(cells):
+                self._header = cells
                 return []
+        if cells == self._header:
+            return []  # once more
         row = self._parsed(cells)
         if row is None:
             self._refuse(line)

@@ -43,7 +43,7 @@ class ReadingsOut:
         """
         self.not_logged = 0
         self._path, self._header, self._flush = log, header, flush
-        self._screen = True
+        self._screen, self._fresh = True, True
         self._file: Any = None
         self._retry_s = 0.0
         if log is not None:
@@ -92,8 +92,10 @@ class ReadingsOut:
             if self._file is None:
                 self._open(path)
                 logging.warning("%s: readings are logged again", path)
-            csv.writer(self._file).writerow(map(csv_cell, cells))
+            rows = [self._header, cells] if self._fresh else [cells]
+            csv.writer(self._file).writerows(map(csv_cell, row) for row in rows)
             self._file.flush()
+            self._fresh = False
         except OSError as error:
             self._close()
             self.not_logged += 1
@@ -101,10 +103,8 @@ class ReadingsOut:
             logging.warning("%s: cannot be written, tried again: %s", path, error)
 
     def _open(self, path: pathlib.Path) -> None:
-        fresh = not path.is_file() or not path.stat().st_size
+        self._fresh = not path.is_file() or not path.stat().st_size
         self._file = path.open("a", newline="", encoding="utf-8", buffering=1)
-        if fresh:
-            csv.writer(self._file).writerow(self._header)
 
     def _close(self) -> None:
         file, self._file = self._file, None
