@@ -180,6 +180,12 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         "--changes", action="store_true", help="show only raised and cleared alarms"
     )
     parser.add_argument(
+        "--raise_at",
+        type=float,
+        metavar="P",
+        help="raise the alarm at this probability, not at the one chosen on validation",
+    )
+    parser.add_argument(
         "--no_data_after",
         type=float,
         default=30.0,
@@ -232,6 +238,8 @@ def _run(arguments: argparse.Namespace) -> None:
     alarm = alarm_file.load(
         arguments.alarm or _alarm_of(arguments.checkpoint, arguments.trust_code)
     )
+    if arguments.raise_at is not None:
+        alarm.settings = alarm_file.with_level(alarm.settings, arguments.raise_at)
     piped = arguments.input == "-"
     live = piped or arguments.follow
     alarm.warm_up()

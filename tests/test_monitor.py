@@ -211,6 +211,23 @@ def test_the_command_replays_a_file_and_logs(alarm_file, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_another_level_is_used_and_keeps_its_hysteresis(alarm_file, tmp_path, capsys):
+    source = tmp_path / "current.csv"
+    source.write_text("\n".join(_lines()))
+    given = ["--alarm", str(alarm_file), "--input", str(source)]
+    monitor.main([*given, "--raise_at", "1.0"])
+    assert "ALARM" not in capsys.readouterr().out
+    monitor.main([*given, "--raise_at", "0.0"])
+    assert "normal" not in capsys.readouterr().out.splitlines()[5]
+    changed = exported.with_level(SETTINGS, 0.9)
+    assert changed.raise_at == 0.9
+    kept = SETTINGS.raise_at - SETTINGS.clear_at
+    assert changed.clear_at == pytest.approx(0.9 - kept)
+    with pytest.raises(SystemExit):
+        monitor.main([*given, "--raise_at", "1.5"])
+    assert "raise_at of an alarm must lie in" in capsys.readouterr().err
+
+
 def test_dates_stay_dates(alarm_file, tmp_path, capsys):
     lines = [f"2018-04-19 21:40:{i // 2:02d},1.0,2.0,{i % 3}" for i in range(20)]
     source = tmp_path / "current.csv"

@@ -219,6 +219,18 @@ def load(path: pathlib.Path) -> ExportedAlarm:
         raise ValueError(f"{path}: {error}; {remedy}") from error
 
 
+def with_level(settings: AlarmSettings, raise_at: float) -> AlarmSettings:
+    """Returns the settings with another level, and the hysteresis as it was.
+
+    Raises:
+      ValueError: the level is no probability.
+    """
+    clear_at = max(0.0, raise_at - (settings.raise_at - settings.clear_at))
+    changed = dataclasses.replace(settings, raise_at=raise_at, clear_at=clear_at)
+    _check_settings(changed)
+    return changed
+
+
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     """Reads an entry up to its limits, whatever it says of itself."""
     entry = archive.getinfo(name)
