@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +11,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fmalign_jax.cli import print_table
-from fmalign_jax.data.files import write_json
+from fmalign_jax.data.files import csv_cell, replacing, write_json
+from fmalign_jax.lead import spells
 
 REPORT = "lead_time.json"
 PICTURE = "lead_time.png"
+SPELLS = "lead_spells.csv"
 
 
 def write(folder: pathlib.Path, report: Mapping[str, Any]) -> None:
     """Writes the report, and the picture of its curves."""
     draw_lead(folder / PICTURE, answer(report), report)
+    if report["spells"] is not None:
+        rows = spells.table(report["spells"]["pairs"])
+        with (
+            replacing(folder / SPELLS) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerows(map(csv_cell, row) for row in rows)
     write_json(folder / REPORT, report)
 
 
@@ -32,9 +42,24 @@ def show(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     rows = [["recording", "lead, s", "95 % interval", "chance"]]
     rows += [_cells(name, found) for name, found in report["per_recording"].items()]
     print_table(rows)
+    if report["spells"] is not None:
+        print(of_spells(report["spells"]))
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
+
+
+def of_spells(found: Mapping[str, Any]) -> str:
+    """Returns in one line how many spells were paired, and their leads."""
+    alone = " and ".join(f"{n} of the {role}" for role, n in found["unpaired"].items())
+    said = f"spells: {len(found['pairs'])} paired; without a partner {alone}"
+    if found["median_s"] is not None:
+        low, high = found["quartiles_s"]
+        said += f"; lead {found['median_s']:.4g} s (quartiles {low:.4g} to {high:.4g})"
+    if found["drift_s_per_hour"] is not None:
+        slope, low, high = found["drift_s_per_hour"]
+        said += f"; drift {slope:.3g} s an hour [{low:.3g}, {high:.3g}]"
+    return said
 
 
 def answer(report: Mapping[str, Any]) -> str:

@@ -12,8 +12,14 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 from tqdm import tqdm
 
-from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
-from fmalign_jax.lead.curves import LeadSums, Rows
+from fmalign_jax.lead import (
+    curves,
+    indicators,
+    layout as lead_layout,
+    spells,
+    statistics,
+)
+from fmalign_jax.lead.curves import CANONICAL, LeadSums, Rows
 from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, MOTION
 from fmalign_jax.lead.labels import Response
 from fmalign_jax.lead.layout import Layout
@@ -123,8 +129,22 @@ def find_lead(
             name: own and own | corrected(own, late, layout.lead_s, recordings=1)
             for name, own in alone.items()
         }
+    found_spells = None
+    raw = whole.get(CANONICAL)
+    by_model = answer["verdict"] == FOUND and answer["indicator"] == CANONICAL
+    if raw is not None and by_model:
+        found_spells = spells.find_spells(
+            layout,
+            rows,
+            sums[CANONICAL],
+            lead_s=raw["estimate_s"],
+            delay_s=0.0 if late is None else late.delay_s,
+            window_ticks=data.window_ticks,
+            tick_s=data.tick_s,
+        )
     return {
         **answer,
+        "spells": found_spells,
         "response": None if late is None else dataclasses.asdict(late),
         "indicators": whole,
         "per_recording": {n: own for n, own in alone.items() if own is not None},
