@@ -279,6 +279,22 @@ SPOILED = {
         lambda p: np.savez(p, video=np.ones(3)),
         r"'frames', 'sensor' or both; got \['video'\]",
     ),
+    "labels misspelt": (
+        {"frame_labels": np.zeros(5, int)},
+        "key 'frame_labels': is not a key of a recording.*'frame_label'",
+    ),
+    "sensor clips misspelt": (
+        {"sensor_clips": np.zeros(20, int)},
+        "key 'sensor_clips': is not a key of a recording.*'sensor_clip'",
+    ),
+    "tokens beyond 32 bits": (
+        {
+            "streams": np.array(["text"]),
+            "text": np.array([0, 2**40]),
+            "text_t": np.array([0.0, 1.0]),
+        },
+        "key 'text': whole numbers must fit into 32 bits; got one of 1099511627776",
+    ),
     "no times": ({"frame_t": None}, "add 'frame_t'"),
     "no extra stream": ({"streams": np.array(["text"])}, "add 'text'"),
     "channels first": (

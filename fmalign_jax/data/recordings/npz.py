@@ -16,6 +16,7 @@ other key is ignored.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import pathlib
@@ -33,6 +34,7 @@ from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 _MOST = 2**31 - 1
 _MOST_RATIO = 250  # of what an array unpacks to; deflate reaches 1000
+_NEARLY = 0.85  # likeness of two keys, by difflib
 _FEW_BYTES = 256 << 20  # so much may be of any ratio
 _KEYS = {"video": ("frames", "frame"), "current": ("sensor", "sensor")}
 
@@ -56,6 +58,7 @@ def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Record
                 f"{path}: must hold 'frames', 'sensor' or both; got {sorted(arrays)}; "
                 "rename the arrays"
             )
+        _check_spelling(arrays, names, path)
         recording = Recording(
             name=path.stem,
             streams={name: _stream(arrays, name, path) for name in names},
@@ -208,6 +211,23 @@ def _declared_bytes(member: Any) -> int | None:
     return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
+def _check_spelling(arrays: _Arrays, names: list[str], path: pathlib.Path) -> None:
+    """Refuses a key that is nearly a known one: as another key it would be ignored."""
+    known = {"streams", "label_names", "clip_names", "meta", "partition"}
+    for name in names:
+        values, prefix = _keys(name)
+        known |= {values, _channel_key(name)}
+        known |= {f"{prefix}_{part}" for part in ("t", "clip", "label", "unit")}
+    for key in arrays:
+        near = difflib.get_close_matches(key, known - set(arrays), 1, _NEARLY)
+        if key not in known and near:
+            raise ValueError(
+                f"{path}, key {key!r}: is not a key of a recording; got it without "
+                f"{near[0]!r}, which it may be meant for; rename it, or call it "
+                "something else entirely"
+            )
+
+
 def _keys(name: str) -> tuple[str, str]:
     return _KEYS.get(name, (name, name))
 
@@ -259,6 +279,13 @@ def _values(
     if values.dtype == np.uint8 and name != "current":
         return values
     tokens = values.dtype.kind in "iub" and name != "current"
+    if tokens and values.size:
+        extreme = max(int(values.max()), -int(values.min()), key=abs)
+        if abs(extreme) > _MOST:
+            raise ValueError(
+                f"{source}: whole numbers must fit into 32 bits; got one of "
+                f"{extreme}; number from 0 on, or save them as floats"
+            )
     return values.astype(np.int32 if tokens else np.float32, copy=False)
 
 
