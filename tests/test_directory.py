@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -154,3 +156,52 @@ def test_the_default_folder_follows_the_config():
     )
     assert path != default_path("pretrain", _config(seed=1))
     assert str(path).startswith("runs/pretrain-")
+
+
+_HOLDING = """
+import sys, time
+from ml_collections import ConfigDict
+from fmalign_jax.run.directory import RunDirectory
+import pathlib, json
+config = ConfigDict(json.loads(sys.argv[2]))
+with RunDirectory(pathlib.Path(sys.argv[1]), config, write=True) as run:
+    run.start(0, last_step=2)
+    run.log(1, "train", {"loss": 1.0})
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_process_at_a_time_writes_and_a_killed_one_leaves_the_folder(tmp_path):
+    path, config = tmp_path / "run", _config()
+    command = [sys.executable, "-c", _HOLDING, str(path), config.to_json()]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        said = f"process {holder.pid} on .* does; wait for it"
+        with (
+            pytest.raises(ValueError, match=said),
+            RunDirectory(path, config, write=True),
+        ):
+            raise AssertionError("two may write")
+        with RunDirectory(path, config, write=False):
+            pass  # who only reads need not wait
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    with RunDirectory(path, config, write=True) as run:
+        run.start(1, last_step=2)
+    assert run.last("train")["step"] == 1
+
+
+def test_a_file_system_without_locks_is_said_and_does_not_stop_a_run(
+    tmp_path, monkeypatch, caplog
+):
+    def refuse(self, *args, **kwargs):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(directory.FileLock, "acquire", refuse)
+    with RunDirectory(tmp_path / "run", _config(), write=True) as run:
+        run.start(0, last_step=1)
+    assert "cannot be locked" in caplog.text

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import pathlib
+import socket
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
@@ -50,12 +54,46 @@ class RunDirectory:
         self._write = write
         self._settings = to_json(config)
         self._writer = None
+        self._lock: BaseFileLock | None = None
         if write:
             check_same_run(path, self._settings)
 
     def __enter__(self) -> RunDirectory:
-        """Returns itself."""
+        """Takes the folder for this process alone, and returns itself.
+
+        Raises:
+          ValueError: another process writes to it; says which.
+        """
+        if self._write:
+            self._take()
         return self
+
+    def _take(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_name(f".{self.path.name}")
+        lock, writer = (
+            beside.with_name(f"{beside.name}{end}") for end in (".lock", ".writer")
+        )
+        # Of the operating system: it goes with the process, however that ends.
+        held = FileLock(lock, timeout=0)
+        try:
+            held.acquire()
+        except Timeout:
+            raise ValueError(
+                f"one process at a time trains in a folder; got {self.path}, in which "
+                f"{_read_writer(writer)} does; wait for it, stop it, or choose another "
+                "--workdir"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            logging.warning(
+                "%s cannot be locked (%s): no other process may train there",
+                self.path,
+                error,
+            )
+            return
+        self._lock = held
+        about = {"host": socket.gethostname(), "process": os.getpid()}
+        write_json(writer, about)
 
     def __exit__(
         self,
@@ -63,9 +101,11 @@ class RunDirectory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the event file."""
+        """Closes the event file, and leaves the folder to others."""
         if self._writer is not None:
             self._writer.close()
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -140,6 +180,15 @@ class RunDirectory:
     @property
     def _summary(self) -> pathlib.Path:
         return self.path / "summary.json"
+
+
+def _read_writer(path: pathlib.Path) -> str:
+    """Returns who took a folder last, in words."""
+    try:
+        about = json.loads(path.read_text())
+        return f"process {about['process']} on {about['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def default_path(name: str, config: ConfigDict) -> pathlib.Path:

@@ -78,7 +78,8 @@ class MemberFolder:
         self._checkpoints = Checkpoints(self._run.checkpoints, keep_steps=[middle_step])
 
     def __enter__(self) -> MemberFolder:
-        """Returns itself."""
+        """Takes the folder for this process alone, and returns itself."""
+        self._run.__enter__()
         return self
 
     def __exit__(
