@@ -81,7 +81,10 @@ def test_trusted_packages_may_be_named(how, monkeypatch):
 def test_every_shipped_config_names_its_own_code():
     found = 0
     for path, variants in (
-        ("pretrain.py", ("default", "smoke", "any_lead", "recordings", "full", "fmf")),
+        (
+            "pretrain.py",
+            ("default", "smoke", "any_lead", "causal", "recordings", "full", "fmf"),
+        ),
         ("recordings.py", ("sliding", "clips")),
         ("cmg_paper.py", ("paper", "tuned", "smoke")),
         ("systems.py", ("clip",)),
@@ -90,7 +93,7 @@ def test_every_shipped_config_names_its_own_code():
             config: ConfigDict = load_file(CONFIGS / path).get_config(variant)
             trust.check_names(to_json(config), path)
             found += 1
-    assert found == 12
+    assert found == 13
 
 
 def test_a_run_that_was_sent_runs_nothing(tmp_path):
