@@ -310,3 +310,113 @@ def test_a_square_frame_size_may_be_one_number(tmp_path):
 def test_options_are_checked_before_a_file_is_read(tmp_path, option, message):
     with pytest.raises(ValueError, match=message):
         RecordingFiles(str(tmp_path), **option)
+
+
+def _read_csv(folder, text, **options):
+    """The sensor of a recording whose CSV this is, beside a video of 3 s."""
+    _write_pair(folder, text=text)
+    return RecordingFiles(str(folder / "run.mp4"), **options).read("run")
+
+
+EXTRA_CELLS = {
+    "a decimal comma": ("t,a,b\n0,5,1,5\n1,6,2,5\n", "4 in line 2: '0,5,1,5'"),
+    "one row": ("t,a,b\n0,5,1\n1,6,2,9\n2,5,1\n", "4 in line 3: '1,6,2,9'"),
+    "a time with a comma": (
+        "t,a,b\n2024-05-01 10:00:00,000,5,1\n2024-05-01 10:00:01,500,6,2\n",
+        "4 in line 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXTRA_CELLS)
+def test_a_row_with_more_cells_than_columns_is_refused(tmp_path, case):
+    text, message = EXTRA_CELLS[case]
+    start = "2024-05-01 10:00:00" if "time" in case else None
+    with pytest.raises(ValueError, match=r"run\.csv: a row may have a cell") as caught:
+        _read_csv(tmp_path, text, video_start=start)
+    assert message in str(caught.value)
+
+
+def test_an_empty_last_cell_is_no_cell(tmp_path):
+    recording = _read_csv(tmp_path, "t,a,b\n0,5,1,\n1,6,2,\n2,7,3\n")
+    current = recording.streams["current"]
+    np.testing.assert_array_equal(current.values, [[5, 1], [6, 2], [7, 3]])
+
+
+@pytest.mark.parametrize(
+    "form",
+    ['"6,{:03d}.50"', "6 {:03d}.5", '"6{:03d},5"', "6{:03d}.5 A", "{}%", "0x{:x}"],
+)
+def test_a_channel_in_other_forms_of_numbers_is_not_lost(tmp_path, form):
+    rows = "".join(f"{i / 4},{i},{form.format(i)},on\n" for i in range(12))
+    with pytest.raises(ValueError, match="must be written in plain numbers") as caught:
+        _read_csv(tmp_path, f"time,a,b,remark\n{rows}")
+    assert "'b' in line 2" in str(caught.value)
+    recording = _read_csv(tmp_path, f"time,a,b,remark\n{rows}", channels=["a"])
+    assert recording.streams["current"].channel_names == ("a",)
+
+
+def test_a_counter_that_pandas_wrote_is_no_channel(tmp_path):
+    text = "Unnamed: 0,time,a\n" + "".join(f"{i},{i / 4},{i}\n" for i in range(12))
+    recording = _read_csv(tmp_path, text)
+    assert recording.streams["current"].channel_names == ("a",)
+    with pytest.raises(ValueError, match="the time column needs a name"):
+        _read_csv(tmp_path, text.replace("time", "moment"))
+
+
+def test_dates_written_as_one_number_are_refused(tmp_path):
+    text = "time,a\n" + "".join(f"202305102133{i:02d},{i}\n" for i in range(12))
+    with pytest.raises(ValueError, match="got 20230510213300 in line 2, which is a"):
+        _read_csv(tmp_path, text, video_start=20230510213300.0)
+
+
+def test_rows_of_one_written_second_are_spread_within_it(tmp_path):
+    text = "time,a\n" + "".join(f"{i // 4},{i}\n" for i in range(12))
+    found = _read_csv(tmp_path, text).streams["current"].time_s
+    np.testing.assert_allclose(found, np.arange(12) / 4)
+    dated = "".join(f"2024-05-01 10:00:0{i // 4},{i}\n" for i in range(12))
+    recording = _read_csv(
+        tmp_path, f"time,a\n{dated}", video_start="2024-05-01 10:00:00"
+    )
+    found = recording.streams["current"].time_s
+    np.testing.assert_allclose(found, np.arange(12) / 4)
+    parts = [0.0, 0.0, 0.5, 1.0, 1.5, 2.0]
+    text = "".join(f"{time_s},{i}\n" for i, time_s in enumerate(parts))
+    found = _read_csv(tmp_path, f"time,a\n{text}").streams["current"].time_s
+    np.testing.assert_allclose(found, parts)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["1.71457E+09"] * 12, "got one for all 12 rows"),
+        (
+            [str(1714569984 + i // 6 * 128) for i in range(24)],
+            "have times of their own",
+        ),
+    ],
+)
+def test_times_that_lost_their_digits_are_refused(tmp_path, times, message):
+    text = "time,a\n" + "".join(f"{time},{i}\n" for i, time in enumerate(times))
+    with pytest.raises(ValueError, match=rf"run\.csv: .*{message}"):
+        _read_csv(tmp_path, text, video_start=float(times[0]))
+
+
+@pytest.mark.parametrize("offset", ["", "+01:00"])
+def test_a_leap_of_an_hour_in_local_times_is_named(tmp_path, offset, caplog):
+    minutes = [f"01:59:{i:02d}{offset}" for i in range(58, 60)]
+    hour = "02" if offset else "03"  # with an offset there is no leap
+    minutes += [f"{hour}:00:{i:02d}{offset}" for i in range(2)]
+    text = "".join(f"2024-03-31 {at},{i}\n" for i, at in enumerate(minutes))
+    _write_pair(tmp_path, text=f"time,a\n{text}")
+    files = RecordingFiles(
+        str(tmp_path / "run.mp4"), video_start=f"2024-03-31 01:59:58{offset}"
+    )
+    if offset:
+        files.read("run")
+        assert not caplog.records
+        return
+    with pytest.raises(ValueError, match="streams must cover the same time"):
+        files.read("run")
+    assert "leaps by an hour in line 4" in caplog.text
+    assert "write times with their offset" in caplog.text

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import functools
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+
+_MOST_SECONDS = 2.0  # between written seconds; further apart they are rounded times
+_HOUR_S = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Table:
           ValueError: that column has no name while others have.
         """
         named = [i for i, name in enumerate(self.columns) if name.lower() == "time"]
-        if not named and self.columns[0] == "":
+        if not named and _is_nameless(self.columns[0]):
             raise ValueError(
                 f"{self.path}: the time column needs a name; got none for the first of "
                 f"{list(self.columns)}, which may count rows; call the time column "
@@ -71,7 +76,7 @@ class Table:
         """
         found = []
         for position, name in enumerate(self.columns):
-            if position == time or not name:
+            if position == time or _is_nameless(name):
                 continue
             if is_number(self.first_row[position]):
                 found.append(name)
@@ -85,8 +90,16 @@ class Table:
         return tuple(found)
 
     def _check_text(self, position: int) -> None:
-        """Refuses a column that holds numbers from its second row on."""
-        cells = self.texts(position).tolist()[1:]
+        """Refuses a column of numbers: from its second row on, or in other forms."""
+        cells = self.texts(position).tolist()
+        if sum(map(_is_other_number, cells)) > len(cells) / 2:
+            raise ValueError(
+                f"{self.path}: a channel must be written in plain numbers; got "
+                f"{self.first_row[position]!r} for {self.columns[position]!r} in line "
+                f"{self.line(0)}; write points in decimals, nothing between thousands "
+                "and no units, or name the columns to take in the option channels"
+            )
+        cells = cells[1:]
         if sum(map(is_number, cells)) > len(cells) / 2:
             raise ValueError(
                 f"{self.path}: every cell of a channel must be a number; got "
@@ -113,7 +126,14 @@ class Table:
         Raises:
           ValueError: a cell is neither.
         """
-        if is_number(self.first_row[self.position(column)]):
+        first = self.first_row[self.position(column)]
+        if is_number(first):
+            if _COMPACT_DATE.fullmatch(first):
+                raise ValueError(
+                    f"{self.path}: times must be seconds, or dates written YYYY-MM-DD "
+                    f"HH:MM:SS; got {first} in line {self.line(0)}, which is a date "
+                    "without them; write it so"
+                )
             return self.numbers(column)[:, 0]
         texts = self.texts(column)
         try:
@@ -130,11 +150,32 @@ class Table:
         """Line of the file that a row of data stands in, counted from 1."""
         return row + 1 + self.has_header
 
+    @functools.cached_property
+    def _checked(self) -> pathlib.Path:
+        """The path, once no row has more cells than there are columns.
+
+        A comma in a decimal or a time moves every cell behind it into the next column.
+        """
+        most = len(self.columns)
+        with self.path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, skipinitialspace=True)
+            for cells in rows:
+                while len(cells) > most and not cells[-1].strip():
+                    cells.pop()
+                if len(cells) > most:
+                    raise ValueError(
+                        f"{self.path}: a row may have a cell for each of the {most} "
+                        f"columns; got {len(cells)} in line {rows.line_num}: "
+                        f"{','.join(cells)[:80]!r}; write points in decimals, and put "
+                        "cells with commas into quotes"
+                    )
+        return self.path
+
     def _load(
         self, columns: Sequence[str | int], kind: type[str] | type[float]
     ) -> Shaped[np.ndarray, "N C"]:
         try:
-            with self.path.open(encoding="utf-8-sig") as file:
+            with self._checked.open(encoding="utf-8-sig") as file:
                 lines = (line for line in file if line.strip())
                 return np.loadtxt(
                     lines,
@@ -146,7 +187,7 @@ class Table:
                     usecols=[self.position(column) for column in columns],
                     ndmin=2,
                 )
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, csv.Error) as error:
             raise _not_text(self.path, error) from None
         except ValueError as error:
             if str(error).startswith(str(self.path)):
@@ -156,6 +197,75 @@ class Table:
                 f"{error} (rows after the header, from 0); correct that row, or copy "
                 "the file again if it was cut short"
             ) from None
+
+
+_OTHER_NUMBER = re.compile(
+    r"[+-]?(0x[0-9a-f]+|\d[\d\s'\u2019.,_]*)\s*"
+    r"(%|\u00b0C|\u03a9|Ohm|[kmM]?[AVW]|k?Hz|m?s|K)?",
+    re.IGNORECASE,
+)
+_COMPACT_DATE = re.compile(
+    r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])([01]\d|2[0-3])[0-5]\d([0-5]\d)?"
+)
+
+
+def _is_other_number(cell: str) -> bool:
+    """Whether a cell is a number to a reader, in a form that does not parse."""
+    return bool(_OTHER_NUMBER.fullmatch(cell)) and not is_number(cell)
+
+
+def _is_nameless(column: str) -> bool:
+    """Whether a column has no name, or the one that pandas gives to such."""
+    return not column or column.startswith("Unnamed:")
+
+
+def sample_times(
+    time_s: Float[np.ndarray, "N"], path: pathlib.Path
+) -> Float[np.ndarray, "N"]:
+    """Returns times of samples of which several may have been written alike.
+
+    Rows of one written second are spread evenly within it, as `spread_within_seconds`
+    does; times with parts of a second stay.
+
+    Args:
+      time_s: as written, of a sensor.
+      path: of the file, named in errors.
+
+    Raises:
+      ValueError: most rows share a time, and not that of one second.
+    """
+    steps = np.diff(time_s)
+    alike = steps == 0
+    if not alike.any() or (steps < 0).any():
+        return time_s
+    if not steps.any():
+        raise ValueError(
+            f"{path}: every sample needs a time of its own; got one for all "
+            f"{len(time_s)} rows; export the table with all digits of its times"
+        )
+    whole = bool((time_s == np.floor(time_s)).all())
+    if whole and np.median(steps[~alike]) <= _MOST_SECONDS:
+        return spread_within_seconds(time_s.astype(np.int64))
+    if alike.mean() > 0.5:
+        raise ValueError(
+            f"{path}: samples must have times of their own; got {alike.mean():.0%} of "
+            "the rows with the time of the row before; export the table with all "
+            "digits of its times"
+        )
+    return time_s
+
+
+def clock_changes(time_s: Float[np.ndarray, "N"]) -> Int[np.ndarray, "n"]:
+    """Returns the rows before which a regular clock leaps by an hour, and no more.
+
+    That is what daylight saving time does to local times without an offset.
+    """
+    steps = np.diff(time_s)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    if not 0 < usual < _HOUR_S / 10:
+        return np.zeros(0, np.int64)
+    leaps = np.abs(steps - usual - _HOUR_S) <= usual
+    return np.flatnonzero(leaps) + 1
 
 
 def read_table(path: pathlib.Path) -> Table:

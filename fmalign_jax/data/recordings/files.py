@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import glob
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -167,7 +168,10 @@ class RecordingFiles:
     def _read_video(self, path: pathlib.Path) -> Recording:
         table = clocks.read_table(path.with_suffix(".csv"))
         time_column = self._time_position(table)
-        sensor_s = self._since_video_start(table, time_column, path)
+        sensor_s = clocks.sample_times(
+            self._since_video_start(table, time_column, path), table.path
+        )
+        _warn_of_clock_changes(table, time_column, sensor_s)
         frames, frame_s = read_video(
             path,
             frame_size=self._frame_size,
@@ -241,6 +245,22 @@ class RecordingFiles:
         start_s = self._since_video_start(table, time_column, video)
         numbers = label_file.numbers(path, self._label_names)
         return label_file.held(path, start_s, numbers, time_s)
+
+
+def _warn_of_clock_changes(
+    table: clocks.Table, column: int, time_s: Float[np.ndarray, "N"]
+) -> None:
+    """Says where local times without an offset leap by an hour."""
+    if not clocks.is_instant(table.first_row[column]):
+        return
+    for row in clocks.clock_changes(time_s).tolist():
+        logging.getLogger(__name__).warning(
+            "%s: the time leaps by an hour in line %d; if that is daylight saving "
+            "time, all rows behind it are an hour late: write times with their offset, "
+            "such as 2024-03-31 03:00:00+02:00",
+            table.path,
+            table.line(row),
+        )
 
 
 def _pair(frame_size: int | Sequence[int]) -> tuple[int, int]:
