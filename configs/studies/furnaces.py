@@ -139,6 +139,7 @@ def unaugmented(config: ConfigDict) -> None:
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     "read_at_lead_0": setting("data.lead_s", 0.0),
+    "epochs_4": setting("epochs", 4.0),
     "epochs_12": setting("epochs", 12.0),
     "batches_from_all": setting("data.batch_from", "all"),
     "current_teaches": current_teaches,
