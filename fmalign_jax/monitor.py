@@ -99,6 +99,10 @@ def watch(
                 _announce(reading, abnormal, monitor.written_times)
             write(_cells(reading, monitor.written_times), reading.changed)
 
+    def last_at() -> str:
+        last = monitor.last_row
+        return "" if last is None else _written(last.time_s, monitor.written_times)
+
     for line in lines:
         if line is Event.NEW_FILE:
             monitor.begin_file()
@@ -107,15 +111,17 @@ def watch(
         if watchdog is None:
             continue
         state = watchdog.look()
-        last = monitor.last_row
-        at = "" if last is None else _written(last.time_s, monitor.written_times)
         if state is not None:
+            at = last_at()
             logging.warning("%s: %s", at or "at the start", state)
             write([at, "", "", state], True)
         if time.monotonic() - beaten_s >= heartbeat_s:
             beaten_s = time.monotonic()
             logging.warning(
-                "alive: %d ticks, last row %s, %s", monitor.ticks, at, watchdog.state
+                "alive: %d ticks, last row %s, %s",
+                monitor.ticks,
+                last_at(),
+                watchdog.state,
             )
         if watchdog.silent_s > give_up_after_s:
             return False

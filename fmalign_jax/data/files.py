@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fmalign_jax.data.clocks import is_number
+
 _SAFE = re.compile(r"[^\W_][\w. ()+,=@-]*", re.UNICODE)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _LONGEST = 120  # bytes; file systems take 255, and suffixes are added
@@ -42,17 +44,9 @@ def csv_cell(value: object) -> object:
 
     Text that begins like one gets an apostrophe in front; numbers stay.
     """
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value):
+    if isinstance(value, str) and value.startswith(_FORMULA) and not is_number(value):
         return f"'{value}"
     return value
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def source_digest(text: str, *, digits: int) -> str:

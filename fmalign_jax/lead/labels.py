@@ -125,7 +125,7 @@ def response(
         tick_s=data.tick_s,
         least_s=-_RANGE_WINDOWS * window_s,
         most_s=_RANGE_WINDOWS * window_s,
-        unit_ticks=5 * data.window_ticks,
+        unit_ticks=lead_layout.UNIT_WINDOWS * data.window_ticks,
     )
     rows = indicators.make_rows(
         layout, [KIND], window_ticks=data.window_ticks, dimensions=config.dimensions
@@ -142,7 +142,7 @@ def response(
     found = statistics.peaks(
         np.concatenate([curve[None], alone, sums[KIND].curves(weights)]),
         layout.lead_s,
-        half_width=max(1, round(window_s / data.tick_s / 6)),
+        half_width=max(1, round(window_s / data.tick_s / statistics.PEAK_SHARE)),
     )
     delay_s, own, drawn = found[0], found[1 : 1 + len(alone)], found[1 + len(alone) :]
     low, high = statistics.interval(drawn, float(delay_s), units=len(units))

@@ -12,6 +12,9 @@ from numpy import ndarray
 
 from fmalign_jax.lead.tick_features import Clip
 
+UNIT_WINDOWS = 5
+"""Windows in a unit, where nothing else is said."""
+
 _ROUNDING = 1e-6
 
 

@@ -58,8 +58,7 @@ def choose_recordings(config: ConfigDict, run: OpenedRun) -> SearchData:
         trained_on = _trained_on(store, run)
         return SearchData(store, numbers, config.recordings, trained_on)
     store = dataset.open_dataset(run.config)
-    windows = dataset.make_windows(store, run.config)
-    seen = set(np.unique(windows["train"].recording).tolist())
+    seen = _trained_numbers(store, run)
     unseen = tuple(n for n in range(len(store.names)) if n not in seen)
     numbers = unseen or tuple(range(len(store.names)))
     return SearchData(store, numbers, "the run", trained_on=not unseen)
@@ -71,9 +70,12 @@ def training_data(run: OpenedRun) -> SearchData | None:
         store = dataset.open_dataset(run.config)
     except ValueError:
         return None
+    return SearchData(store, _trained_numbers(store, run), "the run", trained_on=True)
+
+
+def _trained_numbers(store: RecordingStore, run: OpenedRun) -> tuple[int, ...]:
     windows = dataset.make_windows(store, run.config)
-    numbers = tuple(np.unique(windows["train"].recording).tolist())
-    return SearchData(store, numbers, "the run", trained_on=True)
+    return tuple(np.unique(windows["train"].recording).tolist())
 
 
 def _trained_on(store: RecordingStore, run: OpenedRun) -> bool | None:

@@ -32,8 +32,6 @@ CANNOT_TELL = "cannot tell"
 FEW_UNITS = 8
 """Fewer stretches of time have too few events for a verdict."""
 
-_UNIT_WINDOWS = 5
-_PEAK_SHARE = 6  # of a window, on either side of the highest point
 _MOST_BYTES = 400e6  # of the sums by lead and unit
 
 
@@ -86,7 +84,7 @@ def find_lead(
     }
     wrong = wrong_pairings(layout, rows, tried, config, data.window_ticks)
     distinct = statistics.distinct_pairings(layout, guard_ticks=data.window_ticks)
-    half_width_s = config.peak_half_width_s or window_s / _PEAK_SHARE
+    half_width_s = config.peak_half_width_s or window_s / statistics.PEAK_SHARE
     reading = Reading(
         half_width=max(1, round(half_width_s / data.tick_s)),
         response_s=config.response_windows * window_s,
@@ -189,7 +187,7 @@ def corrected(
 
 def _layout(clips: Sequence[Clip], config: ConfigDict, data: ConfigDict) -> Layout:
     """Lays the clips out, in units so long that the sums of all leads fit."""
-    unit_s = config.unit_s or _UNIT_WINDOWS * data.window_ticks * data.tick_s
+    unit_s = config.unit_s or lead_layout.UNIT_WINDOWS * data.window_ticks * data.tick_s
     unit_ticks = max(1, round(unit_s / data.tick_s))
     while True:
         layout = lead_layout.layout(

@@ -22,6 +22,8 @@ from scipy.stats import gumbel_r, norm, t
 from fmalign_jax.lead.layout import Layout
 
 LEVEL = (2.5, 97.5)
+PEAK_SHARE = 6
+"""Of a window, for the parabola on either side of the highest point."""
 _ATTEMPTS = 20  # draws of other places before a row is given up
 
 
