@@ -187,11 +187,11 @@ class MaxPool(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention with dropout of its weights."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.causal = heads, dropout, causal
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
@@ -199,14 +199,18 @@ class Attention(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         rate = self.dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+        found = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=rate, is_causal=self.causal
+        )
         return self.out(found.transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
-    def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, ffn: int, dropout: float, causal: bool
+    ) -> None:
         super().__init__()
-        self.MultiHeadDotProductAttention_0 = Attention(width, heads, dropout)
+        self.MultiHeadDotProductAttention_0 = Attention(width, heads, dropout, causal)
         self.LayerNorm_0 = nn.LayerNorm(width, eps=EPS)
         self.LayerNorm_1 = nn.LayerNorm(width, eps=EPS)
         self.Dense_0, self.Dense_1 = nn.Linear(width, ffn), nn.Linear(ffn, width)
@@ -233,16 +237,15 @@ class SemanticEncoder(nn.Module):
         causal: bool,
     ) -> None:
         super().__init__()
-        if positions != "none" or causal:
+        if positions != "none":
             raise ValueError(
-                "the PyTorch reference has no positions and no causal mask; got "
-                f"positions={positions!r} and causal={causal}; compare a config with "
-                "positions='none' and causal=False"
+                f"the PyTorch reference has no positions; got positions={positions!r}; "
+                "compare a config with positions='none'"
             )
         self.projection = nn.Linear(inputs, width)
         self.layers = layers
         for i in range(layers):
-            layer = TransformerLayer(width, heads, ffn, dropout)
+            layer = TransformerLayer(width, heads, ffn, dropout, causal)
             setattr(self, f"TransformerLayer_{i}", layer)
 
     def forward(self, x: Tensor) -> Tensor:

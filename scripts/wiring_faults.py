@@ -154,6 +154,8 @@ FAULTS = (
           '(features, **{**settings, "student_weight": 0.0})}', _SETTING),
     Fault("segments_ignored", _CMG, 'segments = self.codebook["shared"]["segments"]',
           "segments = 1", _SETTING),
+    Fault("skip_ticks_ignored", _CMG, '.get("skip_ticks", 0) :]', '.get("none", 0) :]',
+          _SETTING),
     Fault("shared_level_of_older_encoders", "fmalign_jax/train.py",
           "state = fit_shared(state, data.training)",
           "state = fit_shared(state, data.training) "

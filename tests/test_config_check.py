@@ -31,8 +31,10 @@ def _shared(**changes):
 
 def test_a_shared_level_passes_and_so_does_one_that_was_saved_earlier():
     check_config(_shared(codes=64, directions=16, segments=8, ridge=0.0))
+    check_config(_shared(segments=3, skip_ticks=2))
     earlier = _shared()
-    del earlier.codebook.shared["student_weight"]
+    for later in ("student_weight", "skip_ticks"):
+        del earlier.codebook.shared[later]
     check_config(earlier)
 
 
@@ -42,7 +44,8 @@ def test_a_shared_level_passes_and_so_does_one_that_was_saved_earlier():
         ("teacher", ["vidoe", "", None], "one of current, video"),
         ("codes", [1, 0, -1, 2.5, True, "2", None], "a whole number from 2 on"),
         ("directions", [0, -1, 17, 1.5], "a whole number from 1 to model.width, 16"),
-        ("segments", [0, -1, 3, 2.0], "a divisor of data.window_ticks, 8"),
+        ("segments", [0, -1, 3, 2.0], "a divisor of data.window_ticks less skip"),
+        ("skip_ticks", [-1, 8, 1.0, None, True], "a whole number from 0 on, less than"),
         ("ridge", [-0.1, math.nan, math.inf, "0.1"], "0 or more"),
         ("student_weight", [-0.1, 1.5, math.nan, None], "from 0 to 1"),
     ],

@@ -23,7 +23,7 @@ from fmalign_jax.training.state import make_trainer
 pytestmark = pytest.mark.usefixtures("one_device")
 
 SCORE = "shared_correlation/current-video"
-SEGMENTS, CODES = 2, 3
+SEGMENTS, CODES, SKIPPED = 2, 3, 2
 
 
 def _config(folder, **changes):
@@ -31,7 +31,11 @@ def _config(folder, **changes):
     config.update_from_flattened_dict(tiny.LIGHT)
     config.data.split.validation_recordings = ("furnace_1",)
     config.codebook.shared = shared_level(
-        teacher="video", codes=CODES, directions=2, segments=SEGMENTS
+        teacher="video",
+        codes=CODES,
+        directions=2,
+        segments=SEGMENTS,
+        skip_ticks=SKIPPED,
     )
     config.score = SCORE
     config.update_from_flattened_dict(changes)
@@ -49,7 +53,7 @@ def run(folder):
 def evaluated(run):
     config = evaluation_config()
     config.checkpoint = str(run[0])
-    config.oracle_epochs, config.random_encoders, config.bootstrap_draws = 0, 2, 20
+    config.oracle_epochs, config.random_encoders, config.bootstrap_draws = 0, 5, 20
     return evaluate.evaluate(config)
 
 
@@ -110,6 +114,12 @@ def test_it_changes_nothing_of_what_is_learnt(run, folder):
             ),
         ),
         (
+            {"codebook.shared.skip_ticks": 4},
+            lambda a, b: (
+                np.abs(a.directions["video"] - b.directions["video"]).max() > 1e-4
+            ),
+        ),
+        (
             {"codebook.shared.ridge": 0.5},
             lambda a, b: (
                 np.abs(a.directions["video"] - b.directions["video"]).max() > 1e-4
@@ -154,6 +164,7 @@ def test_the_last_validation_is_that_of_the_codes_of_the_run(run, folder):
     found = opened.encoder(["video", "current"])(*opened.split("validation"))
     codes = found.shared_codes
     assert codes["video"].shape[1] == SEGMENTS
+    assert found.variates["video"].shape[1] == 8 - SKIPPED
     last = run[2]["validation"]
     agreement = (codes["video"] == codes["current"]).mean()
     assert last["shared_agreement/current-video"] == pytest.approx(agreement)
@@ -211,7 +222,7 @@ def test_an_evaluation_reports_it(evaluated, capsys):
     printed = capsys.readouterr().out
     assert f"{CODES} codes, validation split" in printed
     assert f"{found['agreement']:.3f} (chance: marginals" in printed
-    assert "2 draws" in printed
+    assert "5 draws" in printed
 
 
 def test_a_head_reads_the_features_of_the_config(run, evaluated):
@@ -242,9 +253,9 @@ def test_a_config_that_was_changed_since_is_named(run, folder):
 
 def test_random_encoders_are_the_mean_of_their_draws(evaluated):
     found = evaluated[0]["references"]["random_encoders"]["video->current"]
-    assert found["draws"] == 2
+    assert found["draws"] == 5
     assert found["deviations"]["auroc"] > 0
-    assert found["splits"]["validation"]["draws"] == 2
+    assert found["splits"]["validation"]["draws"] == 5
 
 
 def test_a_run_with_a_shared_level_resumes(run, folder):
@@ -262,7 +273,7 @@ def test_a_run_with_a_shared_level_resumes(run, folder):
 
 
 def test_segments_must_divide_a_window(folder):
-    config = _config(folder, **{"codebook.shared.segments": 3})
+    config = _config(folder, **{"codebook.shared.segments": 4})
     with pytest.raises(
         ValueError, match=r"segments must be a divisor of data\.window_ticks"
     ):

@@ -83,7 +83,7 @@ def test_every_shipped_config_names_its_own_code():
     for path, variants in (
         (
             "pretrain.py",
-            ("default", "smoke", "any_lead", "causal", "recordings", "full", "fmf"),
+            ("default", "smoke", "any_lead", "two_sided", "recordings", "full", "fmf"),
         ),
         ("recordings.py", ("sliding", "clips")),
         ("cmg_paper.py", ("paper", "tuned", "smoke")),

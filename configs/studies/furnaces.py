@@ -48,6 +48,7 @@ def train_config(fold: str, data: str) -> ConfigDict:
     config.data.lead_s = 0.0 if fold == "lead_0" else 240.0
     config.epochs = EPOCHS
     config.eval_every_epochs = 100.0  # at the end alone
+    config.checkpoint_every_steps = 100
     config.score = "equal_share"  # chooses nothing, and every variant has it
     return config
 
@@ -117,16 +118,16 @@ def ema_of_own(config: ConfigDict) -> None:
     config.codebook.ema_mix = {m: {m: 1.0} for m in ("video", "current")}
 
 
-def far_prediction(config: ConfigDict, *, causal: bool = False) -> None:
-    """Cross-CPC predicts 12 to 48 s ahead, in windows of 60 s."""
-    config.objectives.cross_cpc.steps = 4
-    config.objectives.cross_cpc.stride = 6
-    config.model.transformer.causal = causal
+def two_sided(config: ConfigDict) -> None:
+    """A tick sees the later ones too; Cross-CPC predicts 2 to 10 s ahead; two codes."""
+    load_file(CONFIGS / "pretrain.py").two_sided(config)
 
 
-def causal_far_prediction(config: ConfigDict) -> None:
-    """As `far_prediction`, and no encoder has seen what is predicted."""
-    far_prediction(config, causal=True)
+def two_sided_far(config: ConfigDict) -> None:
+    """As `two_sided`, but Cross-CPC predicts 12 to 48 s ahead, as in the recipe."""
+    ahead = config.objectives.cross_cpc.steps, config.objectives.cross_cpc.stride
+    two_sided(config)
+    config.objectives.cross_cpc.steps, config.objectives.cross_cpc.stride = ahead
 
 
 def unaugmented(config: ConfigDict) -> None:
@@ -150,8 +151,10 @@ VARIANTS: dict[str, Change] = {
     "current_contrast_and_canonical": current_contrast_and_canonical,
     "ema_of_both": ema_of_both,
     "ema_of_own": ema_of_own,
-    "far_prediction": far_prediction,
-    "causal_far_prediction": causal_far_prediction,
+    "two_sided": two_sided,
+    "two_sided_far": two_sided_far,
+    "unskipped": setting("codebook.shared.skip_ticks", 0),
+    "codes_2_shared": setting("codebook.shared.codes", 2),
     "codes_4_shared": setting("codebook.shared.codes", 4),
     "nearest_shared_code": setting("codebook.shared.student_weight", 0.0),
     "batch_16": setting("batch_size", 16),

@@ -129,8 +129,8 @@ def _check_shared_level(config: ConfigDict) -> None:
     if shared is None:
         return
     given, known = set(shared), set(inspect.signature(shared_level).parameters)
-    # A run that was saved before this key lacks it.
-    lacking = known - given - {"student_weight"}
+    # A run that was saved before these keys lacks them.
+    lacking = known - given - {"student_weight", "skip_ticks"}
     if given - known or lacking:
         raise ValueError(
             f"codebook.shared must give {', '.join(sorted(known))}; got "
@@ -139,7 +139,10 @@ def _check_shared_level(config: ConfigDict) -> None:
         )
     ticks, width = config.data.window_ticks, config.model.width
     modalities = sorted(config.model.modalities)
-    divides = _whole(shared.segments, 1, ticks) and ticks % shared.segments == 0
+    skip = shared.get("skip_ticks", 0)
+    skips = _whole(skip, 0, ticks - 1)
+    looked_at = ticks - skip if skips else ticks
+    divides = _whole(shared.segments, 1, ticks) and looked_at % shared.segments == 0
     for key, rule, holds in (
         ("teacher", f"one of {', '.join(modalities)}", shared.teacher in modalities),
         ("codes", "a whole number from 2 on", _whole(shared.codes, 2)),
@@ -148,7 +151,16 @@ def _check_shared_level(config: ConfigDict) -> None:
             f"a whole number from 1 to model.width, {width}",
             _whole(shared.directions, 1, width),
         ),
-        ("segments", f"a divisor of data.window_ticks, {ticks}", divides),
+        (
+            "skip_ticks",
+            f"a whole number from 0 on, less than data.window_ticks, {ticks}",
+            skips,
+        ),
+        (
+            "segments",
+            f"a divisor of data.window_ticks less skip_ticks, {looked_at}",
+            divides,
+        ),
         ("ridge", "0 or more", _number(shared.ridge) and 0 <= shared.ridge < math.inf),
         (
             "student_weight",

@@ -179,6 +179,7 @@ def shared_level(
     codes: int = 2,
     directions: int = 1,
     segments: int = 1,
+    skip_ticks: int = 0,
     ridge: float = 0.05,
     student_weight: float = 0.0,
 ) -> ConfigDict:
@@ -188,7 +189,10 @@ def shared_level(
       teacher: the modality on which the codes are placed, or that leads where they are.
       codes: K. More describe a window better and agree less often.
       directions: r, how many things the modalities share; a state is one.
-      segments: S, equal parts of a window with a code each; divides window_ticks.
+      segments: S, equal parts of a window with a code each; divides the ticks that are
+        looked at.
+      skip_ticks: how many ticks at the begin of a window are not looked at, where a
+        causal encoder has seen too little to tell.
       ridge: share of the largest variance that is added to all.
       student_weight: lambda, of the other modalities where pairs get one index, which
         each modality then learns to tell. 0: the codes are the teacher's alone.
@@ -199,6 +203,7 @@ def shared_level(
             "codes": codes,
             "directions": directions,
             "segments": segments,
+            "skip_ticks": skip_ticks,
             "ridge": ridge,
             "student_weight": student_weight,
         }

@@ -25,6 +25,7 @@ MAY_CHANGE = (
 
 ABSENT: Mapping[str, Any] = {
     "codebook.shared": None,
+    "codebook.shared.skip_ticks": 0,
     "codebook.shared.student_weight": 0.0,
     "data.draw_lead": False,
     "data.other_leads_s": [],

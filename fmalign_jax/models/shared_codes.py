@@ -139,8 +139,8 @@ def segment_means(
     b, t, d = features.shape
     if t % segments:
         raise ValueError(
-            "codebook.shared.segments must divide data.window_ticks; got "
-            f"{segments} segments of {t} ticks; use a divisor, such as 1"
+            "codebook.shared.segments must divide data.window_ticks less skip_ticks; "
+            f"got {segments} segments of {t} ticks; use a divisor, such as 1"
         )
     return features.reshape(b, segments, t // segments, d).mean(axis=2)
 

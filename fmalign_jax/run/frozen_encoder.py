@@ -57,8 +57,8 @@ class Encodings:
       codes: by modality [N, T]; empty for a system without a codebook.
       vectors: [M, D], the codes' vectors; None for a system without a codebook.
       semantic: by modality [N, T, D], continuous; empty unless asked for.
-      variates: by modality [N, T, r], what the modalities share of each tick; empty
-        for a system without a shared level.
+      variates: by modality [N, t, r], what the modalities share of each tick that the
+        shared level looks at; empty for a system without one.
       shared_codes: by modality [N, S], the shared code of each segment; as `variates`.
       shared_vectors: [K, r], the shared codes' vectors; None without a shared level.
       shared_settings: the run's `codebook.shared`; None without a shared level.
@@ -67,7 +67,7 @@ class Encodings:
     codes: Mapping[str, Int[ndarray, "N T"]]
     vectors: Float[ndarray, "M D"] | None
     semantic: Mapping[str, Float[ndarray, "N T D"]]
-    variates: Mapping[str, Float[ndarray, "N T r"]]
+    variates: Mapping[str, Float[ndarray, "N t r"]]
     shared_codes: Mapping[str, Int[ndarray, "N S"]]
     shared_vectors: Float[ndarray, "K r"] | None
     shared_settings: Mapping[str, Any] | None = None

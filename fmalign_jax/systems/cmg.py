@@ -129,7 +129,10 @@ class Cmg(Towers):
     ) -> dict[str, Float[Array, "B S D"]]:
         """Returns the mean semantic features of each segment."""
         segments = self.codebook["shared"]["segments"]
-        return {m: shared_codes.segment_means(z, segments) for m, z in semantic.items()}
+        return {
+            m: shared_codes.segment_means(self._shared_ticks(z), segments)
+            for m, z in semantic.items()
+        }
 
     def fit_shared(
         self,
@@ -138,7 +141,8 @@ class Cmg(Towers):
     ) -> ModelState:
         """Fits canonical directions, and codes on the teacher's side of them."""
         settings = dict(self.codebook["shared"])
-        del settings["segments"]
+        for read_elsewhere in ("segments", "skip_ticks"):
+            settings.pop(read_elsewhere, None)
         return {**model_state, "shared": shared_codes.fit(features, **settings)}
 
     def read_shared(
@@ -166,9 +170,13 @@ class Cmg(Towers):
         shared = model_state["shared"]
         segments = self.shared_features({modality: semantic})[modality]
         return SharedEncoding(
-            shared_codes.variates(shared, modality, semantic),
+            shared_codes.variates(shared, modality, self._shared_ticks(semantic)),
             shared_codes.assign(shared, modality, segments),
         )
+
+    def _shared_ticks(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B t D"]:
+        """Returns the ticks that the shared level looks at."""
+        return semantic[:, self.codebook["shared"].get("skip_ticks", 0) :]
 
     def _empty_shared(self) -> ModelState:
         """Returns the shared level before it is first fitted, if there is one."""

@@ -28,11 +28,12 @@ class SharedEncoding(NamedTuple):
     """One modality of a batch at the level that all modalities share.
 
     Attributes:
-      variates: fp32, what of each tick's features the modalities share.
+      variates: fp32, what of the features of each tick that the level looks at the
+        modalities share.
       codes: the shared code of each segment of a window.
     """
 
-    variates: Float[Array, "B T r"]
+    variates: Float[Array, "B t r"]
     codes: Int[Array, "B S"]
 
 
