@@ -110,8 +110,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     see_small_spots(config.model.modalities.video)
     set_teacher(config, teacher="video", student="current", back=0.2, pull=1.0)
-    # What is predicted from ticks that have not seen it is what both modalities have for
-    # long: the state, not the tick.
+    # What can be predicted from ticks that have not seen it is what lasts: the state,
+    # which both modalities show.
     config.model.transformer.causal = True
     config.objectives.cross_cpc.steps = 4
     config.objectives.cross_cpc.stride = 6  # 12 to 48 s ahead, in a window of 60 s

@@ -80,6 +80,24 @@ def test_names_are_those_of_real_recordings_and_tell_the_start():
         assert recording.frame_second.dtype == np.dtype("datetime64[s]")
 
 
+def test_truth_tells_the_noise_that_the_currents_were_made_with():
+    quiet = dataclasses.replace(DEFAULT, feeding=False, dips=False, trips=False)
+    recording = simulate(quiet, duration_s=3000.0, seed=4)
+    # The rows of the logger and those of the truth are the same but for lost seconds.
+    rows = min(len(recording.current), len(recording.truth.volatility))
+    change = np.abs(np.diff(recording.current[:rows], axis=0)).mean(axis=1)
+    minutes = rows // 120
+    seen, true = (
+        np.log(values[: 120 * minutes].reshape(minutes, 120).mean(axis=1))
+        for values in (np.append(change, change[-1]), recording.truth.volatility[:rows])
+    )
+    assert np.corrcoef(seen, true)[0, 1] > 0.9
+    state = recording.truth.state
+    assert np.median(recording.truth.volatility[state]) < 0.6 * np.median(
+        recording.truth.volatility[~state]
+    )
+
+
 def test_truth_tells_the_lead_by_the_clocks_of_the_recording():
     profile = dataclasses.replace(DEFAULT, lead_jitter=False, lead_s=(200.0, 200.0))
     truth = simulate(profile, duration_s=10.0, seed=3).truth
@@ -123,6 +141,7 @@ def test_truth_lies_beside_without_pickles(tmp_path):
         with np.load(source.directory / "truth" / f"{name}.npz") as truth:
             assert 200 < truth["lead_s"] < 280, position
             assert truth["time_s"].shape == truth["state"].shape == (120,)
+            assert truth["volatility"].shape == (120,)
             assert truth["spell_begin_s"].shape == truth["spell_seen"].shape
             assert truth["event_feeding"].shape[1] == 2
 

@@ -1,6 +1,8 @@
 """Video files with a CSV beside them, written here, whole and spoiled."""
 
+import fractions
 import pathlib
+import struct
 
 import av
 import numpy as np
@@ -420,3 +422,161 @@ def test_a_leap_of_an_hour_in_local_times_is_named(tmp_path, offset, caplog):
         files.read("run")
     assert "leaps by an hour in line 4" in caplog.text
     assert "write times with their offset" in caplog.text
+
+
+def _picture(number: int) -> np.ndarray:
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32] = _colour(number)
+    return picture
+
+
+def _packets(stream, frames: int) -> list:
+    packets = []
+    for number in range(frames):
+        frame = av.VideoFrame.from_ndarray(_picture(number), format="rgb24")
+        frame.pts, frame.time_base = number, fractions.Fraction(1, RATE_HZ)
+        packets += stream.encode(frame)
+    return packets + stream.encode()
+
+
+def _stream(container, codec: str = "mpeg4", **options: str):
+    stream = container.add_stream(codec, rate=RATE_HZ, options=options)
+    stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+    return stream
+
+
+def _read_frames(path: pathlib.Path):
+    (path.parent / "run.csv").write_text(SECONDS)
+    return RecordingFiles(str(path), frame_size=(16, 16)).read("run").streams["video"]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "matrix", "bright"),
+    [
+        (90, (0, 1, -1, 0), (slice(None), slice(9, None))),
+        (180, (-1, 0, 0, -1), (slice(9, None), slice(None))),
+        (270, (0, -1, 1, 0), (slice(None), slice(None, 7))),
+    ],
+)
+def test_a_turned_video_is_read_as_a_player_shows_it(tmp_path, degrees, matrix, bright):
+    """The upper half is bright; clockwise by 90 degrees it is the right one."""
+    _write_video(tmp_path / "run.mp4")
+    _set_matrix(tmp_path / "run.mp4", matrix)
+    first = _read_frames(tmp_path / "run.mp4").values[0].mean(axis=-1)
+    assert first[bright].min() > 60
+    assert first.mean() == pytest.approx(first[bright].mean() / 2, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "what"),
+    [
+        ((-1, 0, 0, 1), "a mirrored picture"),
+        ((0.7071, 0.7071, -0.7071, 0.7071), "-45 degrees"),
+    ],
+)
+def test_a_mirrored_or_tilted_video_is_refused(tmp_path, matrix, what):
+    _write_video(tmp_path / "run.mp4")
+    _set_matrix(tmp_path / "run.mp4", matrix)
+    with pytest.raises(ValueError, match=f"got .*{what}; encode it anew"):
+        _read_frames(tmp_path / "run.mp4")
+
+
+def _set_matrix(path: pathlib.Path, matrix) -> None:
+    """Writes the display matrix of the track (tkhd), as phones do."""
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def test_frames_of_an_avi_that_were_stored_in_another_order_are_in_order(tmp_path):
+    with av.open(str(tmp_path / "run.avi"), "w") as container:
+        stream = _stream(container, "libx264", bf="3")
+        container.mux(_packets(stream, 30))
+    video = _read_frames(tmp_path / "run.avi")
+    from_first_s = video.time_s - video.time_s[0]
+    np.testing.assert_allclose(from_first_s, np.arange(30) / RATE_HZ, atol=1e-3)
+    red = video.values[:, 3, 3, 0].astype(int)
+    assert np.abs(red - [_colour(number)[0] for number in range(30)]).max() < 16
+
+
+def test_a_cover_is_not_the_video(tmp_path):
+    with av.open(str(tmp_path / "run.mkv"), "w") as container:
+        cover, stream = _stream(container, "mjpeg"), _stream(container)
+        cover.pix_fmt = "yuvj420p"
+        container.mux(_packets(cover, 1))
+        container.mux(_packets(stream, 30))
+    assert len(_read_frames(tmp_path / "run.mkv").time_s) == 30
+
+
+def test_a_last_frame_that_stays_is_no_damage(tmp_path):
+    with av.open(str(tmp_path / "run.mp4"), "w") as container:
+        packets = _packets(_stream(container), 30)
+        packets[-1].duration = 20 * RATE_HZ
+        container.mux(packets)
+    assert len(_read_frames(tmp_path / "run.mp4").time_s) == 30
+
+
+def test_frames_before_the_cut_of_an_edit_list_are_no_damage(tmp_path):
+    """As phones cut: packets from the key frame on stay, a list hides the first."""
+    _write_video(tmp_path / "whole.mp4", frames=50)
+    with (
+        av.open(str(tmp_path / "whole.mp4")) as whole,
+        av.open(str(tmp_path / "run.mp4"), "w") as cut,
+    ):
+        source = whole.streams.video[0]
+        stream = cut.add_stream_from_template(source)
+        for packet in whole.demux(source):
+            if packet.dts is None:
+                continue
+            packet.pts -= int(2 / source.time_base)
+            packet.dts -= int(2 / source.time_base)
+            packet.stream = stream
+            cut.mux(packet)
+    video = _read_frames(tmp_path / "run.mp4")
+    from_first_s = video.time_s - video.time_s[0]
+    np.testing.assert_allclose(from_first_s, np.arange(30) / RATE_HZ, atol=1e-3)
+    assert abs(int(video.values[0, 3, 3, 0]) - _colour(20)[0]) < 16
+
+
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [(300, "1 of 300 frames are damaged"), (30, "may be damaged; got 10 of 300")],
+)
+def test_frames_that_the_decoder_made_up_are_counted(tmp_path, caplog, every, message):
+    with av.open(str(tmp_path / "run.mkv"), "w") as container:
+        packets = _packets(_stream(container), 300)
+        for number, packet in enumerate(packets):
+            container.mux(_damaged(packet) if number % every == 5 else packet)
+    (tmp_path / "run.csv").write_text("t,a\n" + "".join(f"{i},1\n" for i in range(31)))
+    files = RecordingFiles(str(tmp_path / "run.mkv"), frame_size=8)
+    if every > 100:
+        files.read("run")
+        assert message in caplog.text
+    else:
+        with pytest.raises(ValueError, match=message):
+            files.read("run")
+
+
+def _damaged(packet):
+    broken = bytearray(bytes(packet))
+    broken[len(broken) // 2 :] = b"\x55" * (len(broken) - len(broken) // 2)
+    made = av.Packet(bytes(broken))
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    made.stream = packet.stream
+    return made
+
+
+def test_files_beside_a_video_may_have_capital_suffixes(tmp_path):
+    _write_pair(tmp_path, text=SECONDS)
+    (tmp_path / "run.labels.csv").write_text("0,calm\n1,wild\n")
+    for name, capital in (
+        ("run.mp4", "run.MP4"),
+        ("run.csv", "run.CSV"),
+        ("run.labels.csv", "run.Labels.CSV"),
+    ):
+        (tmp_path / name).rename(tmp_path / capital)
+    recording = RecordingFiles(str(tmp_path)).read("run")
+    assert recording.label_names == ("calm", "wild")
+    assert len(recording.streams["video"].time_s) == 30

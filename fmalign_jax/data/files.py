@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -117,3 +118,18 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def json_text(value: Mapping[str, Any], *, allow_nan: bool = False) -> str:
     """Returns JSON as files hold it: indented, keys in order."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=allow_nan) + "\n"
+
+
+def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    """Returns the file of the same stem with another suffix, such as ".labels.csv".
+
+    Cameras write suffixes in capitals too. Where there is no such file, returns where
+    it should be.
+    """
+    wanted = path.with_suffix(suffix)
+    if wanted.is_file():
+        return wanted
+    for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")):
+        if other.name.removeprefix(path.stem).lower() == suffix:
+            return other
+    return wanted

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from fmalign_jax.data import clocks
-from fmalign_jax.data.files import fingerprint
+from fmalign_jax.data.files import beside, fingerprint
 from fmalign_jax.data.recordings import label_file
 from fmalign_jax.data.recordings.npz import read_label_names, read_npz, write_npz
 from fmalign_jax.data.recordings.video import SUFFIXES, read_video
@@ -111,7 +111,7 @@ class RecordingFiles:
         files = [
             file
             for path in self._files.values()
-            for file in (path, path.with_suffix(".csv"), label_file.beside(path))
+            for file in (path, beside(path, ".csv"), label_file.beside(path))
             if file.is_file()
         ]
         skipped = ("_path", "_files", "_label_names")
@@ -166,7 +166,7 @@ class RecordingFiles:
         return dataclasses.replace(recording, streams=streams)
 
     def _read_video(self, path: pathlib.Path) -> Recording:
-        table = clocks.read_table(path.with_suffix(".csv"))
+        table = clocks.read_table(beside(path, ".csv"))
         time_column = self._time_position(table)
         sensor_s = clocks.sample_times(
             self._since_video_start(table, time_column, path), table.path

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, files
 from fmalign_jax.structs import UNLABELLED
 
 MOST_CLASSES = 1 << 31
@@ -20,7 +20,7 @@ MOST_CLASSES = 1 << 31
 
 def beside(video: pathlib.Path) -> pathlib.Path:
     """Returns where the labels of a video lie, if it has any."""
-    return video.with_suffix(".labels.csv")
+    return files.beside(video, ".labels.csv")
 
 
 def columns(table: clocks.Table) -> tuple[int, int]:

@@ -121,6 +121,18 @@ def simulate_current(
     return time_s[time_s >= 0], amperes[time_s >= 0]
 
 
+def simulate_volatility(operation: Operation) -> Float[np.ndarray, "M"]:
+    """Returns the true relative noise of the arcs at the rows of `simulate_current`.
+
+    What a detector would measure if the current told it without noise.
+    """
+    rows = round((operation.duration_s + WARM_UP_S) * ROW_RATE_HZ)
+    time_s = np.arange(rows) / ROW_RATE_HZ - WARM_UP_S
+    drop, _ = _state_marks(operation, time_s)
+    supply = draw_supply(operation.profile, operation.furnace)
+    return _volatility(operation, supply, time_s, drop)[time_s >= 0]
+
+
 def log_rows(
     operation: Operation, rows: int
 ) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:

@@ -29,6 +29,7 @@ from fmalign_jax.data.simulator.circuit import (
     clock_offset_s,
     log_rows,
     simulate_current,
+    simulate_volatility,
 )
 from fmalign_jax.data.simulator.operation import Operation, operate
 from fmalign_jax.data.simulator.processes import generator
@@ -57,6 +58,7 @@ class Truth:
       time_s: [T] twice a second, true time from the start of the recording.
       state: [T] e(t), the state as the current shows it.
       visible: [T] y(t), the state as the shell shows it.
+      volatility: [T] s(t), the relative noise of the arcs.
       spells: the fields of the episodes (see `operation.Spells`) by name.
       events: begin and end [n, 2] in seconds by kind of event.
     """
@@ -66,6 +68,7 @@ class Truth:
     time_s: Float[np.ndarray, "T"]
     state: Bool[np.ndarray, "T"]
     visible: Bool[np.ndarray, "T"]
+    volatility: Float[np.ndarray, "T"]
     spells: Mapping[str, Shaped[np.ndarray, "n"]]
     events: Mapping[str, Float[np.ndarray, "_ 2"]]
 
@@ -180,6 +183,7 @@ def _truth(operation: Operation, time_s: Float[np.ndarray, "T"]) -> Truth:
         time_s=time_s,
         state=operation.state(time_s),
         visible=operation.visible(time_s),
+        volatility=simulate_volatility(operation),
         spells={f.name: getattr(spells, f.name) for f in dataclasses.fields(spells)},
         events=operation.events,
     )
