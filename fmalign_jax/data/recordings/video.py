@@ -8,6 +8,7 @@ import math
 import pathlib
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
@@ -87,7 +88,7 @@ def _picture(
 
 
 def _is_mirrored(frame: av.VideoFrame) -> bool:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
