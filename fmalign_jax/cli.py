@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import pathlib
+import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -21,7 +24,23 @@ whose classes the config of a saved run may name."""
 
 _ABSENT = "(none)"
 
+_JAX_WARNS_OF_DEVICES = "jax._src.xla_bridge"
+
 Main = Callable[[ConfigDict], Any]
+
+
+def _forget_missing_backend() -> None:
+    """Drops a MPLBACKEND that is not installed: matplotlib fails to import with one.
+
+    A shell that was started from a notebook has the notebook's. Pictures are drawn to
+    files, for which no backend is asked.
+    """
+    _, _, module = os.environ.get("MPLBACKEND", "").partition("module://")
+    if module and importlib.util.find_spec(module.partition(".")[0]) is None:
+        del os.environ["MPLBACKEND"]
+
+
+_forget_missing_backend()  # before a command imports matplotlib
 
 
 def run(main: Main, default: Callable[[], ConfigDict]) -> None:
@@ -91,6 +110,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("processes", 1, "Number of processes of the run")
     flags.DEFINE_integer("process", 0, "Index of this process")
+    flags.DEFINE_integer(
+        "wait_s", 300, "Seconds to wait for the other processes of the run", 1
+    )
 
 
 def config_name() -> str:
@@ -149,6 +171,8 @@ def _guarded(call: Callable[[], Any]) -> None:
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # That a GPU is there and cannot be used must be read.
+    logging.getLogger(_JAX_WARNS_OF_DEVICES).setLevel(logging.WARNING)
     try:
         call()
     except (ValueError, OSError, FloatingPointError) as error:
@@ -176,11 +200,42 @@ def order_collectives() -> None:
 
 def _join_processes() -> None:
     order_collectives()
-    jax.distributed.initialize(
-        flags.FLAGS["coordinator"].value,
-        flags.FLAGS["processes"].value,
-        flags.FLAGS["process"].value,
+    coordinator, processes, process, wait_s = (
+        flags.FLAGS[name].value
+        for name in ("coordinator", "processes", "process", "wait_s")
     )
+    if process:
+        _wait_for(coordinator, wait_s)
+    jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=wait_s
+    )
+
+
+def _wait_for(coordinator: str, wait_s: float) -> None:
+    """Waits until process 0 answers; JAX itself would abort without a word.
+
+    Raises:
+      ValueError: HOST:PORT is none, or nobody answers there in time.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(
+            f"--coordinator must be HOST:PORT of process 0; got {coordinator!r}; use "
+            "such as 10.0.0.1:1234"
+        )
+    end_s = time.monotonic() + wait_s
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > end_s:
+                raise ValueError(
+                    f"process 0 must answer at {coordinator} within {wait_s:g} s; got "
+                    f"{error}; start it, check host and port, or wait longer with "
+                    "--wait_s"
+                ) from None
+            time.sleep(0.5)
 
 
 def keep_compiled_programs() -> None:

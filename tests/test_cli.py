@@ -35,7 +35,10 @@ def call(monkeypatch, capsys):
     # What a command sets for its own process must not reach the other tests.
     for name in ("keep_compiled_programs", "order_collectives"):
         monkeypatch.setattr(cli, name, lambda: None)
-    loggers = [logging.getLogger(name) for name in (None, "absl", "jax", "orbax")]
+    loggers = [
+        logging.getLogger(name)
+        for name in (None, "absl", "jax", "orbax", "jax._src.xla_bridge")
+    ]
     levels = [logger.level for logger in loggers]
     monkeypatch.setattr(app, "usage", lambda *_, **__: None)
 
@@ -49,7 +52,10 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         cli.define_flags()
         flags.FLAGS.unparse_flags()
-        for name in ("config", "workdir", "show_config"):
+        for name in (
+            *("config", "workdir", "show_config"),
+            *("coordinator", "processes", "process", "wait_s"),
+        ):
             flags.FLAGS[name].unparse()
         with pytest.raises(SystemExit) as ended:
             cli.run(main or read, default_config)
@@ -160,6 +166,50 @@ def test_show_config_marks_what_differs_and_does_nothing_else(call, capsys, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("coordinator", "message"),
+    [
+        ("localhost", "must be HOST:PORT of process 0; got 'localhost'"),
+        ("localhost:x", "must be HOST:PORT"),
+        ("127.0.0.1:9", "process 0 must answer at 127.0.0.1:9 within 1 s; got "),
+    ],
+)
+def test_a_coordinator_that_is_not_there_is_named(call, tmp_path, coordinator, message):
+    outcome = call(
+        f"--config={TINY}:{tmp_path}",
+        f"--coordinator={coordinator}",
+        "--processes=2",
+        "--process=1",
+        "--wait_s=1",
+    )
+    _one_clean_line(outcome, message)
+
+
+def test_a_backend_of_a_notebook_that_is_not_installed_is_dropped(monkeypatch):
+    """matplotlib does not import with one."""
+    for given, kept in (
+        ("module://no_such_package.backend", False),
+        ("module://json.backend", True),
+        ("agg", True),
+        ("", True),
+    ):
+        monkeypatch.setenv("MPLBACKEND", given)
+        cli._forget_missing_backend()
+        assert ("MPLBACKEND" in os.environ) == kept, given
+
+
+def test_a_gpu_that_cannot_be_used_is_said(call, tmp_path):
+    call(f"--config={TINY}:{tmp_path}")
+    levels = {
+        name: logging.getLogger(name).getEffectiveLevel()
+        for name in ("jax._src.xla_bridge", "jax._src.compiler")
+    }
+    assert levels == {
+        "jax._src.xla_bridge": logging.WARNING,
+        "jax._src.compiler": logging.ERROR,
+    }
+
+
 def test_the_prepare_command_prepares_and_counts_windows(tmp_path):
     command_line = [sys.executable, "-m", "fmalign_jax.prepare"]
     ended = subprocess.run(

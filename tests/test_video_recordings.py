@@ -580,3 +580,18 @@ def test_files_beside_a_video_may_have_capital_suffixes(tmp_path):
     recording = RecordingFiles(str(tmp_path)).read("run")
     assert recording.label_names == ("calm", "wild")
     assert len(recording.streams["video"].time_s) == 30
+
+
+@pytest.mark.parametrize(
+    ("above", "line"),
+    [
+        ("sep=,\n", 2),
+        ("sep=;\n", 2),
+        ("# exported by the logger\n", 2),
+        ("Plant 7\nFurnace 2\n\n", 4),
+    ],
+)
+def test_what_stands_above_the_names_is_refused_as_such(tmp_path, above, line):
+    message = f"first line must hold the names.*names in line {line}; remove"
+    with pytest.raises(ValueError, match=message):
+        _read_csv(tmp_path, above + "time,a,b\n0,1,2\n3,2,3\n")

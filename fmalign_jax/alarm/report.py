@@ -19,6 +19,7 @@ from fmalign_jax.alarm.episodes import FALSE, LATE, REPEATS, UNJUDGED, Tally
 from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Scores, Series
 from fmalign_jax.cli import print_table
+from fmalign_jax.evaluation import fonts
 from fmalign_jax.evaluation.report import describe as describe_splits
 from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
 from fmalign_jax.run.restore import OpenedRun
@@ -205,6 +206,18 @@ def draw(
       methods: with their curves.
       split: which one.
     """
+    with fonts.readable(own.name for own in series[:_TIMELINES]) as names:
+        _draw(folder, series, scores, methods, split, names)
+
+
+def _draw(
+    folder: pathlib.Path,
+    series: Sequence[Series],
+    scores: Scores,
+    methods: Mapping[str, Method],
+    split: str,
+    names: Mapping[str, str],
+) -> None:
     shown = min(_TIMELINES, len(series))
     figure = Figure(figsize=(11, 4.5 + 1.7 * shown), layout="constrained")
     panels = figure.add_gridspec(1 + shown, 2, height_ratios=[3.2] + [1.2] * shown)
@@ -233,7 +246,8 @@ def draw(
     left.legend(fontsize="small")
     for row in range(shown):
         axes = figure.add_subplot(panels[1 + row, :])
-        _draw_alarm(axes, series[row], scores[row], methods["model"].rule)
+        own = series[row]
+        _draw_alarm(axes, own, scores[row], methods["model"].rule, names[own.name])
     axes.set_xlabel("time, s (at which the score is known)")
     figure.savefig(folder / "early_warning.png", dpi=_DPI)
 
@@ -249,7 +263,11 @@ def _number(value: float | None) -> float:
 
 
 def _draw_alarm(
-    axes: Any, series: Series, scores: Float[ndarray, " N"], rule: AlarmRule
+    axes: Any,
+    series: Series,
+    scores: Float[ndarray, " N"],
+    rule: AlarmRule,
+    name: str,
 ) -> None:
     active = alarm_rule.follow(rule, series.ticks, scores)
     for onset, end in series.episodes:
@@ -261,6 +279,6 @@ def _draw_alarm(
         series.at_s, 1.03 * top, 1.12 * top, where=active, color="tab:orange"
     )
     axes.set_title(
-        f"{series.name}: score, alarm (orange), visible episodes (red)",
+        f"{name}: score, alarm (orange), visible episodes (red)",
         fontsize="small",
     )

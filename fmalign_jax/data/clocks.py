@@ -162,6 +162,10 @@ class Table:
             for cells in rows:
                 while len(cells) > most and not cells[-1].strip():
                     cells.pop()
+                if len(cells) > most and not any(map(is_number, cells)):
+                    raise _not_the_names(
+                        self.path, ",".join(self.columns), rows.line_num
+                    )
                 if len(cells) > most:
                     raise ValueError(
                         f"{self.path}: a row may have a cell for each of the {most} "
@@ -289,6 +293,8 @@ def read_table(path: pathlib.Path) -> Table:
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise _not_text(path, error) from None
+    if first and first[0].lower().startswith("sep="):  # a spreadsheet's own line
+        raise _not_the_names(path, ",".join(first), 2)
     has_header = not any(is_number(c) or is_instant(c) for c in first[:1])
     body = second if has_header else first
     if not body:
@@ -303,6 +309,14 @@ def read_table(path: pathlib.Path) -> Table:
     _check_commas(path, first, second)
     columns = first if has_header else tuple(f"column {i}" for i in range(len(first)))
     return Table(path, columns, body, has_header)
+
+
+def _not_the_names(path: pathlib.Path, first: str, line: int) -> ValueError:
+    return ValueError(
+        f"{path}: the first line must hold the names of the columns; got "
+        f"{first[:80]!r}, and what may be the names in line {line}; remove what stands "
+        "above the names"
+    )
 
 
 def _not_text(path: pathlib.Path, error: Exception) -> ValueError:

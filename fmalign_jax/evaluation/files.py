@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import csv_cell, replacing
-from fmalign_jax.evaluation import plots
+from fmalign_jax.evaluation import fonts, plots
 from fmalign_jax.evaluation.classification_metrics import Predictions
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities
@@ -102,6 +102,25 @@ def draw_pictures(
     Curves need labels of two classes, confusion matrices any; scores over time are
     drawn for the first few continuous recordings.
     """
+    with fonts.readable([*classes, *split.store.names]) as shown:
+        _draw_pictures(
+            folder,
+            split,
+            tuple(shown[name] for name in classes),
+            probabilities,
+            predictions,
+            shown,
+        )
+
+
+def _draw_pictures(
+    folder: pathlib.Path,
+    split: LabelledWindows,
+    classes: tuple[str, ...],
+    probabilities: Probabilities,
+    predictions: Mapping[str, Predictions],
+    shown: Mapping[str, str],
+) -> None:
     labels = np.unique(split.label[split.known])
     if len(labels) > 1:
         plots.draw_roc(folder / "roc.png", predictions)
@@ -119,7 +138,7 @@ def draw_pictures(
         name = split.store.names[number]
         plots.draw_over_time(
             folder / f"over_time_{name}.png",
-            name,
+            shown[name],
             split.windows.time_s[rows],
             scores,
             split.label[rows],

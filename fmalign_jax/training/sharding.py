@@ -8,6 +8,9 @@ hand (what `pmap` was for is written this way today).
 
 from __future__ import annotations
 
+import collections
+import functools
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,9 +27,22 @@ SMALL = 2**16
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis, "data", over the devices (all by default)."""
-    devices = jax.devices() if devices is None else devices
+    if devices is None:
+        devices = jax.devices()
+        _say(devices)
     # Auto axes: under the default, explicit ones, z @ z.T of a sharded z is refused.
     return Mesh(np.asarray(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _say(devices: list[jax.Device]) -> None:
+    """Says which devices a command runs on, once."""
+    kinds = collections.Counter(device.device_kind for device in devices)
+    _say_once(", ".join(f"{number} x {kind}" for kind, number in kinds.items()))
+
+
+@functools.cache
+def _say_once(devices: str) -> None:
+    logging.getLogger(__name__).info("devices: %s", devices)
 
 
 def one_device_mesh() -> Mesh:
