@@ -201,8 +201,7 @@ def order_collectives() -> None:
 def _join_processes() -> None:
     order_collectives()
     coordinator, processes, process, wait_s = (
-        flags.FLAGS[name].value
-        for name in ("coordinator", "processes", "process", "wait_s")
+        _flag(name) for name in ("coordinator", "processes", "process", "wait_s")
     )
     if process:
         _wait_for(coordinator, wait_s)
@@ -211,7 +210,11 @@ def _join_processes() -> None:
     )
 
 
-def _wait_for(coordinator: str, wait_s: float) -> None:
+def _flag(name: str) -> Any:
+    return flags.FLAGS[name].value
+
+
+def _wait_for(coordinator: str, wait_s: int) -> None:
     """Waits until process 0 answers; JAX itself would abort without a word.
 
     Raises:
@@ -231,7 +234,7 @@ def _wait_for(coordinator: str, wait_s: float) -> None:
         except (OSError, OverflowError) as error:
             if time.monotonic() > end_s:
                 raise ValueError(
-                    f"process 0 must answer at {coordinator} within {wait_s:g} s; got "
+                    f"process 0 must answer at {coordinator} within {wait_s} s; got "
                     f"{error}; start it, check host and port, or wait longer with "
                     "--wait_s"
                 ) from None
