@@ -9,7 +9,9 @@ import os
 import pathlib
 import socket
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +27,8 @@ whose classes the config of a saved run may name."""
 _ABSENT = "(none)"
 
 _JAX_WARNS_OF_DEVICES = "jax._src.xla_bridge"
+_FULL = ("No space left on device", "Disk quota exceeded")
+_OUT_OF_MEMORY = "Out of memory"
 
 Main = Callable[[ConfigDict], Any]
 
@@ -175,9 +179,36 @@ def _guarded(call: Callable[[], Any]) -> None:
     logging.getLogger(_JAX_WARNS_OF_DEVICES).setLevel(logging.WARNING)
     try:
         call()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except Exception as error:
         logging.debug("the error's origin", exc_info=True)
-        _fail(" ".join(str(error).split("\n")))
+        _fail(_in_one_line(error))
+
+
+def _in_one_line(error: Exception) -> str:
+    """Returns what went wrong and what to do; of a surprise, where its traceback is."""
+    message = " ".join(str(error).split())
+    if any(sign in message for sign in _FULL):
+        return f"no space is left on the disk: {message}; make room, and run it again"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY in message:
+        return (
+            f"there is not enough memory: {message or 'MemoryError'}; use a smaller "
+            "batch_size, or fewer or shorter recordings at a time"
+        )
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
+        return message
+    if "getpwuid" in message:
+        return (
+            f"the user must have a name, which tensorflow-datasets asks for; got uid "
+            f"{os.getuid()} without one; start the container with a user that has one"
+        )
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="fmalign_jax-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return (
+        f"{type(error).__name__}: {message}; this should not happen: please report it "
+        f"with its traceback, in {file.name}"
+    )
 
 
 def set_up_jax() -> None:
@@ -243,7 +274,10 @@ def _wait_for(coordinator: str, wait_s: int) -> None:
 
 def keep_compiled_programs() -> None:
     """Lets the next run of the same config skip compiling."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    try:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        cache = pathlib.Path(tempfile.gettempdir(), f"cache-of-{os.getuid()}")
     jax.config.update("jax_compilation_cache_dir", str(cache / "fmalign_jax" / "jax"))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -253,8 +287,8 @@ def _unwrapped(error: BaseException) -> str:
     """Returns a message of absl or ml_collections, which may hold a traceback."""
     lines = str(error).replace("\\n", "\n").replace("\\", "").splitlines()
     lines = [line.strip(" \"'") for line in lines if line.strip(" \"'")]
-    traceback = any(line.startswith("Traceback") for line in lines)
-    return lines[-1].removeprefix("ValueError: ") if traceback else " ".join(lines)
+    raised = any(line.startswith("Traceback") for line in lines)
+    return lines[-1].removeprefix("ValueError: ") if raised else " ".join(lines)
 
 
 def _fail(message: str) -> NoReturn:

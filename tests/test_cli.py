@@ -6,7 +6,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
+import jax
 import pytest
 import tiny
 from absl import app, flags
@@ -183,6 +185,61 @@ def test_a_coordinator_that_is_not_there_is_named(call, tmp_path, coordinator, m
         "--wait_s=1",
     )
     _one_clean_line(outcome, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (OSError(28, "No space left on device"), ("no space is left", "make room")),
+        (
+            RuntimeError("write() failed: No space left on device;\nat byte 19"),
+            ("no space is left on the disk: write() failed", "make room"),
+        ),
+        (MemoryError(), ("not enough memory", "smaller batch_size")),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
+            ("not enough memory", "8 bytes"),
+        ),
+    ],
+)
+def test_a_full_disk_and_memory_are_said_in_one_line(call, tmp_path, error, parts):
+    def fails(config):
+        raise error
+
+    _one_clean_line(call(f"--config={TINY}:{tmp_path}", main=fails), *parts)
+
+
+def test_a_user_without_name_or_home_is_served_or_told(call, tmp_path, monkeypatch):
+    def fails(config):
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    outcome = call(f"--config={TINY}:{tmp_path}", main=fails)
+    _one_clean_line(outcome, "the user must have a name", "start the container")
+
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.undo()
+    monkeypatch.setattr(pathlib.Path, "expanduser", homeless)
+    try:
+        cli.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir.startswith(tempfile.gettempdir())
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_surprise_leaves_its_traceback_in_a_file(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fails(config):
+        raise KeyError("secret")
+
+    outcome = call(f"--config={TINY}:{tmp_path}", main=fails)
+    _one_clean_line(outcome, "KeyError: 'secret'", "please report it")
+    (file,) = tmp_path.glob("fmalign_jax-*.txt")
+    assert str(file) in outcome.error
+    assert "in fails" in file.read_text()
 
 
 def test_a_backend_of_a_notebook_that_is_not_installed_is_dropped(monkeypatch):
