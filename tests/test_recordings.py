@@ -295,6 +295,21 @@ SPOILED = {
         },
         "key 'text': whole numbers must fit into 32 bits; got one of 1099511627776",
     ),
+    "a clock that stands": (
+        {"sensor_t": np.repeat([0.0, 2.0], 10)},
+        "samples must have times of their own; got 18 of 20.*as float64",
+    ),
+    "times of single precision": (
+        {
+            "frame_t": 1.7e9 + np.arange(5) / 2,
+            "sensor_t": (1.7e9 + np.arange(20) / 8).astype(np.float32),
+        },
+        "samples must have times of their own; got 19 of 20.*as float64",
+    ),
+    "times beyond any clock": (
+        {"sensor_t": np.append(np.arange(19) / 8, 1e29)},
+        r"at most those of the year 9999; got 1e\+29 at index 19",
+    ),
     "no times": ({"frame_t": None}, "add 'frame_t'"),
     "no extra stream": ({"streams": np.array(["text"])}, "add 'text'"),
     "channels first": (

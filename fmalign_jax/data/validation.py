@@ -12,6 +12,9 @@ from jaxtyping import Int, Shaped
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 _LEAST_OVERLAP = 0.5
+_MOST_ALIKE = 0.5
+"""Share of samples with the time of the one before; a clock may stumble, not stand."""
+_LATEST_S = 253_402_300_800.0  # the year 10 000, of a clock that began in 1970
 VALUE_DTYPES = ("uint8", "int32", "float32")
 
 
@@ -110,6 +113,14 @@ def _check_time(stream: Stream, source: str) -> None:
             f"{source}: times must be finite; got {stream.time_s[index]} at index "
             f"{index}; cut out that sample"
         )
+    far = np.abs(stream.time_s) > _LATEST_S
+    if far.any():
+        index = int(np.argmax(far))
+        raise ValueError(
+            f"{source}: times must be seconds, at most those of the year 9999; got "
+            f"{stream.time_s[index]:.6g} at index {index}; convert them, or cut out "
+            "that sample"
+        )
     back = (np.diff(stream.time_s) < 0) & (np.diff(stream.clip) == 0)
     if back.any():
         index = int(np.argmax(back)) + 1
@@ -117,6 +128,13 @@ def _check_time(stream: Stream, source: str) -> None:
             f"{source}: time must not go back within a clip; got "
             f"{stream.time_s[index]:.6g} s after {stream.time_s[index - 1]:.6g} s at "
             f"index {index}; sort the samples by time or split them into clips"
+        )
+    alike = (np.diff(stream.time_s) == 0) & (np.diff(stream.clip) == 0)
+    if alike.sum() > _MOST_ALIKE * (len(stream.time_s) - 1):
+        raise ValueError(
+            f"{source}: samples must have times of their own; got {alike.sum()} of "
+            f"{len(stream.time_s)} with the time of the sample before; write times "
+            "with all their digits, as float64"
         )
 
 
