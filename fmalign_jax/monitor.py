@@ -27,12 +27,14 @@ import numpy as np
 from fmalign_jax.alarm import alarm_file, follow
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
-from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone
+from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone, last_logged
 from fmalign_jax.alarm.watchdog import Watchdog
+from fmalign_jax.data.clocks import instant, is_number
 
 SILENT = 3
 """Exit status when no usable row came for `--give_up_after` seconds."""
 
+_STATES = ("normal", "ALARM")
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
 
 
@@ -43,13 +45,18 @@ def _written(seconds: float, as_dates: bool) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
+def _seconds(written: str) -> float:
+    """Returns the moment that `_written` wrote."""
+    return float(written) if is_number(written) else instant(written)
+
+
 def _cells(reading: Reading, as_dates: bool) -> list[str]:
     visible = reading.visible_s or ()
     return [
         _written(reading.time_s, as_dates),
         f"{reading.probability:.6f}",
         "" if reading.code is None else str(reading.code),
-        "ALARM" if reading.active else "normal",
+        _STATES[reading.active],
         *(_written(seconds, as_dates) for seconds in visible),
     ]
 
@@ -75,6 +82,7 @@ def watch(
     watchdog: Watchdog | None = None,
     heartbeat_s: float = math.inf,
     give_up_after_s: float = math.inf,
+    known_until: str | None = None,
 ) -> bool:
     """Runs a monitor over lines until they end, and shows its readings.
 
@@ -87,14 +95,31 @@ def watch(
       watchdog: of a live input.
       heartbeat_s: between two lines that say that the monitor is alive.
       give_up_after_s: without a usable row, until it ends.
+      known_until: time of the last reading that an earlier monitor wrote. Readings of
+        what the input holds at the start are not told again up to it.
 
     Returns:
       Whether the lines ended; False if it gave up.
     """
     beaten_s = time.monotonic()
+    known_s = None if known_until is None else _seconds(known_until)
+    active = False
+
+    def go_on() -> None:
+        nonlocal known_s
+        if known_s is not None:
+            known_s = None
+            state = _STATES[active]
+            logging.warning("going on after %s, state %s", known_until, state)
 
     def tell(readings: list[Reading]) -> None:
+        nonlocal active
         for reading in readings:
+            at = _written(reading.time_s, monitor.written_times)
+            if known_s is not None and _seconds(at) <= known_s:
+                active = reading.active
+                continue
+            go_on()
             if reading.changed:
                 _announce(reading, abnormal, monitor.written_times)
             write(_cells(reading, monitor.written_times), reading.changed)
@@ -108,6 +133,8 @@ def watch(
             monitor.begin_file()
         elif isinstance(line, str):
             tell(monitor.feed(line))
+        else:
+            go_on()  # all that was there is read
         if watchdog is None:
             continue
         state = watchdog.look()
@@ -277,6 +304,10 @@ def _run(arguments: argparse.Namespace) -> None:
         def write(cells: Sequence[str], news: bool) -> None:
             out.write(cells, shown=news or not arguments.changes)
 
+        known_until = None
+        if arguments.follow and arguments.log is not None:
+            known_until = last_logged(arguments.log, _STATES)
+
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
@@ -290,6 +321,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 watchdog=watchdog,
                 heartbeat_s=arguments.heartbeat or math.inf,
                 give_up_after_s=arguments.give_up_after or math.inf,
+                known_until=known_until,
             )
         lost = f"; readings not logged: {out.not_logged}" if out.not_logged else ""
         print(summary(monitor, time.perf_counter() - started_s) + lost, file=sys.stderr)

@@ -174,6 +174,40 @@ def test_the_command_follows_a_rotation_says_states_and_gives_up(alarm_file, tmp
     assert "no usable row for 4 s" in errors
 
 
+@pytest.mark.parametrize("stop_after", [10, 30])
+def test_a_monitor_that_was_killed_goes_on_where_its_log_ends(
+    alarm_file, tmp_path, stop_after
+):
+    """Before the alarm or within it: nothing is lost, repeated or rung again."""
+    path, log = tmp_path / "live.csv", tmp_path / "log.csv"
+    lines = _lines()
+    path.write_text("time,a,b,c\n" + "\n".join(lines[: 2 * stop_after + 8]) + "\n")
+    given = ("--input", path, "--follow", "--log", log)
+    process = _start(alarm_file, *given)
+    while not log.exists() or len(_table(log)) < stop_after:
+        time.sleep(0.1)
+    process.kill()
+    errors = process.communicate()[1]
+    before = _table(log)
+    with log.open("a") as file:
+        file.write("99.0,0.5")  # it was stopped within a row
+    with path.open("a") as file:
+        file.write("\n".join(lines[2 * stop_after + 8 :]) + "\n")
+    process = _start(alarm_file, *given, "--give_up_after", 3)
+    errors += process.communicate(timeout=60)[1]
+    after = _table(log)
+    assert after[: len(before)] == before
+    assert after[len(before)] == ["99.0", "0.5"]
+    del after[len(before)]
+    rows = [row for row in after[1:] if row[3] in ("normal", "ALARM")]
+    assert [float(row[0]) for row in rows] == [4.0 + tick for tick in range(len(rows))]
+    assert len(rows) >= 55
+    changes = sum(one[3] != other[3] for one, other in itertools.pairwise(rows))
+    assert changes >= 2
+    assert errors.count(": ALARM, ") + errors.count("alarm cleared") == changes
+    assert f"going on after {before[-1][0]}, state {before[-1][3]}" in errors
+
+
 def test_a_closed_screen_ends_quietly_or_leaves_the_log(alarm_file, tmp_path):
     source, log = tmp_path / "current.csv", tmp_path / "log.csv"
     source.write_text("\n".join(_lines(ticks=3000)))

@@ -8,13 +8,37 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from fmalign_jax.data.files import csv_cell
 
 RETRY_S = 5.0
 """After a log could not be written, before it is tried again."""
+
+
+_TAIL_BYTES = 1 << 16
+"""Of a log: enough for its last readings."""
+
+
+def last_logged(log: pathlib.Path, states: Container[str]) -> str | None:
+    """Returns the time of the last whole reading of a log; None where there is none.
+
+    Args:
+      log: as `ReadingsOut` writes it.
+      states: what its fourth cell says of a reading.
+    """
+    if not log.is_file():
+        return None
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        # What follows the last end of a line was being written.
+        whole = file.read().decode(errors="replace").split("\n")[:-1]
+    for line in reversed(whole):
+        cells = next(csv.reader([line.rstrip("\r")]), [])
+        if len(cells) > 3 and cells[3] in states:
+            return cells[0]
+    return None
 
 
 class ScreenGone(Exception):
@@ -104,7 +128,10 @@ class ReadingsOut:
 
     def _open(self, path: pathlib.Path) -> None:
         self._fresh = not path.is_file() or not path.stat().st_size
+        torn = not self._fresh and not _ends_a_line(path)
         self._file = path.open("a", newline="", encoding="utf-8", buffering=1)
+        if torn:  # whoever wrote it was stopped within a row
+            self._file.write("\n")
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -113,3 +140,9 @@ class ReadingsOut:
                 file.close()
             except OSError:
                 return  # what was in its buffer is lost, and counted
+
+
+def _ends_a_line(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
