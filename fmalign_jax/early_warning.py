@@ -127,7 +127,12 @@ def early_warning(
         "until_visible_from": alarm.until_visible_from,
         "headline_split": splits.headline,
         "recordings": {n: split.recordings for n, split in splits.by_name.items()},
-        "methods": alarm_report.describe(methods, config),
+        "methods": alarm_report.describe(
+            methods,
+            {name: own.series for name, own in scored.items()},
+            definition,
+            config,
+        ),
         "notes": alarm_report.notes(run, splits, chosen, config),
     }
     headline = splits.headline

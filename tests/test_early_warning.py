@@ -70,6 +70,7 @@ def test_it_writes_what_it_promises(run, whole):
         for split, own in method["splits"].items():
             assert split in ("validation", "test")
             assert 0 <= own["detected"] <= own["spells"]
+            assert 0 < own["vus_pr"] <= 1
             assert own["hours"] == pytest.approx(len(_test_rows(run)) / 3600, rel=0.1)
         if name != "chance":
             assert len(method["curve"]["test"]) == 50

@@ -85,3 +85,12 @@ def test_the_longer_warning_breaks_a_tie():
         Tally(2, (warning_s,), (1, 0, 0, 0, 0), 1.0) for warning_s in (200.0, 100.0)
     )
     assert thresholds.preference(early, 0.25) > thresholds.preference(late, 0.25)
+
+
+def test_a_tick_is_labelled_by_what_is_seen_a_lead_later():
+    label, known = _series().foreshadowed(20.0)
+    assert np.array_equal(label, _scores(blip=0.1) > 0.5)
+    assert np.array_equal(known, np.arange(300) < 280)
+    label, known = _series().foreshadowed(-20.0)
+    assert np.array_equal(np.flatnonzero(~known), np.arange(20))
+    assert not label[:20].any()

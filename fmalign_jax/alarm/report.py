@@ -17,7 +17,8 @@ from fmalign_jax.alarm import episodes, rule as alarm_rule
 from fmalign_jax.alarm.comparison import Method
 from fmalign_jax.alarm.episodes import FALSE, LATE, REPEATS, UNJUDGED, Tally
 from fmalign_jax.alarm.rule import AlarmRule
-from fmalign_jax.alarm.thresholds import Scores, Series
+from fmalign_jax.alarm.thresholds import Definition, Scores, Series
+from fmalign_jax.alarm.tick_measures import vus_pr
 from fmalign_jax.cli import print_table
 from fmalign_jax.evaluation import fonts
 from fmalign_jax.evaluation.report import describe as describe_splits
@@ -55,7 +56,12 @@ def counts(found: Tally) -> dict[str, Any]:
     }
 
 
-def describe(methods: Mapping[str, Method], config: ConfigDict) -> dict[str, Any]:
+def describe(
+    methods: Mapping[str, Method],
+    series: Mapping[str, Sequence[Series]],
+    definition: Definition,
+    config: ConfigDict,
+) -> dict[str, Any]:
     """Returns by method its settings, rule, outcome of each split, and its curve."""
     return {
         name: {
@@ -67,6 +73,7 @@ def describe(methods: Mapping[str, Method], config: ConfigDict) -> dict[str, Any
             "splits": {
                 split: {
                     **counts(episodes.total(tallies)),
+                    "vus_pr": _vus_pr(method.scores[split], series[split], definition),
                     "intervals": intervals(
                         tallies, draws=config.bootstrap_draws, seed=config.seed
                     ),
@@ -80,6 +87,20 @@ def describe(methods: Mapping[str, Method], config: ConfigDict) -> dict[str, Any
         }
         for name, method in methods.items()
     }
+
+
+def _vus_pr(
+    scores: Scores, series: Sequence[Series], definition: Definition
+) -> float | None:
+    """Returns VUS-PR of the ticks whose label a lead later is known."""
+    labels, own = [], []
+    for values, piece in zip(scores, series, strict=True):
+        label, known = piece.foreshadowed(definition.lead_s)
+        labels.append(label[known])
+        own.append(values[known])
+    tick_s = series[0].tick_s if series else 1.0
+    most_ticks = round(2 * definition.spread_s / tick_s)
+    return vus_pr(labels, own, most_ticks=most_ticks)
 
 
 def intervals(
@@ -156,7 +177,10 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         f"lead {definition['lead_s']:g} s, window {definition['window_s']:g} s"
     )
     rows = [
-        [headline, "detected", "episodes", "warning s", "false/h", "precision", "h"]
+        [
+            *(headline, "detected", "episodes", "warning s", "false/h", "precision"),
+            *("VUS-PR", "h"),
+        ]
     ]
     for name, method in report["methods"].items():
         own = method["splits"].get(headline)
@@ -172,6 +196,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
                 warning,
                 _with_interval(own, "false_alarms_per_hour", ".2f"),
                 _text(own["precision"], ".2f"),
+                _text(own["vus_pr"], ".2f"),
                 f"{own['hours']:.1f}",
             ]
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from fmalign_jax.alarm import episodes, rule as alarm_rule
@@ -45,6 +45,19 @@ class Series:
         """Returns when there were scores."""
         on = np.ones(len(self.at_s), bool)
         return episodes.spans_of(on, self.at_s - self.tick_s, self.at_s)
+
+    def foreshadowed(
+        self, lead_s: float
+    ) -> tuple[Bool[ndarray, " N"], Bool[ndarray, " N"]]:
+        """Returns whether a lead after each tick an episode is seen, and is known."""
+        at_s = self.at_s - self.tick_s / 2 + lead_s
+        return _within(at_s, self.episodes), _within(at_s, self.labelled)
+
+
+def _within(at_s: Float[ndarray, " N"], spans: Spans) -> Bool[ndarray, " N"]:
+    begun = np.searchsorted(spans[:, 0], at_s, side="right") - 1
+    ends_s = np.append(spans[:, 1], -np.inf)  # the last, for what precedes all
+    return np.asarray(at_s < ends_s[begun])
 
 
 @dataclasses.dataclass(frozen=True)
