@@ -21,9 +21,9 @@ Purpose   One command from nothing to a trained furnace model. The furnaces are
 
 Expected time   `default`: 4 min 46 s on two idle CPU cores, with an empty cache of
   compiled programs: simulating twelve furnaces of 50 min half a minute, the rest
-  training (480 steps); its evaluation 83 s. `smoke`: a minute or two, and its numbers mean
-  nothing. `full` and `fmf` have not been trained; their model takes finite steps, on a
-  CPU, and `fmf` ran for two steps of short windows on a folder in layout V2.
+  training (480 steps); its evaluation 83 s. `smoke`: a minute or two, and its numbers
+  mean nothing. `full` and `fmf` have not been trained; their model takes finite steps,
+  on a CPU, and `fmf` ran for two steps of short windows on a folder in layout V2.
 
 Result   `default`, one seed, the two furnaces held out, step 480, chosen without
   labels; `evaluate` with its default settings (92 windows, 60 s; 95 % intervals over
