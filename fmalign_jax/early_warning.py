@@ -35,6 +35,7 @@ from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.alarm.thresholds import Definition
 from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
+from fmalign_jax.data.files import write_json
 from fmalign_jax.evaluation import splits as evaluation_splits, transfer
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.training import sharding
@@ -109,7 +110,6 @@ def early_warning(
 
     alarm = alarm_settings(config, run, splits, spec, definition, chosen, abnormal)
     recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)
-    alarm_file.save(folder / ALARM, alarm, model.program(alarm, abnormal, recent_ticks))
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
@@ -136,10 +136,13 @@ def early_warning(
         "notes": alarm_report.notes(run, splits, chosen, config),
     }
     headline = splits.headline
-    alarm_report.draw(
-        folder, scored[headline].series, chosen.scores[headline], methods, headline
-    )
-    outputs.write_report(folder, settings, report, f"{NAME}.json")
+    with outputs.whole(folder, settings) as place:
+        alarm_report.draw(
+            place, scored[headline].series, chosen.scores[headline], methods, headline
+        )
+        program = model.program(alarm, abnormal, recent_ticks)
+        alarm_file.save(place / ALARM, alarm, program)
+        write_json(place / f"{NAME}.json", report)
     return report, folder
 
 

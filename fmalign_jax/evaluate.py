@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import cli
 from fmalign_jax.config import evaluation_config
+from fmalign_jax.data.files import write_json
 from fmalign_jax.evaluation import (
     calibration,
     code_sharing,
@@ -116,15 +117,16 @@ def evaluate(
         direction: scored_rows(headline, found[headline.name])
         for direction, found in probabilities.items()
     }
-    files.write_predictions(
-        folder / "predictions.csv",
-        splits.reported,
-        splits.classes,
-        probabilities,
-        encoded,
-    )
-    files.draw_pictures(folder, headline, splits.classes, probabilities, predictions)
-    outputs.write_report(folder, settings, report)
+    with outputs.whole(folder, settings) as place:
+        files.write_predictions(
+            place / "predictions.csv",
+            splits.reported,
+            splits.classes,
+            probabilities,
+            encoded,
+        )
+        files.draw_pictures(place, headline, splits.classes, probabilities, predictions)
+        write_json(place / "eval.json", report)
     return report, folder
 
 

@@ -418,17 +418,49 @@ def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
     one, two, three = ({"step": step} for step in (1, 2, 3))
     first = choose(one)
     assert first == tmp_path / "run" / "evaluation"
-    outputs.write_report(first, one, {"accuracy": 0.5})
+    _write(first, one)
     assert choose(one) == first
     second = choose(two)
     assert second != first
-    outputs.write_report(second, two, {})
+    _write(second, two)
     assert choose(two) == second
     assert choose(three) not in (first, second)
     assert choose(one, first) == first
     for taken in (first, tmp_path / "run"):
         with pytest.raises(ValueError, match="holds something else"):
             choose(three, taken)
+
+
+def _write(folder, settings, content="{}"):
+    with outputs.whole(folder, settings) as place:
+        (place / "eval.json").write_text(content)
+
+
+def _write_half(folder, settings):
+    there = folder.exists()
+    with outputs.whole(folder, settings) as place:
+        (place / "eval.json").write_text("half")
+        assert folder.exists() == there
+        raise KeyboardInterrupt
+
+
+def test_outputs_appear_whole_or_not_at_all(tmp_path):
+    """One that was never finished would be taken for an evaluation, or an alarm."""
+    folder, settings = tmp_path / "run" / "evaluation", {"step": 1}
+    for before in (None, "old"):
+        if before is not None:
+            _write(folder, settings, before)
+        with pytest.raises(KeyboardInterrupt):
+            _write_half(folder, settings)
+        found = {path.name for path in folder.parent.iterdir()}
+        assert found == ({"evaluation"} if before else set())
+    assert (folder / "eval.json").read_text() == "old"
+    _write(folder, settings, "new")
+    assert (folder / "eval.json").read_text() == "new"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "eval.json",
+        "settings.json",
+    ]
 
 
 # Mistakes

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fmalign_jax.config.digest import short_digest
@@ -51,12 +55,33 @@ def _is_free(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
     return file.read_text(encoding="utf-8") == json_text(settings)
 
 
-def write_report(
-    folder: pathlib.Path,
-    settings: Mapping[str, Any],
-    report: Mapping[str, Any],
-    name: str = "eval.json",
-) -> None:
-    """Writes settings.json and the report, eval.json by default."""
-    write_json(folder / SETTINGS, settings)
-    write_json(folder / name, report)
+@contextlib.contextmanager
+def whole(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[pathlib.Path]:
+    """Gives a place to write to, whose files appear in a folder at the end, or never.
+
+    A command that is killed leaves a hidden `.NAME-*.incomplete` beside the folder, and
+    the folder as it was.
+
+    Args:
+      folder: as from `choose_folder`.
+      settings: written with the files, as settings.json.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = pathlib.Path(
+        tempfile.mkdtemp(
+            prefix=f".{folder.name}-", suffix=".incomplete", dir=folder.parent
+        )
+    )
+    try:
+        yield place
+        write_json(place / SETTINGS, settings)
+        if folder.is_dir():  # of the same settings, or empty
+            for file in sorted(
+                place.iterdir(), key=lambda file: file.suffix == ".json"
+            ):
+                os.replace(file, folder / file.name)
+        else:
+            place.chmod(0o755)
+            os.rename(place, folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
