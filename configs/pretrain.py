@@ -19,7 +19,7 @@ Purpose   One command from nothing to a trained furnace model. The furnaces are
   simulated with a known lead of 240 s, at which the current is read; two of twelve are
   held out.
 
-Expected time   `default`: 4 min 46 s on two idle CPU cores, with an empty cache of
+Expected time   `default`: 4 min 24 s on two idle CPU cores, with an empty cache of
   compiled programs: simulating twelve furnaces of 50 min half a minute, the rest
   training (480 steps); its evaluation 83 s. `smoke`: a minute or two, and its numbers
   mean nothing. `full` and `fmf` have not been trained; their model takes finite steps,
