@@ -277,7 +277,7 @@ def keep_compiled_programs() -> None:
     try:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     except RuntimeError:  # a user without a home, as in some containers
-        cache = pathlib.Path(tempfile.gettempdir(), f"cache-of-{os.getuid()}")
+        return  # a folder that others may write to would hold programs of theirs
     jax.config.update("jax_compilation_cache_dir", str(cache / "fmalign_jax" / "jax"))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

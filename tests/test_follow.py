@@ -208,6 +208,24 @@ def test_a_monitor_that_was_killed_goes_on_where_its_log_ends(
     assert f"going on after {before[-1][0]}, state {before[-1][3]}" in errors
 
 
+def test_the_last_reading_of_a_log_is_the_last_whole_one(tmp_path):
+    log = tmp_path / "log.csv"
+    states = ("normal", "ALARM")
+    assert readings_out.last_logged(log, states) is None
+    for text, expected in (
+        ("", None),
+        ("time,probability,code,alarm\n", None),
+        ("time,probability,code,alarm\n4.0,0.1,1,normal\n", "4.0"),
+        ("4.0,0.1,1,normal\n6.0,0.1,1,ALARM\n8.0,,,NO DATA\n", "6.0"),
+        ("4.0,0.1,1,normal\n6.0,0.1,1,ALARM", "4.0"),
+        ("4.0,0.1,1,normal\n6.0x,0.1,1,ALARM\n", "4.0"),
+        ("2018-03-10 02:14:08,0.1,1,normal\n", "2018-03-10 02:14:08"),
+        ("4.0,0.1,1,normal\n" * 9000 + "5.0,0.1,1,normal\n", "5.0"),
+    ):
+        log.write_text(text)
+        assert readings_out.last_logged(log, states) == expected, text[-80:]
+
+
 def test_a_closed_screen_ends_quietly_or_leaves_the_log(alarm_file, tmp_path):
     source, log = tmp_path / "current.csv", tmp_path / "log.csv"
     source.write_text("\n".join(_lines(ticks=3000)))
