@@ -32,7 +32,6 @@ from fmalign_jax.alarm.make import (
     with_a_window_a_tick,
 )
 from fmalign_jax.alarm.model import AlarmModel
-from fmalign_jax.alarm.thresholds import Definition
 from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import write_json
@@ -73,15 +72,7 @@ def early_warning(
     frozen = restore.restore(run, sharding.make_mesh())
     model = AlarmModel.fit(config, run, frozen, splits)
     spec = dataset.window_spec(run.config.data, stride_ticks=1)
-    definition = Definition(
-        lead_s=-spec.shifts_s(config.target)[0],
-        spread_s=config.spread_s,
-        min_spell_s=config.min_spell_s,
-    )
-    scored = {
-        name: comparison.scored(split, config, spec, splits.classes, abnormal)
-        for name, split in splits.reported.items()
-    }
+    definition, scored = comparison.judged(splits, config, spec, abnormal)
     candidates: dict[str, list[Candidate]] = {
         "model": model_scores(config, model, splits, scored, spec, abnormal)
     }

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from fmalign_jax.alarm import comparison, episodes, report
 from fmalign_jax.alarm.comparison import Candidate
 from fmalign_jax.alarm.make import abnormal_class, with_a_window_a_tick
-from fmalign_jax.alarm.thresholds import Definition, Series
+from fmalign_jax.alarm.thresholds import Series
 from fmalign_jax.cli import print_table
 from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
@@ -94,15 +94,7 @@ def main() -> None:
     splits = evaluation_splits.load_splits(config, with_a_window_a_tick(run.config))
     abnormal = abnormal_class(config, splits)
     spec = dataset.window_spec(run.config.data, stride_ticks=1)
-    definition = Definition(
-        lead_s=-spec.shifts_s(config.target)[0],
-        spread_s=config.spread_s,
-        min_spell_s=config.min_spell_s,
-    )
-    scored = {
-        name: comparison.scored(split, config, spec, splits.classes, abnormal)
-        for name, split in splits.reported.items()
-    }
+    definition, scored = comparison.judged(splits, config, spec, abnormal)
     folders = {"validation": args.validation, "test": args.test}
     rows = []
     for what, lengths_s in (("volatility", LENGTHS_S), ("state", (0.0,))):

@@ -115,6 +115,28 @@ def scored(
     return found
 
 
+def judged(
+    splits: EvaluationSplits, config: ConfigDict, spec: WindowSpec, abnormal: int
+) -> tuple[Definition, dict[str, Scored]]:
+    """Returns what counts, and the splits on which alarms are judged, cut by `scored`.
+
+    Args:
+      splits: with a window a tick.
+      config: as from `early_warning_config`.
+      spec: how the windows were laid.
+      abnormal: class of the episodes.
+    """
+    definition = Definition(
+        lead_s=-spec.shifts_s(config.target)[0],
+        spread_s=config.spread_s,
+        min_spell_s=config.min_spell_s,
+    )
+    return definition, {
+        name: scored(split, config, spec, splits.classes, abnormal)
+        for name, split in splits.reported.items()
+    }
+
+
 def choose(
     config: ConfigDict,
     splits: Mapping[str, Scored],

@@ -11,12 +11,11 @@ import time
 from collections.abc import Container, Sequence
 from typing import Any
 
-from fmalign_jax.data.clocks import is_instant, is_number
+from fmalign_jax.data.clocks import is_time
 from fmalign_jax.data.files import csv_cell
 
 RETRY_S = 5.0
 """After a log could not be written, before it is tried again."""
-
 
 _TAIL_BYTES = 1 << 16
 """Of a log: enough for its last readings."""
@@ -37,7 +36,7 @@ def last_logged(log: pathlib.Path, states: Container[str]) -> str | None:
         whole = file.read().decode(errors="replace").split("\n")[:-1]
     for line in reversed(whole):
         cells = next(csv.reader([line.rstrip("\r")]), [])
-        if len(cells) > 3 and cells[3] in states and _is_time(cells[0]):
+        if len(cells) > 3 and cells[3] in states and is_time(cells[0]):
             return cells[0]
     return None
 
@@ -141,10 +140,6 @@ class ReadingsOut:
                 file.close()
             except OSError:
                 return  # what was in its buffer is lost, and counted
-
-
-def _is_time(cell: str) -> bool:
-    return is_number(cell) or is_instant(cell)
 
 
 def _ends_a_line(path: pathlib.Path) -> bool:

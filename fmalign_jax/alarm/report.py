@@ -231,18 +231,6 @@ def draw(
       methods: with their curves.
       split: which one.
     """
-    with fonts.readable(own.name for own in series[:_TIMELINES]) as names:
-        _draw(folder, series, scores, methods, split, names)
-
-
-def _draw(
-    folder: pathlib.Path,
-    series: Sequence[Series],
-    scores: Scores,
-    methods: Mapping[str, Method],
-    split: str,
-    names: Mapping[str, str],
-) -> None:
     shown = min(_TIMELINES, len(series))
     figure = Figure(figsize=(11, 4.5 + 1.7 * shown), layout="constrained")
     panels = figure.add_gridspec(1 + shown, 2, height_ratios=[3.2] + [1.2] * shown)
@@ -269,10 +257,11 @@ def _draw(
     left.set(xlabel="false alarms per hour", ylabel="episodes detected", ylim=(0, 1.02))
     right.set(xlabel="episodes detected", ylabel="precision of alarms", ylim=(0, 1.02))
     left.legend(fontsize="small")
-    for row in range(shown):
-        axes = figure.add_subplot(panels[1 + row, :])
-        own = series[row]
-        _draw_alarm(axes, own, scores[row], methods["model"].rule, names[own.name])
+    with fonts.readable(own.name for own in series[:shown]) as names:
+        for row, own in enumerate(series[:shown]):
+            axes = figure.add_subplot(panels[1 + row, :])
+            rule = methods["model"].rule
+            _draw_alarm(axes, own, scores[row], rule, names[own.name])
     axes.set_xlabel("time, s (at which the score is known)")
     figure.savefig(folder / "early_warning.png", dpi=_DPI)
 

@@ -295,7 +295,7 @@ def read_table(path: pathlib.Path) -> Table:
         raise _not_text(path, error) from None
     if first and first[0].lower().startswith("sep="):  # a spreadsheet's own line
         raise _not_the_names(path, ",".join(first), 2)
-    has_header = not any(is_number(c) or is_instant(c) for c in first[:1])
+    has_header = not any(map(is_time, first[:1]))
     body = second if has_header else first
     if not body:
         raise ValueError(
@@ -344,6 +344,11 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_time(cell: str) -> bool:
+    """Whether a cell is a time in seconds or a date and time."""
+    return is_number(cell) or is_instant(cell)
 
 
 def is_instant(cell: str) -> bool:

@@ -103,47 +103,30 @@ def draw_pictures(
     drawn for the first few continuous recordings.
     """
     with fonts.readable([*classes, *split.store.names]) as shown:
-        _draw_pictures(
-            folder,
-            split,
-            tuple(shown[name] for name in classes),
-            probabilities,
-            predictions,
-            shown,
-        )
-
-
-def _draw_pictures(
-    folder: pathlib.Path,
-    split: LabelledWindows,
-    classes: tuple[str, ...],
-    probabilities: Probabilities,
-    predictions: Mapping[str, Predictions],
-    shown: Mapping[str, str],
-) -> None:
-    labels = np.unique(split.label[split.known])
-    if len(labels) > 1:
-        plots.draw_roc(folder / "roc.png", predictions)
-        plots.draw_precision_recall(folder / "precision_recall.png", predictions)
-    if len(labels):
-        plots.draw_confusion(folder / "confusion.png", predictions, classes)
-    if not split.continuous:
-        return
-    for number in np.unique(split.windows.recording)[:_TIMELINES]:
-        rows = split.windows.recording == number
-        scores = {
-            direction: _drawn(found[split.name][rows])
-            for direction, found in probabilities.items()
-        }
-        name = split.store.names[number]
-        plots.draw_over_time(
-            folder / f"over_time_{name}.png",
-            shown[name],
-            split.windows.time_s[rows],
-            scores,
-            split.label[rows],
-            classes,
-        )
+        names = tuple(shown[name] for name in classes)
+        labels = np.unique(split.label[split.known])
+        if len(labels) > 1:
+            plots.draw_roc(folder / "roc.png", predictions)
+            plots.draw_precision_recall(folder / "precision_recall.png", predictions)
+        if len(labels):
+            plots.draw_confusion(folder / "confusion.png", predictions, names)
+        if not split.continuous:
+            return
+        for number in np.unique(split.windows.recording)[:_TIMELINES]:
+            rows = split.windows.recording == number
+            scores = {
+                direction: _drawn(found[split.name][rows])
+                for direction, found in probabilities.items()
+            }
+            name = split.store.names[number]
+            plots.draw_over_time(
+                folder / f"over_time_{name}.png",
+                shown[name],
+                split.windows.time_s[rows],
+                scores,
+                split.label[rows],
+                names,
+            )
 
 
 def _drawn(probability: Float[ndarray, "N K"]) -> Float[ndarray, " N"]:

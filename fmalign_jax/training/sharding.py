@@ -29,20 +29,17 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis, "data", over the devices (all by default)."""
     if devices is None:
         devices = jax.devices()
-        _say(devices)
+        _say_once(tuple(device.device_kind for device in devices))
     # Auto axes: under the default, explicit ones, z @ z.T of a sharded z is refused.
     return Mesh(np.asarray(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def _say(devices: list[jax.Device]) -> None:
-    """Says which devices a command runs on, once."""
-    kinds = collections.Counter(device.device_kind for device in devices)
-    _say_once(", ".join(f"{number} x {kind}" for kind, number in kinds.items()))
-
-
 @functools.cache
-def _say_once(devices: str) -> None:
-    logging.getLogger(__name__).info("devices: %s", devices)
+def _say_once(kinds: tuple[str, ...]) -> None:
+    """Says which devices a command runs on."""
+    counted = collections.Counter(kinds).items()
+    text = ", ".join(f"{number} x {kind}" for kind, number in counted)
+    logging.getLogger(__name__).info("devices: %s", text)
 
 
 def one_device_mesh() -> Mesh:

@@ -107,8 +107,7 @@ def simulate_current(
       amperes float64 [M, 3], clipped at the ceiling and rounded as the logger does.
     """
     supply = draw_supply(operation.profile, operation.furnace)
-    rows = round((operation.duration_s + WARM_UP_S) * ROW_RATE_HZ)
-    time_s = np.arange(rows) / ROW_RATE_HZ - WARM_UP_S
+    time_s = _row_times(operation)
     log_deviation = _log_resistance_deviation(operation, supply, time_s)
     base = _set_point_resistance(operation, supply, time_s)
     phasors = star_phasors(
@@ -126,11 +125,16 @@ def simulate_volatility(operation: Operation) -> Float[np.ndarray, "M"]:
 
     What a detector would measure if the current told it without noise.
     """
-    rows = round((operation.duration_s + WARM_UP_S) * ROW_RATE_HZ)
-    time_s = np.arange(rows) / ROW_RATE_HZ - WARM_UP_S
+    time_s = _row_times(operation)
     drop, _ = _state_marks(operation, time_s)
     supply = draw_supply(operation.profile, operation.furnace)
     return _volatility(operation, supply, time_s, drop)[time_s >= 0]
+
+
+def _row_times(operation: Operation) -> Float[np.ndarray, "M"]:
+    """True times of the rows, from the warm-up on; the recording begins at 0."""
+    rows = round((operation.duration_s + WARM_UP_S) * ROW_RATE_HZ)
+    return np.arange(rows) / ROW_RATE_HZ - WARM_UP_S
 
 
 def log_rows(
