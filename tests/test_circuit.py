@@ -212,6 +212,17 @@ def test_lead_jitter_is_a_switch():
     assert np.std(by_recording) == pytest.approx(8, abs=1.5)
 
 
+def test_every_episode_has_a_lead_of_its_own():
+    profile = dataclasses.replace(PROFILES["wide_leads"], lead_jitter=False)
+    spells = make(profile, duration_s=60 * HOUR_S).spells
+    half_point_s = spells.begin_s + ONSET_TAU_S * np.log(2)
+    lead_s = spells.seen_begin_s - half_point_s
+    assert 180 <= lead_s.min() < 185 and 295 < lead_s.max() <= 300
+    assert lead_s.std() == pytest.approx(120 / np.sqrt(12), rel=0.05)
+    lasting_s = spells.seen_end_s - spells.seen_begin_s
+    np.testing.assert_allclose(lasting_s, spells.end_s - spells.begin_s)
+
+
 def test_calm_smelting_is_a_switch():
     quiet = dict.fromkeys((*EVENTS, "precursor", "trips", "set_point_steps"), False)
 

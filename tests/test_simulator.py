@@ -179,6 +179,19 @@ def test_complete_set_is_used_again(tmp_path, monkeypatch):
     assert again.fingerprint() == first.fingerprint()
 
 
+def test_sets_written_before_a_field_was_added_keep_their_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(SimulatedFurnaces, "_write", lambda self: None)
+    monkeypatch.setattr(furnaces, "BenchmarkDirectory", lambda path: None)
+    # As the set of configs/studies/furnaces.py was named before there was the field.
+    source = SimulatedFurnaces(
+        str(tmp_path), recordings=22, test_recordings=0, duration_s=3000.0
+    )
+    assert source.directory.name == "default-71a527a9b5c9"
+    changed_lead = {"lead_spread_s": 60.0}
+    other = SimulatedFurnaces(str(tmp_path), changes=changed_lead)
+    assert other.fingerprint() != SimulatedFurnaces(str(tmp_path)).fingerprint()
+
+
 def test_interrupted_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     real, calls = simulator.simulate, []
 

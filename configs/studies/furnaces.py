@@ -5,7 +5,8 @@ Command   python scripts/study.py configs/studies/furnaces.py \\
 
 Data      Simulated, 22 recordings of 50 min of as many furnaces: 10 train, 2 validate,
   10 test. They are written to DATA on first use. The folds are profiles of the
-  simulator (docs/simulator.md), no rotation: `default`; `hard`; and two controls,
+  simulator (docs/simulator.md), no rotation: `default`; `hard`; `wide_leads`, in which
+  every episode has a lead of its own, 180 to 300 s; and two controls,
   `no_precursor`, in which the current predicts nothing, and `lead_0`, in which it
   shows the state at the same time as the video and is read at that time.
 
@@ -33,7 +34,7 @@ from fmalign_jax.config import (
 
 CONFIGS = pathlib.Path(__file__).parents[1]
 DATA = "data/simulated"
-FOLDS = ("default", "hard", "no_precursor", "lead_0")
+FOLDS = ("default", "hard", "wide_leads", "no_precursor", "lead_0")
 SEEDS = (0, 1, 2)
 EPOCHS = 6.0  # 480 steps
 

@@ -189,6 +189,16 @@ def _truth(operation: Operation, time_s: Float[np.ndarray, "T"]) -> Truth:
     )
 
 
+def _parameters_of(profile: FurnaceProfile) -> dict[str, Any]:
+    """Returns the fields of a profile, as they name a data set.
+
+    What was added to profiles later is left out where it changes nothing, so that sets
+    written before are found again.
+    """
+    fields = dataclasses.asdict(profile)
+    return {k: v for k, v in fields.items() if (k, v) != ("lead_spread_s", 0.0)}
+
+
 class SimulatedFurnaces:
     """A data source of simulated furnaces, written once and read from disk.
 
@@ -238,7 +248,7 @@ class SimulatedFurnaces:
             )
         self._parameters: dict[str, Any] = {
             "version": VERSION,
-            "profile": dataclasses.asdict(self._profile),
+            "profile": _parameters_of(self._profile),
             "recordings": recordings,
             "test_recordings": test_recordings,
             "recordings_per_furnace": recordings_per_furnace,

@@ -114,6 +114,7 @@ def operate(
     lead_s = rng.uniform(*profile.lead_s)
     lead_s += profile.lead_jitter * rng.normal(0, _LEAD_SD_RECORDING_S)
     spells = _draw_spells(profile, rng, duration_s=duration_s, lead_s=lead_s)
+    spells = _spread_leads(spells, profile, generator(seed, "leads of episodes"))
     events = _draw_events(profile, seed, duration_s, _state_spans(spells))
     trip_parts_s = _draw_trip_parts(generator(seed, "trip parts"), events["trips"])
     events["trips"][:, 1] += trip_parts_s.sum(axis=1)
@@ -155,6 +156,19 @@ def _draw_spells(
         kind=kind,
         drop=rng.uniform(*np.array([k.drop for k in kinds])[kind].T),
         wander=rng.uniform(*np.array([k.wander for k in kinds])[kind].T),
+    )
+
+
+def _spread_leads(
+    spells: Spells, profile: FurnaceProfile, rng: np.random.Generator
+) -> Spells:
+    """Gives every episode a lead of its own; it lasts as long as before."""
+    most_s = profile.lead_spread_s
+    longer_s = rng.uniform(-most_s, most_s, len(spells.begin_s))
+    return dataclasses.replace(
+        spells,
+        seen_begin_s=spells.seen_begin_s + longer_s,
+        seen_end_s=spells.seen_end_s + longer_s,
     )
 
 

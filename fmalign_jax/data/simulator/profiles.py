@@ -38,6 +38,8 @@ class FurnaceProfile:
     Attributes:
       lead_s: how long the current is ahead of the video; one value is drawn for each
         recording, before the jitter that `lead_jitter` adds.
+      lead_spread_s: by how much the lead of an episode may differ from that of its
+        recording, either way, evenly drawn.
       precursor: whether the state shows in the current at all.
       deep, wander, weak: the three forms of a semi-molten episode.
       volatility: relative noise of the arc resistance in median normal smelting.
@@ -71,6 +73,7 @@ class FurnaceProfile:
     """
 
     lead_s: Interval = (240.0, 240.0)
+    lead_spread_s: float = 0.0
     precursor: bool = True
     deep: SpellKind = SpellKind(0.30, drop=(1.6, 3.0), wander=(0.3, 0.8))
     wander: SpellKind = SpellKind(0.40, drop=(0.9, 1.6), wander=(1.8, 3.2))
@@ -126,6 +129,8 @@ PROFILES = {
         weak=dataclasses.replace(DEFAULT.weak, drop=(0.2, 0.6)),
     ),
     "easy": dataclasses.replace(DEFAULT, weak_spells=False),
+    # Leads of 180 to 300 s, another one for each episode.
+    "wide_leads": dataclasses.replace(DEFAULT, lead_spread_s=60.0),
     # Controls: nothing to find, and nothing to find ahead.
     "no_precursor": dataclasses.replace(DEFAULT, precursor=False),
     "lead_0": dataclasses.replace(DEFAULT, lead_s=(0.0, 0.0)),
