@@ -7,6 +7,10 @@ Variants
   smoke       the same in miniature, to see that everything works
   any_lead    as `default`, but every window at a lead drawn from 0 to 420 s: for
               `lead_time` where no lead is known (docs/lead.md)
+  lead_range  as `default`, but the current is read over leads from 150 to 330 s (three
+              windows wide around data.lead_s), and each tick of the video gets a mean
+              over them whose weights are learnt; where leads differ from episode to
+              episode (docs/lead.md)
   two_sided   as `default`, but a tick sees the later ones of its window too, and
               Cross-CPC predicts 2 to 10 s ahead; two codes: they are shared less
   recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
@@ -46,6 +50,7 @@ from ml_collections import ConfigDict
 from fmalign_jax.config import (
     component,
     default_config,
+    read_lead_range,
     set_teacher,
     shared_level,
     unchanged,
@@ -57,6 +62,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         "default": unchanged,
         "smoke": smoke,
         "any_lead": any_lead,
+        "lead_range": lead_range,
         "two_sided": two_sided,
         "recordings": recordings,
         "full": full,
@@ -167,6 +173,12 @@ def any_lead(config: ConfigDict) -> None:
     config.data.lead_s = 0.0
     config.data.other_leads_s = tuple(float(lead_s) for lead_s in range(15, 421, 15))
     config.data.draw_lead = True
+
+
+def lead_range(config: ConfigDict) -> None:
+    data = config.data
+    half_s = 1.5 * data.window_ticks * data.tick_s
+    read_lead_range(config, data.lead_s - half_s, data.lead_s + half_s)
 
 
 def two_sided(config: ConfigDict) -> None:

@@ -217,7 +217,8 @@ def test_every_episode_has_a_lead_of_its_own():
     spells = make(profile, duration_s=60 * HOUR_S).spells
     half_point_s = spells.begin_s + ONSET_TAU_S * np.log(2)
     lead_s = spells.seen_begin_s - half_point_s
-    assert 180 <= lead_s.min() < 185 and 295 < lead_s.max() <= 300
+    assert 180 <= lead_s.min() < 185
+    assert 295 < lead_s.max() <= 300
     assert lead_s.std() == pytest.approx(120 / np.sqrt(12), rel=0.05)
     lasting_s = spells.seen_end_s - spells.seen_begin_s
     np.testing.assert_allclose(lasting_s, spells.end_s - spells.begin_s)

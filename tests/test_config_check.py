@@ -7,7 +7,7 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import shared_level
+from fmalign_jax.config import read_lead_range, shared_level
 from fmalign_jax.config.check import check_config
 
 
@@ -135,6 +135,24 @@ def test_drawn_leads_are_several_and_differ(others):
         check_config(config)
     config.data.other_leads_s = (4.0,)
     check_config(config)
+
+
+def test_a_range_of_leads_and_its_stem_go_together():
+    config = tiny.tiny_config()
+    read_lead_range(config, 2.0, 2.0 + config.data.window_ticks * config.data.tick_s)
+    check_config(config)
+    config.data.draw_lead = True
+    config.data.other_leads_s = (1.0, 3.0)
+    with pytest.raises(ValueError, match="reads all leads of a range"):
+        check_config(config)
+    config.data.draw_lead = False
+    config.model.modalities.current.stem.samples_per_tick = 3
+    with pytest.raises(ValueError, match="got samples_per_tick=3 there and 2"):
+        check_config(config)
+    plain = tiny.tiny_config()
+    plain.data.lead_range_s = (2.0, 8.0)
+    with pytest.raises(ValueError, match="needs a stem that reads several leads"):
+        check_config(plain)
 
 
 def test_a_run_needs_an_objective():

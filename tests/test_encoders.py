@@ -57,6 +57,89 @@ def test_feature_stem_refuses_several_samples_a_tick() -> None:
         run(encoders.FeatureStem(), random(2, 3, 2, 4))
 
 
+LEADS, TICKS, RATE, LAG_HEADS, KNOTS = 3, 4, 2, 2, 5
+
+
+def lag_stem(**options: Any) -> encoders.LagStem:
+    return encoders.LagStem(
+        samples_per_tick=RATE,
+        features=(4, 6),
+        heads=LAG_HEADS,
+        knots=KNOTS,
+        **options,
+    )
+
+
+def range_of_leads(seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    """Returns a range in order of time, and as a batch holds it."""
+    ordered = random(2, LEADS * TICKS, RATE, 3, seed=seed)
+    parts = [ordered[:, n * TICKS : (n + 1) * TICKS] for n in range(LEADS)]
+    return ordered, jnp.concatenate(parts, axis=2)
+
+
+def test_lag_stem_is_a_softmax_over_lags_of_the_sensor_stem() -> None:
+    ordered, batch = range_of_leads()
+    stem = lag_stem()
+    variables = jax.tree.map(np.asarray, fresh_parameters(stem, batch))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape), variables["params"])
+    found, sown = stem.apply({"params": params}, batch, mutable="intermediates")
+
+    sensor = encoders.SensorStem((4, 6))
+    tokens = np.asarray(sensor.apply({"params": params["SensorStem_0"]}, ordered))
+    asked = tokens @ params["asked"]["kernel"] + params["asked"]["bias"]
+    lags = np.arange((LEADS - 1) * TICKS + 1)
+    knots = np.linspace(0, lags[-1], KNOTS)
+    expected = np.zeros((2, TICKS, 6))
+    weights = np.zeros((2, LAG_HEADS, TICKS, len(lags)))
+    for b in range(2):
+        for h in range(LAG_HEADS):
+            profile = np.interp(lags, knots, params["profile"][h])
+            for t in range(TICKS):
+                weights[b, h, t] = softmax(profile + asked[b, t + lags, h])
+                part = slice(h * 3, h * 3 + 3)
+                expected[b, t, part] = weights[b, h, t] @ tokens[b, t + lags, part]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (seen,) = sown["intermediates"]["lag_weights"]
+    np.testing.assert_allclose(seen, weights.mean(axis=2), atol=1e-5)
+
+
+def test_lag_stem_starts_with_the_mean_and_may_stay_there() -> None:
+    ordered, batch = range_of_leads()
+    variables = jax.jit(lag_stem().init)(jax.random.key(0), batch)
+    found = lag_stem().apply(variables, batch)
+    sensor = {"params": variables["params"]["SensorStem_0"]}
+    tokens = np.asarray(encoders.SensorStem((4, 6)).apply(sensor, ordered))
+    lags = np.arange((LEADS - 1) * TICKS + 1)
+    expected = np.stack([tokens[:, t + lags].mean(axis=1) for t in range(TICKS)], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    moved = jax.tree.map(lambda x: x + 0.5, variables["params"])
+    moved = {**moved, "SensorStem_0": variables["params"]["SensorStem_0"]}
+    moved["profile"] = moved["profile"] * jnp.arange(KNOTS)
+    mean = lag_stem(weights="mean").apply({"params": moved}, batch)
+    np.testing.assert_allclose(mean, expected, atol=1e-5)
+    assert np.abs(lag_stem().apply({"params": moved}, batch) - expected).max() > 0.01
+
+
+def test_lag_stem_reads_one_lead_as_a_sensor_stem() -> None:
+    x = random(2, TICKS, RATE, 3)
+    found, variables = start(lag_stem(), x)
+    sensor = {"params": variables["params"]["SensorStem_0"]}
+    expected = encoders.SensorStem((4, 6)).apply(sensor, x)
+    np.testing.assert_array_equal(found, expected)
+    # The search for the lead reads runs of both kinds with the same parameters.
+    _, of_range = start(lag_stem(), range_of_leads()[1])
+    shapes = [jax.tree.map(jnp.shape, v["params"]) for v in (variables, of_range)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("options", [{"weights": "max"}, {"heads": 4}])
+def test_lag_stem_refuses_what_it_does_not_know(options: dict[str, Any]) -> None:
+    given = {"samples_per_tick": RATE, "features": (4, 6), **options}
+    with pytest.raises(ValueError, match="LagStem takes weights 'soft' or 'mean'"):
+        run(encoders.LagStem(**given), range_of_leads()[1])
+
+
 @pytest.mark.parametrize("norm", ["group", "none"])
 def test_frame_stem_gives_maps(norm: str) -> None:
     stem = encoders.FrameStem(features=(8, 8), strides=(4, 2), norm=norm)

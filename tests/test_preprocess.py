@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmalign_jax.models.layers import in_time_order, side_by_side
 from fmalign_jax.training import preprocess
 
 KEY = jax.random.key(0)
@@ -138,6 +139,7 @@ def test_a_time_warp_moves_all_modalities_of_a_window_alike():
         {"video": jnp.asarray(frames), "current": jnp.asarray(sensor)},
         stretch=0.2,
         shift=0.1,
+        samples_per_tick={"video": 1, "current": rate},
     )
     seen = np.asarray(warped["current"]).mean(axis=2)[..., 0]
     shown = np.asarray(warped["video"])[:, :, 0, 0, 0, 0]
@@ -157,7 +159,11 @@ def test_a_time_warp_keeps_how_much_a_current_fluctuates():
     """What tells normal from abnormal must be in training what it is in use."""
     noise = np.random.default_rng(0).normal(size=(256, 30, 4, 3)).astype(np.float32)
     warped = preprocess.warp_time(
-        KEY, {"current": jnp.asarray(noise)}, stretch=0.1, shift=0.0
+        KEY,
+        {"current": jnp.asarray(noise)},
+        stretch=0.1,
+        shift=0.0,
+        samples_per_tick={"current": 4},
     )["current"]
 
     def mean_change(values: np.ndarray) -> float:
@@ -165,6 +171,28 @@ def test_a_time_warp_keeps_how_much_a_current_fluctuates():
 
     assert 0.95 < mean_change(np.asarray(warped)) / mean_change(noise) < 1.05
     assert np.abs(np.asarray(warped) - noise).mean() > 0.5  # it does something
+
+
+def test_a_range_of_leads_is_warped_as_one_stretch_of_time():
+    ticks, rate, leads = 6, 2, 3
+    clock = np.arange(leads * ticks * rate, dtype=np.float32)
+    ordered = np.tile(clock.reshape(1, -1, rate, 1), (16, 1, 1, 1))
+    values = side_by_side(jnp.asarray(ordered), leads)
+    assert values.shape == (16, ticks, leads * rate, 1)
+    # The first tick holds the first samples of each window of time.
+    np.testing.assert_array_equal(values[0, 0, :, 0], [0, 1, 12, 13, 24, 25])
+    np.testing.assert_array_equal(in_time_order(values, rate), ordered)
+
+    def warped(x, samples, shift):
+        return preprocess.warp_time(
+            KEY, {"m": x}, stretch=0.2, shift=shift, samples_per_tick={"m": samples}
+        )["m"]
+
+    # A shift is a share of the window, of which the range holds three.
+    found = in_time_order(warped(values, rate, 0.3), rate)
+    expected = warped(jnp.asarray(ordered), rate, 0.1)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(np.asarray(found) - ordered).max() > 1
 
 
 def test_beyond_a_window_time_is_mirrored():
@@ -177,12 +205,16 @@ def test_beyond_a_window_time_is_mirrored():
 
 def test_without_strength_time_stays_as_it_is():
     values = {"m": _frames()}
-    out = preprocess.warp_time(KEY, values, stretch=0.0, shift=0.0)
+    out = preprocess.warp_time(
+        KEY, values, stretch=0.0, shift=0.0, samples_per_tick={"m": 1}
+    )
     np.testing.assert_array_equal(out["m"], values["m"])
 
 
 def test_tokens_are_picked_not_mixed_by_a_time_warp():
     tokens = jnp.asarray(np.random.default_rng(5).integers(0, 9, (8, 6, 3)), jnp.int32)
-    out = preprocess.warp_time(KEY, {"text": tokens}, stretch=0.3, shift=0.1)["text"]
+    out = preprocess.warp_time(
+        KEY, {"text": tokens}, stretch=0.3, shift=0.1, samples_per_tick={"text": 3}
+    )["text"]
     assert out.dtype == jnp.int32
     assert out.shape == tokens.shape

@@ -449,6 +449,69 @@ def test_several_leads_are_read_side_by_side(drawn, about, leads_s):
         np.testing.assert_array_equal(part, alone.samples["current"])
 
 
+@given(recordings, specs, st.integers(-3, 3), st.integers(1, 3))
+@settings(deadline=None, max_examples=25)
+def test_a_range_of_leads_is_read_from_the_longest_to_the_least(
+    drawn, about, least, wide
+):
+    timelines = timelines_of(drawn)
+    about = {key: value for key, value in about.items() if key != "lead_s"}
+    window_s = spec(**about).window_ticks * spec(**about).tick_s
+    most = least + wide * window_s
+    ranged = spec(**about, lead_s=most, lead_range_s=(float(least), most))
+    found = align(timelines, ranged)
+    leads_s = [most - n * window_s for n in range(wide + 1)]
+    assert leads_s[-1] == pytest.approx(least)
+    alone = [align(timelines, spec(**about, lead_s=lead_s)) for lead_s in leads_s]
+    readable = np.logical_and.reduce([ticks.usable for ticks in alone])
+    np.testing.assert_array_equal(found.usable, readable)
+    expected = np.concatenate([ticks.samples["current"] for ticks in alone], axis=1)
+    np.testing.assert_array_equal(found.samples["current"], expected)
+    np.testing.assert_array_equal(found.samples["video"], alone[0].samples["video"])
+
+
+def test_the_stretches_of_a_range_follow_one_another():
+    # The current at 4 Hz: a window's stretches are one unbroken run of samples.
+    video, current = clock(np.arange(0, 400)), clock(np.arange(0, 400, 0.25))
+    timeline = Timeline("r", 0, {"video": video, "current": current})
+    ranged = spec(10, lead_s=25.0, lead_range_s=(10.0, 40.0), current=4)
+    index = build_index([timeline], ranged, SplitSpec(by="recording", validation=0.0))[
+        "train"
+    ]
+    samples = index.samples(np.arange(len(index)))["current"]
+    n, t, slots = samples.shape
+    assert (t, slots) == (10, 16)
+    ordered = samples.reshape(n, t, 4, 4).swapaxes(1, 2).reshape(n, -1)
+    # (The first window reads the first sample for those just before it.)
+    np.testing.assert_array_equal(np.diff(ordered[1:], axis=1), 1)
+    # From 40 s before the window begins to 10 s before it ends.
+    begin_s = index.time_s - 5.0
+    first_s = current.time_s[ordered[:, 0]]
+    last_s = current.time_s[ordered[:, -1]]
+    np.testing.assert_allclose(first_s, begin_s - 40, atol=0.51)
+    np.testing.assert_allclose(last_s, begin_s, atol=0.51)
+    assert ranged.guard_ticks == 10 + 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lead_range_s": (10.0,)}, "the least and the most lead"),
+        ({"lead_range_s": (10.0, float("nan"))}, "the least and the most lead"),
+        ({"lead_range_s": (10.0, 35.0)}, r"2.5 windows .* use lead_range_s=\(10, 30\)"),
+        ({"lead_range_s": (10.0, 10.0)}, r"0 windows .* use lead_range_s=\(10, 20\)"),
+        ({"lead_range_s": (10.0, 30.0), "lead_s": 5.0}, "use lead_s=20"),
+        (
+            {"lead_range_s": (10.0, 30.0), "other_leads_s": (1.0,), "lead_s": 20.0},
+            "other_leads_s be empty",
+        ),
+    ],
+)
+def test_a_range_of_leads_is_a_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        spec(10, **options)
+
+
 def test_blocks_keep_the_longest_of_several_leads_apart():
     split = SplitSpec(by="block", validation=0.2)
     window = spec(10, lead_s=5.0, other_leads_s=(-40.0, 0.0))

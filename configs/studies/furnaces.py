@@ -26,6 +26,7 @@ from fmalign_jax.config import (
     component,
     evaluation_config,
     load_file,
+    read_lead_range,
     set_teacher,
     setting,
     unchanged,
@@ -131,6 +132,16 @@ def two_sided_far(config: ConfigDict) -> None:
     config.objectives.cross_cpc.steps, config.objectives.cross_cpc.stride = ahead
 
 
+def lead_range(config: ConfigDict) -> None:
+    """The current is read over leads of 150 to 330 s, with weights that are learnt."""
+    read_lead_range(config, 150.0, 330.0)
+
+
+def lead_range_mean(config: ConfigDict) -> None:
+    """The same with equal weights."""
+    read_lead_range(config, 150.0, 330.0, weights="mean")
+
+
 def unaugmented(config: ConfigDict) -> None:
     """Neither light, palette nor time is varied."""
     config.augment.video = ConfigDict({})
@@ -154,6 +165,8 @@ VARIANTS: dict[str, Change] = {
     "ema_of_own": ema_of_own,
     "two_sided": two_sided,
     "two_sided_far": two_sided_far,
+    "lead_range": lead_range,
+    "lead_range_mean": lead_range_mean,
     "unskipped": setting("codebook.shared.skip_ticks", 0),
     "codes_2_shared": setting("codebook.shared.codes", 2),
     "codes_4_shared": setting("codebook.shared.codes", 4),

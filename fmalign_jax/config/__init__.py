@@ -14,6 +14,7 @@ from fmalign_jax.config.commands import (
 from fmalign_jax.config.default import (
     component,
     default_config,
+    read_lead_range,
     set_teacher,
     shared_level,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "evaluation_config",
     "lead_config",
     "load_file",
+    "read_lead_range",
     "set_teacher",
     "setting",
     "shared_level",

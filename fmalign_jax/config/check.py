@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config.default import shared_level
+from fmalign_jax.config.default import LAG_STEM, shared_level
 
 POSITIVE = (
     "batch_size",
@@ -53,6 +53,7 @@ def check_config(config: ConfigDict) -> None:
         )
     _check_cadences(config)
     _check_drawn_leads(config)
+    _check_lead_range(config)
     _check_model(config)
     _check_codebook(config)
     _check_shared_level(config)
@@ -89,6 +90,34 @@ def _check_drawn_leads(config: ConfigDict) -> None:
             "data.draw_lead draws one of data.lead_s and data.other_leads_s, two or "
             f"more that differ; got {leads_s}; give other_leads_s, such as "
             "configs/pretrain.py:any_lead does"
+        )
+
+
+def _check_lead_range(config: ConfigDict) -> None:
+    """The range and the stem that reads it go together."""
+    data = config.data
+    name, known_samples = "", None
+    if data.leading_stream in config.model.modalities:
+        stem = config.model.modalities[data.leading_stream].stem
+        name, known_samples = stem.name, stem.get("samples_per_tick")
+    reads_range = name == LAG_STEM
+    if data.lead_range_s and data.draw_lead:
+        raise ValueError(
+            "data.lead_range_s reads all leads of a range; got data.draw_lead=True, "
+            "which draws one; set either"
+        )
+    if data.lead_range_s and name.startswith("fmalign_jax.") and not reads_range:
+        raise ValueError(
+            "data.lead_range_s needs a stem that reads several leads, LagStem; got "
+            f"{name} for {data.leading_stream!r}; use read_lead_range of "
+            "fmalign_jax.config, or the variant configs/pretrain.py:lead_range"
+        )
+    samples = data.samples_per_tick.get(data.leading_stream)
+    if reads_range and known_samples != samples:
+        raise ValueError(
+            f"the stem of {data.leading_stream!r} must know its samples of a tick; got "
+            f"samples_per_tick={known_samples} there and {samples} in "
+            "data.samples_per_tick; set both"
         )
 
 

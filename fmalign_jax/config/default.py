@@ -84,6 +84,9 @@ def data_config() -> ConfigDict:
             # Read each training window at one of all these leads, drawn anew in every
             # step: no lead is preferred, and the search shows which fits best.
             "draw_lead": False,
+            # Least and most lead: each window reads the leading stream over all of
+            # them, whole windows wide, by a stem that does (encoders.LagStem).
+            "lead_range_s": (),
             "windows": "sliding",  # or "clip": a clip is one window of equal ticks
             "tick_s": 2.0,
             "window_ticks": 30,
@@ -144,6 +147,32 @@ def model_config() -> ConfigDict:
                 },
             },
         }
+    )
+
+
+LAG_STEM = "fmalign_jax.models.encoders.LagStem"
+
+
+def read_lead_range(
+    config: ConfigDict, least_s: float, most_s: float, *, weights: str = "soft"
+) -> None:
+    """Lets every window read the leading stream over a range of leads.
+
+    Args:
+      config: as from `default_config`, changed in place.
+      least_s: shortest lead.
+      most_s: longest; the range is a whole number of windows wide.
+      weights: of `LagStem`, "soft" or "mean".
+    """
+    data = config.data
+    data.lead_range_s = (least_s, most_s)
+    data.lead_s = (least_s + most_s) / 2
+    modality = config.model.modalities[data.leading_stream]
+    modality.stem = component(
+        LAG_STEM,
+        samples_per_tick=data.samples_per_tick[data.leading_stream],
+        features=modality.stem.features,
+        weights=weights,
     )
 
 

@@ -28,6 +28,7 @@ ABSENT: Mapping[str, Any] = {
     "codebook.shared.skip_ticks": 0,
     "codebook.shared.student_weight": 0.0,
     "data.draw_lead": False,
+    "data.lead_range_s": [],
     "data.other_leads_s": [],
     "model.transformer.causal": False,
     "objectives.cross_cpc.stride": 1,

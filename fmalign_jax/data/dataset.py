@@ -54,6 +54,7 @@ def window_spec(
         lead_s=data.lead_s,
         other_leads_s=tuple(data.other_leads_s),
         read_all_leads=read_all_leads,
+        lead_range_s=tuple(data.lead_range_s),
         leading_stream=data.leading_stream,
         reference_stream=data.reference_stream,
         samples_per_tick=data.samples_per_tick.to_dict(),

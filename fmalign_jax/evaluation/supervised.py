@@ -69,6 +69,7 @@ class _Network:
     statistics: Any
     time_warp: Mapping[str, float]
     augmentation: Mapping[str, Mapping[str, float]]
+    samples_per_tick: Mapping[str, int]
 
     def logits(
         self, params: Any, streams: Any, key: Key[Array, ""] | None = None
@@ -83,6 +84,7 @@ class _Network:
                 values,
                 time_warp=self.time_warp,
                 settings=self.augmentation,
+                samples_per_tick=self.samples_per_tick,
             )
             rngs = {"dropout": dropout_key}
         semantic: Any = self.system.apply(
@@ -137,6 +139,7 @@ def train(
         sharding.on_one_device({m: s for m, s in statistics.items() if m == modality}),
         config.time_warp.to_dict(),
         {m: s for m, s in config.augment.to_dict().items() if m == modality},
+        config.data.samples_per_tick.to_dict(),
     )
     weights = class_weights(fitted.label, classes, balanced=spec.balanced)
     batch_size = min(config.batch_size, len(fitted))

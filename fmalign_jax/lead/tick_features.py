@@ -90,7 +90,8 @@ def lay_windows(
     """
     alone = ConfigDict(data.to_dict())
     alone.samples_per_tick = ConfigDict({modality: data.samples_per_tick[modality]})
-    alone.update({"reference_stream": modality, "lead_s": 0.0, "other_leads_s": ()})
+    alone.update({"reference_stream": modality, "lead_s": 0.0})
+    alone.update({"other_leads_s": (), "lead_range_s": ()})
     spec = dataset.window_spec(alone, stride_ticks=stride_ticks)
     return index.build_index(store.timelines(), spec, _WHOLE)["train"]
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -26,6 +27,7 @@ from fmalign_jax.models.layers import (
     TransformerLayer,
     conv,
     few_ticks_at_a_time,
+    in_time_order,
     largest,
     sinusoids,
     space_to_depth,
@@ -157,6 +159,78 @@ class SensorStem(nn.Module):
         x = jnp.pad(nn.relu(x), ((0, 0), (reach, reach), (0, 0)), mode="reflect")
         gather = conv(token, (r + 2 * reach,), (r,), padding="VALID", dtype=self.dtype)
         return nn.relu(gather(x))
+
+
+class LagStem(nn.Module):
+    """A sensor read over a range of leads, [B, T, L * R, C] -> [B, T, F], by soft lag.
+
+    The samples of L leads (``data.lead_range_s``) are put in order of time, and
+    `SensorStem` makes a token of every tick. A tick of the window then takes a mean of
+    the tokens at all leads from the least to the most; its weights are a softmax over
+    the lags. Each head has weights of its own for its share of the features.
+
+    A weight is that of the lag, a piecewise linear profile that is learnt, plus what
+    the token itself asks for. At the start all are equal. Windows of one lead pass
+    through `SensorStem` alone, as the search for the lead reads them.
+
+    Attributes:
+      samples_per_tick: R of one lead.
+      features: channels of the two layers of `SensorStem`.
+      kernel: of `SensorStem`.
+      heads: parts of the features with weights of their own.
+      knots: of the profile over the range of leads.
+      weights: "soft", or "mean" for equal ones.
+      dtype: of the computation; parameters and weights are fp32.
+    """
+
+    samples_per_tick: int
+    features: tuple[int, int] | list[int] = (64, 128)
+    kernel: int = 5
+    heads: int = 4
+    knots: int = 10
+    weights: str = "soft"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "B T LR C"]) -> Float[Array, "B T F"]:
+        """Returns one vector a tick; sows the weights [B, heads, lags], longest first.
+
+        Raises:
+          ValueError: weights of another name, or heads that do not divide F.
+        """
+        if self.weights not in ("soft", "mean") or self.features[1] % self.heads:
+            raise ValueError(
+                "LagStem takes weights 'soft' or 'mean', and heads that divide its last"
+                f" features; got {self.weights!r}, {self.heads} heads and "
+                f"{tuple(self.features)}; correct model.modalities"
+            )
+        ordered = in_time_order(inputs, self.samples_per_tick)
+        stem = SensorStem(self.features, self.kernel, dtype=self.dtype)
+        tokens = stem(ordered)
+        zeros = nn.initializers.zeros
+        profile = self.param("profile", zeros, (self.heads, self.knots))
+        asked = nn.Dense(self.heads, kernel_init=zeros, name="asked")
+        b, ticks = inputs.shape[:2]
+        if tokens.shape[1] == ticks:
+            asked(tokens[:, :1])  # has its parameters all the same
+            return tokens
+        scores = asked(tokens.astype(jnp.float32))
+        if self.weights == "mean":
+            profile, scores = profile * 0, scores * 0
+        # [T, all]: how far a token lies behind the earliest that a tick reads.
+        lag = np.arange(tokens.shape[1]) - np.arange(ticks)[:, None]
+        most = tokens.shape[1] - ticks
+        place = np.clip(lag / most, 0, 1) * (self.knots - 1)
+        hats = np.maximum(0, 1 - np.abs(place[..., None] - np.arange(self.knots)))
+        logits = jnp.einsum("hk,tck->htc", profile, hats) + scores.mT[:, :, None]
+        logits = jnp.where((lag >= 0) & (lag <= most), logits, -jnp.inf)
+        weights = jax.nn.softmax(logits, axis=-1)
+        by_lag = np.arange(ticks)[:, None] + np.arange(most + 1)
+        read = jnp.take_along_axis(weights, by_lag[None, None], axis=-1)
+        self.sow("intermediates", "lag_weights", read.mean(axis=2))
+        parts = tokens.reshape(b, tokens.shape[1], self.heads, -1)
+        mixed = jnp.einsum("bhtc,bchf->bthf", weights.astype(parts.dtype), parts)
+        return mixed.reshape(b, ticks, -1)
 
 
 class TokenStem(nn.Module):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 _FRAMES = 48
 """How many frames go through narrow convolutions at a time on a CPU, about."""
@@ -131,6 +131,39 @@ def few_ticks_at_a_time(
     some = tuple(x.reshape(b, ticks // n, n, *x.shape[2:]) for x in arrays)
     _, found = scan(module, None, some)
     return jax.tree.map(lambda y: y.reshape(b, ticks, *y.shape[3:]), found)
+
+
+def in_time_order(
+    values: Shaped[Array, "B T LR ..."], samples_per_tick: int
+) -> Shaped[Array, "B LT R ..."]:
+    """Returns what was read over a range of leads as one stretch of time.
+
+    Args:
+      values: the samples of L leads side by side in each tick, the earliest first;
+        from lead to lead a window passes, so that the windows follow one another.
+      samples_per_tick: R of one lead.
+    """
+    b, t, slots = values.shape[:3]
+    leads = slots // samples_per_tick
+    if leads == 1:
+        return values
+    x = values.reshape(b, t, leads, samples_per_tick, *values.shape[3:])
+    return jnp.moveaxis(x, 2, 1).reshape(
+        b, leads * t, samples_per_tick, *values.shape[3:]
+    )
+
+
+def side_by_side(
+    values: Shaped[Array, "B LT R ..."], leads: int
+) -> Shaped[Array, "B T LR ..."]:
+    """Undoes `in_time_order`."""
+    if leads == 1:
+        return values
+    b, ticks, r = values.shape[:3]
+    x = values.reshape(b, leads, ticks // leads, r, *values.shape[3:])
+    return jnp.moveaxis(x, 1, 2).reshape(
+        b, ticks // leads, leads * r, *values.shape[3:]
+    )
 
 
 class WideningConv(nn.Module):

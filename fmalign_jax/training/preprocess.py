@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
+from fmalign_jax.models.layers import in_time_order, side_by_side
+
 Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, Shaped[Array, "B T R ..."]]
 Augmentation = Callable[
@@ -70,17 +72,20 @@ def random_view(
     *,
     time_warp: Mapping[str, float],
     settings: Mapping[str, Mapping[str, float | int]],
+    samples_per_tick: Mapping[str, int],
 ) -> dict[str, Array]:
     """Returns the windows as training sees them once: warped in time, then augmented.
 
     Args:
       key: random key of this view.
       inputs: normalised windows [B, T, R, ...] by modality.
-      time_warp: arguments of `warp_time`.
+      time_warp: stretch and shift of `warp_time`.
       settings: of `augment`.
+      samples_per_tick: R of one lead, by modality.
     """
     key, warp_key = jax.random.split(key)
-    return augment(key, warp_time(warp_key, inputs, **time_warp), settings=settings)
+    warped = warp_time(warp_key, inputs, **time_warp, samples_per_tick=samples_per_tick)
+    return augment(key, warped, settings=settings)
 
 
 def augment(
@@ -122,25 +127,38 @@ def augment(
 
 
 def warp_time(
-    key: Key[Array, ""], inputs: Mapping[str, Array], *, stretch: float, shift: float
+    key: Key[Array, ""],
+    inputs: Mapping[str, Array],
+    *,
+    stretch: float,
+    shift: float,
+    samples_per_tick: Mapping[str, int],
 ) -> dict[str, Array]:
     """Plays each window faster or slower and a little earlier or later.
 
     All modalities of a window are warped alike, so that they stay aligned. What would
-    lie beyond the window is mirrored at its edge.
+    lie beyond what is read is mirrored at its edge.
 
     Args:
       key: random key of this step.
-      inputs: normalised windows [B, T, R, ...] by modality.
+      inputs: normalised windows [B, T, R, ...] by modality; one that is read over a
+        range of leads [B, T, L * R, ...], as in `in_time_order`.
       stretch: largest change of the speed, as a share of it.
       shift: largest shift, as a share of the window.
+      samples_per_tick: R by modality.
     """
     if not (stretch or shift):
         return dict(inputs)
     windows = len(next(iter(inputs.values())))
     draws = jax.random.uniform(key, (2, windows), minval=-1.0)
     speeds, shifts = 1 + stretch * draws[0], shift * draws[1]
-    return {name: _resample(x, speeds, shifts) for name, x in inputs.items()}
+    warped = {}
+    for name, values in inputs.items():
+        ordered = in_time_order(values, samples_per_tick[name])
+        leads = ordered.shape[1] // values.shape[1]
+        moved = _resample(ordered, speeds, shifts / leads)
+        warped[name] = side_by_side(moved, leads)
+    return warped
 
 
 def _resample(

@@ -231,6 +231,7 @@ def _random_view(
         inputs,
         time_warp=config.time_warp.to_dict(),
         settings=config.augment.to_dict(),
+        samples_per_tick=config.data.samples_per_tick.to_dict(),
     )
 
 

@@ -52,6 +52,9 @@ class WindowSpec:
       other_leads_s: further leads at which every window must be readable too: at each
         of them all windows, and their splits, are then the same.
       read_all_leads: read the leading stream at every one of these leads, side by side.
+      lead_range_s: least and most lead; the leading stream is read over all leads
+        between them, in stretches of one window that follow one another, the earliest
+        first, side by side. Empty: at `lead_s`, which else lies between them.
       leading_stream: the stream that the lead shifts.
       reference_stream: the stream whose clock and labels the ticks follow.
       mode: "sliding" for windows at every stride, "clip" for one window per clip: T
@@ -68,6 +71,7 @@ class WindowSpec:
     lead_s: float = 0.0
     other_leads_s: tuple[float, ...] = ()
     read_all_leads: bool = False
+    lead_range_s: tuple[float, ...] = ()
     leading_stream: str = "current"
     reference_stream: str = "video"
     mode: str = "sliding"
@@ -99,7 +103,39 @@ class WindowSpec:
 
     @property
     def _leads_s(self) -> tuple[float, ...]:
+        if self.lead_range_s:
+            return self._range_leads_s()
         return (self.lead_s, *self.other_leads_s)
+
+    def _range_leads_s(self) -> tuple[float, ...]:
+        """Returns the leads of the stretches, the earliest stretch first.
+
+        Raises:
+          ValueError: the range is not one, or no whole number of windows wide.
+        """
+        window_s = self.window_ticks * self.tick_s
+        given = self.lead_range_s
+        if len(given) != 2 or not all(map(math.isfinite, given)):
+            raise ValueError(
+                f"lead_range_s must be the least and the most lead; got {given}; use "
+                "such as (150.0, 330.0), or () for one lead"
+            )
+        least_s, most_s = given
+        stretches = (most_s - least_s) / window_s
+        if stretches < 1 - _WHOLE or abs(stretches - round(stretches)) > _WHOLE:
+            wide_s = max(1, round(stretches)) * window_s
+            raise ValueError(
+                "lead_range_s must be one window wide or several; got "
+                f"{most_s:g} - {least_s:g} s = {stretches:g} windows of {window_s:g} s"
+                f"; use lead_range_s=({least_s:g}, {least_s + wide_s:g})"
+            )
+        if not least_s <= self.lead_s <= most_s or self.other_leads_s:
+            raise ValueError(
+                "lead_s must lie in lead_range_s, and other_leads_s be empty beside it"
+                f"; got {self.lead_s:g} for {given} and {self.other_leads_s}; use "
+                f"lead_s={(least_s + most_s) / 2:g}"
+            )
+        return tuple(most_s - window_s * n for n in range(round(stretches) + 1))
 
     def _check_lead(self) -> None:
         for lead_s in self._leads_s:
@@ -124,14 +160,23 @@ class WindowSpec:
 
     def leads_read(self, stream: str) -> int:
         """Returns at how many leads L a stream is read."""
-        return len(self.shifts_s(stream)) if self.read_all_leads else 1
+        several = self.read_all_leads or self.lead_range_s
+        return len(self.shifts_s(stream)) if several else 1
 
     def shift_s(self, stream: str) -> float:
-        """Returns how much later than the tick a stream is read, in seconds."""
-        return self.shifts_s(stream)[0]
+        """Returns how much later than the tick a stream is read, in seconds.
+
+        Of a range of leads, at `lead_s`.
+        """
+        if stream != self.leading_stream or not self.lead_s:
+            return 0.0
+        return -self.lead_s
 
     def shifts_s(self, stream: str) -> tuple[float, ...]:
-        """Returns `shift_s` at the window's own lead, then at the other leads."""
+        """Returns the shifts at which a stream must be readable, in seconds.
+
+        At the window's own lead and at the other leads, or at those of a range.
+        """
         if stream != self.leading_stream:
             return (0.0,)
         return tuple(-lead_s if lead_s else 0.0 for lead_s in self._leads_s)
@@ -143,7 +188,8 @@ class Ticks:
 
     Attributes:
       samples: by stream [n, R], positions of the samples each tick reads; of a leading
-        stream that is read at L leads [n, L * R], those at `lead_s` first.
+        stream that is read at L leads [n, L * R], those at `lead_s` first, or at those
+        of a range, the longest first.
       usable: [n], whether every one of those samples is near enough.
       label: [n], class of the tick, -1 unknown.
       recording: [n], number of the recording.
@@ -272,7 +318,7 @@ def _clip_ticks(
             found, gap_s = clips[name].nearest(clip, target_s + shift_s)
             at_leads.append(found)
             usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
-        kept = at_leads if spec.read_all_leads else at_leads[:1]
+        kept = at_leads[: spec.leads_read(name)]
         samples[name] = np.concatenate(kept, axis=1)
     return Ticks(
         samples=samples,
