@@ -131,7 +131,8 @@ def early_warning(
         alarm_report.draw(
             place, scored[headline].series, chosen.scores[headline], methods, headline
         )
-        program = model.program(alarm, abnormal, recent_ticks)
+        leads = spec.leads_read(config.target)
+        program = model.program(alarm, abnormal, recent_ticks, leads)
         alarm_file.save(place / ALARM, alarm, program)
         write_json(place / f"{NAME}.json", report)
     return report, folder

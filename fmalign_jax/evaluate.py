@@ -23,6 +23,7 @@ from fmalign_jax.evaluation import (
     calibration,
     code_sharing,
     files,
+    lag_weights,
     report as evaluation_report,
     splits as evaluation_splits,
     supervised,
@@ -110,6 +111,9 @@ def evaluate(
             "sizes": evaluation_report.sizes(splits),
         },
     }
+    report["lag_weights"] = lag_weights.describe(
+        encoder.system, frozen, splits.by_name[splits.headline], run.config
+    )
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]

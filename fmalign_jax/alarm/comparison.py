@@ -101,7 +101,7 @@ def scored(
             Series(
                 name=split.store.names[windows.recording[begin]],
                 ticks=last,
-                at_s=ticks.end_s[last] + spec.shifts_s(config.target)[0],
+                at_s=ticks.end_s[last] + spec.last_shift_s(config.target),
                 tick_s=spec.tick_s,
                 episodes=episodes.spans_of(
                     label == abnormal, begin_s, end_s, merge_gap_s=config.merge_gap_s
@@ -111,7 +111,7 @@ def scored(
         )
         read = np.arange(windows.start[begin], last[-1] + 1)
         found.places.append(last - windows.start[begin])
-        found.samples.append(_samples(split, config.target, read))
+        found.samples.append(_samples(split, config.target, read, spec))
     return found
 
 
@@ -127,7 +127,7 @@ def judged(
       abnormal: class of the episodes.
     """
     definition = Definition(
-        lead_s=-spec.shifts_s(config.target)[0],
+        lead_s=-spec.shift_s(config.target),
         spread_s=config.spread_s,
         min_spell_s=config.min_spell_s,
     )
@@ -210,7 +210,12 @@ def baseline_scores(
     read = np.zeros(len(ticks), bool)
     read[head.windows.rows(np.arange(len(start)))] = True
     reference = [
-        _samples(head, config.target, np.flatnonzero(read & (ticks.segment == number)))
+        _samples(
+            head,
+            config.target,
+            np.flatnonzero(read & (ticks.segment == number)),
+            spec,
+        )
         for number in np.unique(ticks.segment[start])
     ]
     found = baselines.candidates(
@@ -230,9 +235,12 @@ def ticks_of(seconds: float, tick_s: float) -> int:
     return 1 + round(seconds / tick_s)
 
 
-def _samples(split: LabelledWindows, stream: str, read: Int[ndarray, " n"]) -> Samples:
-    """Reads the samples of ticks of one recording."""
+def _samples(
+    split: LabelledWindows, stream: str, read: Int[ndarray, " n"], spec: WindowSpec
+) -> Samples:
+    """Reads the samples of ticks of one recording; of a range of leads the least's."""
     ticks = split.windows.ticks
     recording = int(ticks.recording[read[0]])
-    values: Samples = split.store.gather(stream, recording, ticks.samples[stream][read])
+    samples = ticks.samples[stream][read, -spec.samples_per_tick[stream] :]
+    values: Samples = split.store.gather(stream, recording, samples)
     return values

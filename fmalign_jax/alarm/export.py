@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from fmalign_jax.alarm.alarm_file import NO_CODE
+from fmalign_jax.models.layers import side_by_side
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
@@ -29,6 +30,7 @@ def score_program(
     abnormal: int,
     recent_ticks: int,
     shape: tuple[int, int, int, int],
+    leads: int = 1,
 ) -> bytearray:
     """Returns the serialised program, with every parameter in it, for CPUs.
 
@@ -42,7 +44,9 @@ def score_program(
       features: which kind, see `Encodings.features`.
       abnormal: the class whose probability is the score.
       recent_ticks: n, how many of the last ticks `classify` is shown.
-      shape: of the windows [B, T, R, C].
+      shape: of the windows [B, T, R, C]; those of a range of L leads hold L * T ticks,
+        in order of time.
+      leads: L.
     """
     params, model_state, statistics = sharding.on_one_device(
         (frozen.params, frozen.model_state, dict(frozen.statistics))
@@ -54,6 +58,7 @@ def score_program(
         table = jnp.asarray((vectors - mean) / deviation)
 
     def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
+        windows = side_by_side(windows, leads)
         inputs = preprocess.normalise({modality: windows}, statistics)
         encoded: Any = encoder.system.apply(
             {"params": params}, inputs, model_state, (modality,), method="encode"

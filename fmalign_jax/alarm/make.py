@@ -218,7 +218,7 @@ def alarm_settings(
         channels=info.channel_names or tuple(f"channel {i}" for i in range(channels)),
         unit=info.unit,
         tick_s=spec.tick_s,
-        window_ticks=spec.window_ticks,
+        window_ticks=spec.window_ticks * spec.leads_read(config.target),
         samples_per_tick=slots,
         sample_period_s=period_s,
         max_gap_s=spec.max_gap_s or max(spec.tick_s / slots, 3 * period_s),
@@ -256,6 +256,8 @@ def until_visible(
     # Half of what the head receives must be in the episode before it detects it.
     behind_s = method.settings["recent_s"] / 2
     behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
+    if spec.lead_range_s:
+        behind_s += (spec.lead_range_s[1] - spec.lead_range_s[0]) / 2
     middle = definition.lead_s - behind_s
     spread_s = definition.spread_s
     known_from = "the lead, less half a window and the time an alarm takes"

@@ -111,9 +111,9 @@ class AlarmModel:
         ]
 
     def program(
-        self, alarm: AlarmSettings, abnormal: int, recent_ticks: int
+        self, alarm: AlarmSettings, abnormal: int, recent_ticks: int, leads: int
     ) -> bytearray:
-        """Returns the same as one serialised function of raw windows."""
+        """Returns the same as one serialised function of raw windows of L leads."""
         assert self.head.traced is not None
         return export.score_program(
             self.encoder,
@@ -126,6 +126,7 @@ class AlarmModel:
             abnormal=abnormal,
             recent_ticks=recent_ticks,
             shape=(alarm.rows, *alarm.window_shape),
+            leads=leads,
         )
 
 

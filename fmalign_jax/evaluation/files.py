@@ -168,6 +168,13 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))
+    if report["lag_weights"] is not None:
+        lags = report["lag_weights"]
+        print(
+            f"leads read: {lags['mean_s']:.0f} s on average, standard deviation "
+            f"{lags['deviation_s']:.0f} s, of {lags['lead_s'][-1]:g} to "
+            f"{lags['lead_s'][0]:g} s"
+        )
     if report["calibration"] is not None and report["calibration"]["gain"]:
         print(_gain_sentence(report["calibration"]["gain"]))
     for note in report["notes"]:

@@ -170,7 +170,8 @@ def _override(
     """
     data = ConfigDict(run_config.data.to_dict())
     needed = {*streams, data.reference_stream}
-    needed |= {data.leading_stream} if data.lead_s else set()
+    if data.lead_s or data.lead_range_s:
+        needed |= {data.leading_stream}
     data.samples_per_tick = ConfigDict(
         {k: n for k, n in data.samples_per_tick.to_dict().items() if k in needed}
     )

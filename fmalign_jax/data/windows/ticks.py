@@ -172,6 +172,15 @@ class WindowSpec:
             return 0.0
         return -self.lead_s
 
+    def last_shift_s(self, stream: str) -> float:
+        """Returns the same of the last sample that a tick reads.
+
+        Of a range of leads, at the least of them.
+        """
+        if self.lead_range_s and stream == self.leading_stream:
+            return -self.lead_range_s[0]
+        return self.shift_s(stream)
+
     def shifts_s(self, stream: str) -> tuple[float, ...]:
         """Returns the shifts at which a stream must be readable, in seconds.
 
