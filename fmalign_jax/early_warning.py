@@ -29,9 +29,11 @@ from fmalign_jax.alarm.make import (
     check_settings,
     model_scores,
     oracle_scores,
+    taught_scores,
     with_a_window_a_tick,
 )
 from fmalign_jax.alarm.model import AlarmModel
+from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import write_json
@@ -86,6 +88,9 @@ def early_warning(
             definition.lead_s,
             abnormal,
         )
+    taught = TaughtScore.learn(config, model, splits.head, spec, abnormal)
+    if taught is not None:
+        candidates["taught"] = taught_scores(taught, splits, scored)
     if config.baselines:
         candidates |= comparison.baseline_scores(config, splits, scored, spec)
     if config.oracle_epochs:
@@ -96,14 +101,20 @@ def early_warning(
         name: comparison.choose(config, scored, own, definition, spec.tick_s)
         for name, own in candidates.items()
     }
-    chosen = methods["model"]
+    if config.alarm not in methods:
+        raise ValueError(
+            "the alarm is the score 'model' or 'taught'; got "
+            f"{config.alarm!r}, and the video of the head split shows the head one "
+            "class only; use --config.alarm=model"
+        )
+    chosen = methods[config.alarm]
     methods["chance"] = comparison.shifted_by_half(chosen, scored, definition)
 
     alarm = alarm_settings(config, run, splits, spec, definition, chosen, abnormal)
-    recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
+        "alarm": config.alarm,
         "source": config.source,
         "target": config.target,
         "abnormal": alarm.abnormal,
@@ -131,8 +142,13 @@ def early_warning(
         alarm_report.draw(
             place, scored[headline].series, chosen.scores[headline], methods, headline
         )
-        leads = spec.leads_read(config.target)
-        program = model.program(alarm, abnormal, recent_ticks, leads)
+        if config.alarm == "taught":
+            assert taught is not None
+            program = taught.program(alarm)
+        else:
+            recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)
+            leads = spec.leads_read(config.target)
+            program = model.program(alarm, abnormal, recent_ticks, leads)
         alarm_file.save(place / ALARM, alarm, program)
         write_json(place / f"{NAME}.json", report)
     return report, folder

@@ -1,6 +1,7 @@
 """A whole alarm from one tiny run: made, judged, exported, and run by the monitor."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from fmalign_jax import early_warning as command, evaluate, monitor, train
 from fmalign_jax.alarm import alarm_file, comparison, make
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.model import AlarmModel
+from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.dataset import window_spec
@@ -22,7 +24,7 @@ from fmalign_jax.training import sharding
 pytestmark = pytest.mark.usefixtures("one_device")
 
 LEAD_S = 4.0
-METHODS = {"model", "chance", "rolling_sd", "rolling_change", "cusum"}
+METHODS = {"model", "taught", "chance", "rolling_sd", "rolling_change", "cusum"}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_scores_are_calibrated_by_the_video_that_is_known(run, whole, folder):
     )
     report, target = command.early_warning(config, folder / "calibrated")
     methods = report["methods"]
-    assert set(methods) == {"model", "calibrated", "chance"}
+    assert set(methods) == {"model", "calibrated", "taught", "chance"}
     # What is exported is not calibrated.
     assert methods["model"]["rule"] == whole[0]["methods"]["model"]["rule"]
     alarm = alarm_file.load(target / command.ALARM)
@@ -207,6 +209,56 @@ def test_the_monitor_says_what_the_windows_say(run, whole, folder):
     np.testing.assert_allclose(expected, scores[known], atol=1e-6)
 
 
+def test_the_alarm_may_be_the_head_that_the_video_taught(run, whole, folder):
+    config = _config(run, alarm="taught", baselines=False, false_alarms_per_hour=100.0)
+    report, target = command.early_warning(config, folder / "taught")
+    alarm = alarm_file.load(target / command.ALARM)
+    rule = report["methods"]["taught"]["rule"]
+    assert alarm.settings.raise_at == rule["raise_at"]
+    assert rule == whole[0]["methods"]["taught"]["rule"]
+    # What is exported says what was judged, and not what the model says.
+    opened = restore.open_run(run, "best")
+    config = transfer.with_features(config, opened.config)
+    frozen = restore.restore(opened, sharding.make_mesh())
+    splits = load_splits(config, make.with_a_window_a_tick(opened.config))
+    model = AlarmModel.fit(config, opened, frozen, splits)
+    spec = window_spec(opened.config.data, stride_ticks=1)
+    taught = TaughtScore.learn(config, model, splits.head, spec, 1)
+    test = splits.by_name["test"]
+    values = pipeline.assemble(test.store, test.windows, np.arange(8))
+    score, code = alarm(values["streams"]["current"])
+    np.testing.assert_allclose(score, taught.probabilities(test)[:8], atol=1e-5)
+    assert (code == alarm_file.NO_CODE).all()
+    assert np.abs(score - whole[2](values["streams"]["current"])[0]).max() > 1e-3
+
+
+def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
+    opened = restore.open_run(run, "best")
+    config = transfer.with_features(_config(run), opened.config)
+    frozen = restore.restore(opened, sharding.make_mesh())
+    splits = load_splits(config, make.with_a_window_a_tick(opened.config))
+    model = AlarmModel.fit(config, opened, frozen, splits)
+    spec = window_spec(opened.config.data, stride_ticks=1)
+    # Labels do not reach it once the model is fitted.
+    unlabelled = dataclasses.replace(
+        splits.head, label=np.full_like(splits.head.label, -1)
+    )
+    plain = TaughtScore.learn(config, model, unlabelled, spec, 1)
+    test = splits.by_name["test"]
+    said = plain.probabilities(test)
+    # It says the opposite when the video does.
+    reference = AlarmModel.reference
+    monkeypatch.setattr(AlarmModel, "reference", lambda *a: 1 - reference(*a))
+    opposite = TaughtScore.learn(config, model, unlabelled, spec, 1)
+    np.testing.assert_allclose(opposite.probabilities(test), 1 - said, atol=0.02)
+    # Of a video that never changes nothing is learnt, and that is said.
+    monkeypatch.setattr(AlarmModel, "reference", lambda *a: 0 * reference(*a))
+    assert TaughtScore.learn(config, model, splits.head, spec, 1) is None
+    taught = _config(run, alarm="taught", baselines=False)
+    with pytest.raises(ValueError, match="shows the head one class only"):
+        command.early_warning(taught)
+
+
 def test_a_run_is_exported_first(run, whole, folder, capsys):
     source = folder / "current.csv"
     with np.load(folder / "raw" / "furnace_2.npz") as raw:
@@ -240,6 +292,7 @@ def test_other_features_are_exported_too(run, folder, features):
         ({"standardise": "recording"}, "cannot wait"),
         ({"head.kind": "neighbours"}, "cannot be exported"),
         ({"abnormal": "purple"}, "must be one of the classes, normal, abnormal"),
+        ({"alarm": "oracle"}, "alarm must be 'model' or 'taught'; got 'oracle'"),
         ({"hysteresis": 1.0}, "hysteresis must lie in"),
         ({"levels": 1}, "levels must be at least 2"),
         ({"recent_s": (0.0, 30.0)}, "recent_s must hold one time or more"),
@@ -257,4 +310,4 @@ def test_an_oracle_stands_beside(run, folder):
     report, _ = command.early_warning(
         _config(run, oracle_epochs=1, baselines=False), folder / "oracle"
     )
-    assert set(report["methods"]) == {"model", "chance", "oracle"}
+    assert set(report["methods"]) == {"model", "taught", "chance", "oracle"}

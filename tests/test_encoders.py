@@ -79,7 +79,7 @@ def range_of_leads(seed: int = 0) -> tuple[jax.Array, jax.Array]:
 
 def test_lag_stem_is_a_softmax_over_lags_of_the_sensor_stem() -> None:
     ordered, batch = range_of_leads()
-    stem = lag_stem()
+    stem = lag_stem(spread=0.25)
     variables = jax.tree.map(np.asarray, fresh_parameters(stem, batch))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape), variables["params"])
@@ -94,7 +94,8 @@ def test_lag_stem_is_a_softmax_over_lags_of_the_sensor_stem() -> None:
     weights = np.zeros((2, LAG_HEADS, TICKS, len(lags)))
     for b in range(2):
         for h in range(LAG_HEADS):
-            profile = np.interp(lags, knots, params["profile"][h])
+            profile = 10 * np.interp(lags, knots, params["profile"][h])
+            profile -= ((lags - lags[-1] / 2) / (0.25 * TICKS)) ** 2 / 2
             for t in range(TICKS):
                 weights[b, h, t] = softmax(profile + asked[b, t + lags, h])
                 part = slice(h * 3, h * 3 + 3)
@@ -104,15 +105,16 @@ def test_lag_stem_is_a_softmax_over_lags_of_the_sensor_stem() -> None:
     np.testing.assert_allclose(seen, weights.mean(axis=2), atol=1e-5)
 
 
-def test_lag_stem_starts_with_the_mean_and_may_stay_there() -> None:
+def test_lag_stem_starts_around_the_middle_and_may_take_the_mean() -> None:
     ordered, batch = range_of_leads()
     variables = jax.jit(lag_stem().init)(jax.random.key(0), batch)
-    found = lag_stem().apply(variables, batch)
     sensor = {"params": variables["params"]["SensorStem_0"]}
     tokens = np.asarray(encoders.SensorStem((4, 6)).apply(sensor, ordered))
     lags = np.arange((LEADS - 1) * TICKS + 1)
     expected = np.stack([tokens[:, t + lags].mean(axis=1) for t in range(TICKS)], 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    narrow = lag_stem(spread=0.05).apply(variables, batch)
+    middle = tokens[:, TICKS * (LEADS - 1) // 2 :][:, :TICKS]
+    np.testing.assert_allclose(narrow, middle, atol=1e-4)
     moved = jax.tree.map(lambda x: x + 0.5, variables["params"])
     moved = {**moved, "SensorStem_0": variables["params"]["SensorStem_0"]}
     moved["profile"] = moved["profile"] * jnp.arange(KNOTS)

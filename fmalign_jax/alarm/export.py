@@ -72,5 +72,12 @@ def score_program(
             values = ((shared.variates if use_shared else z) - mean) / deviation
         return classify(values[:, -recent_ticks:])[:, abnormal], code
 
+    return serialised(score, shape)
+
+
+def serialised(
+    score: Callable[[Array], tuple[Array, Array]], shape: tuple[int, int, int, int]
+) -> bytearray:
+    """Returns a function of windows [B, T, R, C] to score and code, for CPUs."""
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)
     return export.export(jax.jit(score), platforms=("cpu",))(windows).serialize()

@@ -13,6 +13,7 @@ from fmalign_jax.alarm import episodes, report
 from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.alarm.comparison import Candidate, Method, Scored
 from fmalign_jax.alarm.model import AlarmModel
+from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.alarm.thresholds import Definition, Scores
 from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.evaluation import calibration, supervised, transfer
@@ -48,6 +49,10 @@ def check_settings(config: ConfigDict, run: OpenedRun) -> None:
     ):
         if wrong:
             raise ValueError(f"{rule}; {remedy}")
+    if config.alarm not in ("model", "taught"):
+        raise ValueError(
+            f"alarm must be 'model' or 'taught'; got {config.alarm!r}; use one of them"
+        )
     for name, least in (
         ("spread_s", 0),
         ("merge_gap_s", 0),
@@ -171,6 +176,17 @@ def _against_rest(probability: Float[ndarray, " N"]) -> Float[ndarray, "N 2"]:
     return np.stack([1 - probability, probability], axis=1)
 
 
+def taught_scores(
+    taught: TaughtScore, splits: EvaluationSplits, scored: Mapping[str, Scored]
+) -> list[Candidate]:
+    """Returns the scores of the head that the source taught."""
+    found = {
+        name: scored[name].cut(taught.probabilities(split))
+        for name, split in splits.reported.items()
+    }
+    return [({}, found)]
+
+
 def oracle_scores(
     config: ConfigDict,
     run: OpenedRun,
@@ -254,7 +270,8 @@ def until_visible(
             high,
         ), f"{len(warning_s)} episodes of validation (5 - 95 %)"
     # Half of what the head receives must be in the episode before it detects it.
-    behind_s = method.settings["recent_s"] / 2
+    window_s = spec.window_ticks * spec.tick_s
+    behind_s = method.settings.get("recent_s", window_s) / 2
     behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
     if spec.lead_range_s:
         behind_s += (spec.lead_range_s[1] - spec.lead_range_s[0]) / 2

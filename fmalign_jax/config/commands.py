@@ -61,6 +61,10 @@ def early_warning_config() -> ConfigDict:
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two
+            # Which score the alarm file gets: "model", the head on codes of the video
+            # applied to those of the current; or "taught", a head on how the current
+            # fluctuates, fitted to what the first says of the video a lead later.
+            "alarm": "model",
             "false_alarms_per_hour": 0.25,  # budget, on validation
             # An alarm may differ from the lead by so much: leads differ from episode
             # to episode, and half a window of blur.

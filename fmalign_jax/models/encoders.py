@@ -161,6 +161,11 @@ class SensorStem(nn.Module):
         return nn.relu(gather(x))
 
 
+_PROFILE_STEP = 10.0
+"""How much faster than other parameters the profile over the lags is learnt: there are
+few steps, and a weight has to change by a factor."""
+
+
 class LagStem(nn.Module):
     """A sensor read over a range of leads, [B, T, L * R, C] -> [B, T, F], by soft lag.
 
@@ -169,9 +174,10 @@ class LagStem(nn.Module):
     the tokens at all leads from the least to the most; its weights are a softmax over
     the lags. Each head has weights of its own for its share of the features.
 
-    A weight is that of the lag, a piecewise linear profile that is learnt, plus what
-    the token itself asks for. At the start all are equal. Windows of one lead pass
-    through `SensorStem` alone, as the search for the lead reads them.
+    A weight's logit is that of the lag plus what the token itself asks for. That of the
+    lag is a normal density around the middle of the range, to which a piecewise linear
+    profile is learnt. Windows of one lead pass through `SensorStem` alone, as the
+    search for the lead reads them.
 
     Attributes:
       samples_per_tick: R of one lead.
@@ -179,6 +185,7 @@ class LagStem(nn.Module):
       kernel: of `SensorStem`.
       heads: parts of the features with weights of their own.
       knots: of the profile over the range of leads.
+      spread: standard deviation of the weights at the start, in windows.
       weights: "soft", or "mean" for equal ones.
       dtype: of the computation; parameters and weights are fp32.
     """
@@ -188,6 +195,7 @@ class LagStem(nn.Module):
     kernel: int = 5
     heads: int = 4
     knots: int = 10
+    spread: float = 0.5
     weights: str = "soft"
     dtype: DTypeLike = jnp.float32
 
@@ -215,14 +223,16 @@ class LagStem(nn.Module):
             asked(tokens[:, :1])  # has its parameters all the same
             return tokens
         scores = asked(tokens.astype(jnp.float32))
-        if self.weights == "mean":
-            profile, scores = profile * 0, scores * 0
         # [T, all]: how far a token lies behind the earliest that a tick reads.
         lag = np.arange(tokens.shape[1]) - np.arange(ticks)[:, None]
         most = tokens.shape[1] - ticks
         place = np.clip(lag / most, 0, 1) * (self.knots - 1)
         hats = np.maximum(0, 1 - np.abs(place[..., None] - np.arange(self.knots)))
-        logits = jnp.einsum("hk,tck->htc", profile, hats) + scores.mT[:, :, None]
+        from_middle = (lag - most / 2) / (self.spread * ticks)
+        logits = _PROFILE_STEP * jnp.einsum("hk,tck->htc", profile, hats)
+        logits = logits - from_middle**2 / 2 + scores.mT[:, :, None]
+        if self.weights == "mean":
+            logits = jnp.zeros_like(logits)
         logits = jnp.where((lag >= 0) & (lag <= most), logits, -jnp.inf)
         weights = jax.nn.softmax(logits, axis=-1)
         by_lag = np.arange(ticks)[:, None] + np.arange(most + 1)
