@@ -101,20 +101,20 @@ def early_warning(
         name: comparison.choose(config, scored, own, definition, spec.tick_s)
         for name, own in candidates.items()
     }
-    if config.alarm not in methods:
+    exported = config.alarm or ("model" if taught is None else "taught")
+    if exported not in methods:
         raise ValueError(
-            "the alarm is the score 'model' or 'taught'; got "
-            f"{config.alarm!r}, and the video of the head split shows the head one "
-            "class only; use --config.alarm=model"
+            "a video teaches both classes; got alarm='taught', and the video of the "
+            "head split shows the head one class only; use --config.alarm=model"
         )
-    chosen = methods[config.alarm]
+    chosen = methods[exported]
     methods["chance"] = comparison.shifted_by_half(chosen, scored, definition)
 
     alarm = alarm_settings(config, run, splits, spec, definition, chosen, abnormal)
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
-        "alarm": config.alarm,
+        "alarm": exported,
         "source": config.source,
         "target": config.target,
         "abnormal": alarm.abnormal,
@@ -139,11 +139,9 @@ def early_warning(
     }
     headline = splits.headline
     with outputs.whole(folder, settings) as place:
-        alarm_report.draw(
-            place, scored[headline].series, chosen.scores[headline], methods, headline
-        )
-        if config.alarm == "taught":
-            assert taught is not None
+        series = scored[headline].series
+        alarm_report.draw(place, series, methods, exported, headline)
+        if exported == "taught" and taught is not None:
             program = taught.program(alarm)
         else:
             recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)

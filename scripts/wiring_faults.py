@@ -193,6 +193,18 @@ FAULTS = (
     Fault("trained_on_by_path", "fmalign_jax/lead/recordings.py",
           "trained_on = _trained_on(store, run)", "trained_on = False",
           _LEAD + "recordings_of_the_training_are_known_by_what_they_hold"),
+    Fault("lead_range_ignored", "fmalign_jax/data/dataset.py",
+          "lead_range_s=tuple(data.lead_range_s),", "lead_range_s=(),",
+          "tests/test_lead_range.py::"
+          "test_it_says_at_which_leads_the_current_was_read"),
+    Fault("lag_weights_ignored", "fmalign_jax/models/encoders.py",
+          'if self.weights == "mean":', "if False:",
+          "tests/test_encoders.py::"
+          "test_lag_stem_starts_around_the_middle_and_may_take_the_mean"),
+    Fault("alarm_ignored", "fmalign_jax/early_warning.py",
+          "chosen = methods[exported]", 'chosen = methods["model"]',
+          "tests/test_early_warning.py::"
+          "test_the_alarm_may_be_the_head_that_the_video_taught"),
 )
 # fmt: on
 

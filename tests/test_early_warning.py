@@ -51,6 +51,7 @@ def _config(run, **changes):
     config.raise_after_s = (0.0, 1.0)
     config.baseline_lengths_s = (8.0,)
     config.recent_s = (60.0,)  # cut to the window
+    config.alarm = "model"
     config.rows = 8
     config.update(changes)
     return config
@@ -210,9 +211,10 @@ def test_the_monitor_says_what_the_windows_say(run, whole, folder):
 
 
 def test_the_alarm_may_be_the_head_that_the_video_taught(run, whole, folder):
-    config = _config(run, alarm="taught", baselines=False, false_alarms_per_hour=100.0)
+    config = _config(run, alarm="", baselines=False, false_alarms_per_hour=100.0)
     report, target = command.early_warning(config, folder / "taught")
     alarm = alarm_file.load(target / command.ALARM)
+    assert report["alarm"] == "taught"
     rule = report["methods"]["taught"]["rule"]
     assert alarm.settings.raise_at == rule["raise_at"]
     assert rule == whole[0]["methods"]["taught"]["rule"]
@@ -257,6 +259,8 @@ def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
     taught = _config(run, alarm="taught", baselines=False)
     with pytest.raises(ValueError, match="shows the head one class only"):
         command.early_warning(taught)
+    plain, _ = command.early_warning(_config(run, alarm="", baselines=False))
+    assert plain["alarm"] == "model"
 
 
 def test_a_run_is_exported_first(run, whole, folder, capsys):

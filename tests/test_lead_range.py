@@ -50,6 +50,7 @@ def test_it_says_at_which_leads_the_current_was_read(run, capsys):
         _evaluation(run, evaluation_config(), random_encoders=0)
     )
     lags = report["lag_weights"]
+    assert lags is not None
     assert lags["lead_s"] == [float(s) for s in range(18, 1, -1)]
     weights = np.array(lags["weight"])
     assert weights.shape == (17,)
@@ -59,7 +60,8 @@ def test_it_says_at_which_leads_the_current_was_read(run, capsys):
     assert "of 2 to 18 s" in capsys.readouterr().out
 
 
-def test_the_alarm_of_a_range_runs_live(run, folder):
+@pytest.mark.parametrize("score", ["model", "taught"])
+def test_the_alarm_of_a_range_runs_live(run, folder, score):
     config = _evaluation(
         run,
         early_warning_config(),
@@ -72,6 +74,7 @@ def test_the_alarm_of_a_range_runs_live(run, folder):
         recent_s=(60.0,),
         false_alarms_per_hour=100.0,
         rows=8,
+        alarm=score,
     )
     report, target = early_warning.early_warning(config)
     assert report["definition"]["lead_s"] == (LEAST_S + MOST_S) / 2

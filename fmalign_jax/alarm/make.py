@@ -49,7 +49,7 @@ def check_settings(config: ConfigDict, run: OpenedRun) -> None:
     ):
         if wrong:
             raise ValueError(f"{rule}; {remedy}")
-    if config.alarm not in ("model", "taught"):
+    if config.alarm not in ("", "model", "taught"):
         raise ValueError(
             f"alarm must be 'model' or 'taught'; got {config.alarm!r}; use one of them"
         )

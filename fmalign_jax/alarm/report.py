@@ -201,6 +201,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
             ]
         )
     print_table(rows)
+    print(f"alarm file: the score {report['alarm']!r}")
     for note in report["notes"]:
         print(f"note: {note}")
     print(f"written to {folder}")
@@ -218,8 +219,8 @@ def _with_interval(own: Mapping[str, Any], name: str, form: str) -> str:
 def draw(
     folder: pathlib.Path,
     series: Sequence[Series],
-    scores: Scores,
     methods: Mapping[str, Method],
+    exported: str,
     split: str,
 ) -> None:
     """Draws early_warning.png: every method's curve, and the alarm over time.
@@ -227,8 +228,8 @@ def draw(
     Args:
       folder: where to.
       series: of the split.
-      scores: of the model, by series.
       methods: with their curves.
+      exported: whose alarm is shown over time.
       split: which one.
     """
     shown = min(_TIMELINES, len(series))
@@ -260,8 +261,9 @@ def draw(
     with fonts.readable(own.name for own in series[:shown]) as names:
         for row, own in enumerate(series[:shown]):
             axes = figure.add_subplot(panels[1 + row, :])
-            rule = methods["model"].rule
-            _draw_alarm(axes, own, scores[row], rule, names[own.name])
+            shown_method = methods[exported]
+            score = shown_method.scores[split][row]
+            _draw_alarm(axes, own, score, shown_method.rule, names[own.name])
     axes.set_xlabel("time, s (at which the score is known)")
     figure.savefig(folder / "early_warning.png", dpi=_DPI)
 
