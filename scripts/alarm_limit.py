@@ -6,6 +6,8 @@ FOLDERs hold simulated furnaces (`data/simulated/default-...`), whose truth is k
 The rules of `early_warning` are chosen and judged, with its settings, on scores that no
 alarm can have:
 
+    learned      boosted trees on the figures of `alarm.taught`, fitted to the true
+                 state of other furnaces, simulated without frames
     volatility   minus the logarithm of the true noise of the arcs, its mean over the
                  last seconds; an alarm only sees the currents that this noise made
     state        whether the furnace is in the abnormal state, as the current shows it
@@ -22,21 +24,38 @@ import argparse
 import pathlib
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fmalign_jax.alarm import comparison, episodes, report
-from fmalign_jax.alarm.comparison import Candidate
+from fmalign_jax.alarm.comparison import Candidate, Scored
 from fmalign_jax.alarm.make import abnormal_class, with_a_window_a_tick
+from fmalign_jax.alarm.taught import figures
 from fmalign_jax.alarm.thresholds import Series
 from fmalign_jax.cli import print_table
 from fmalign_jax.config import early_warning_config
 from fmalign_jax.data import dataset
+from fmalign_jax.data.simulator import PROFILES
+from fmalign_jax.data.simulator.circuit import simulate_current
+from fmalign_jax.data.simulator.operation import operate
+from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.evaluation import splits as evaluation_splits, transfer
 from fmalign_jax.run import restore
 
 LENGTHS_S = (2.0, 10.0, 30.0, 60.0)
 """Over which the true noise is averaged; chosen on validation."""
+
+
+FURNACES = 160
+"""Whose true state the learned score is fitted to."""
+
+_SEED = 7000
+_DURATION_S = 3000.0
+_AT_ONCE = 2048  # windows
+_figures = jax.jit(figures)
 
 
 def read_truth(folder: pathlib.Path, name: str) -> Mapping[str, np.ndarray]:
@@ -79,6 +98,61 @@ def score(
     return past_means(-np.log(truth["volatility"]), ends, round(length_s * rate_hz))
 
 
+def window_figures(
+    samples: Shaped[np.ndarray, "n R C"], ends: np.ndarray, spec: WindowSpec
+) -> Float[np.ndarray, "N F"]:
+    """Returns the figures of the windows that end with given ticks."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        samples.astype(np.float32) / 1000.0, spec.window_ticks, axis=0
+    )
+    chosen = windows[ends - spec.window_ticks + 1].transpose(0, 3, 1, 2)
+    parts = [
+        np.asarray(_figures(jnp.asarray(chosen[i : i + _AT_ONCE])))
+        for i in range(0, len(chosen), _AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def learned(spec: WindowSpec, slots: int) -> HistGradientBoostingClassifier:
+    """Fits a classifier of the last tick's true state, on furnaces of its own."""
+    found, states = [], []
+    slot = (np.arange(slots) + 0.5) / slots
+    for seed in range(_SEED, _SEED + FURNACES):
+        operation = operate(
+            PROFILES["default"], duration_s=_DURATION_S, seed=seed, furnace=seed
+        )
+        time_s, amperes = simulate_current(operation)
+        tick = np.arange(int(_DURATION_S // spec.tick_s))
+        wanted_s = (tick[:, None] + slot) * spec.tick_s
+        rows = np.clip(np.searchsorted(time_s, wanted_s) - 1, 0, len(time_s) - 1)
+        ends = tick[spec.window_ticks - 1 :]
+        found.append(window_figures(amperes[rows], ends, spec))
+        states.append(operation.state((ends + 1.0) * spec.tick_s))
+    classifier = HistGradientBoostingClassifier(
+        max_iter=300, learning_rate=0.06, l2_regularization=1.0
+    )
+    return classifier.fit(np.concatenate(found), np.concatenate(states))
+
+
+def learned_scores(
+    scored: Mapping[str, Scored], spec: WindowSpec, slots: int
+) -> list[Candidate]:
+    """Returns the scores of the classifier on the recordings that are judged."""
+    classifier = learned(spec, slots)
+    return [
+        (
+            {"length_s": spec.tick_s},
+            {
+                name: [
+                    classifier.predict_proba(window_figures(samples, ends, spec))[:, 1]
+                    for samples, ends in zip(own.samples, own.places, strict=True)
+                ]
+                for name, own in scored.items()
+            },
+        )
+    ]
+
+
 def main() -> None:
     """Prints detections, warnings and false alarms of the two scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -97,7 +171,11 @@ def main() -> None:
     definition, scored = comparison.judged(splits, config, spec, abnormal)
     folders = {"validation": args.validation, "test": args.test}
     rows = []
-    for what, lengths_s in (("volatility", LENGTHS_S), ("state", (0.0,))):
+    for what, lengths_s in (
+        ("learned", ()),
+        ("volatility", LENGTHS_S),
+        ("state", (0.0,)),
+    ):
         candidates: list[Candidate] = [
             (
                 {"length_s": length_s},
@@ -108,6 +186,9 @@ def main() -> None:
             )
             for length_s in lengths_s
         ]
+        if what == "learned":
+            slots = spec.samples_per_tick[config.target]
+            candidates = learned_scores(scored, spec, slots)
         method = comparison.choose(config, scored, candidates, definition, spec.tick_s)
         for name, outcomes in method.outcomes.items():
             found = report.counts(episodes.total(outcomes))
