@@ -297,6 +297,7 @@ def test_other_features_are_exported_too(run, folder, features):
         ({"head.kind": "neighbours"}, "cannot be exported"),
         ({"abnormal": "purple"}, "must be one of the classes, normal, abnormal"),
         ({"alarm": "oracle"}, "alarm must be 'model' or 'taught'; got 'oracle'"),
+        ({"source": "current", "target": "video"}, "an alarm watches a sensor; got"),
         ({"hysteresis": 1.0}, "hysteresis must lie in"),
         ({"levels": 1}, "levels must be at least 2"),
         ({"recent_s": (0.0, 30.0)}, "recent_s must hold one time or more"),

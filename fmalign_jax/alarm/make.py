@@ -87,7 +87,17 @@ def with_a_window_a_tick(run_config: ConfigDict) -> ConfigDict:
 
 
 def abnormal_class(config: ConfigDict, splits: EvaluationSplits) -> int:
-    """Returns the number of the class to be warned of."""
+    """Returns the number of the class to be warned of.
+
+    Raises:
+      ValueError: there is no such class, or nothing that an alarm could be made of.
+    """
+    shape = splits.head.store.streams[config.target].value_shape
+    if len(shape) > 1:
+        raise ValueError(
+            f"an alarm watches a sensor; got target={config.target!r}, whose samples "
+            f"are {'x'.join(map(str, shape))}; use --config.target=NAME of a sensor"
+        )
     if VALIDATION not in splits.by_name:
         raise ValueError(
             "the level of an alarm is chosen on a validation split; got none; give "

@@ -109,11 +109,10 @@ class TaughtScore:
           abnormal: the class to be warned of.
 
         Returns:
-          None where the teacher finds one class only, or where the target is no stream
-          of numbers.
+          None where the teacher finds one class only, or where the target is tokens.
         """
         target = config.target
-        if target not in model.frozen.statistics:
+        if target not in model.frozen.statistics:  # tokens
             return None
         scale = float(np.mean(model.frozen.statistics[target]["std"]))
         slots = spec.samples_per_tick[target]
