@@ -7,11 +7,13 @@ import importlib.util
 import logging
 import os
 import pathlib
+import re
 import socket
 import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -29,6 +31,9 @@ _ABSENT = "(none)"
 _JAX_WARNS_OF_DEVICES = "jax._src.xla_bridge"
 _FULL = ("No space left on device", "Disk quota exceeded")
 _OUT_OF_MEMORY = "Out of memory"
+_DAMAGED_PROGRAM = re.compile(
+    r"Error reading persistent compilation cache entry for '(?P<name>[\w.-]+)'"
+)
 
 Main = Callable[[ConfigDict], Any]
 
@@ -273,14 +278,36 @@ def _wait_for(coordinator: str, wait_s: int) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Lets the next run of the same config skip compiling."""
+    """Lets the next run of the same config skip compiling; mends damaged programs."""
     try:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     except RuntimeError:  # a user without a home, as in some containers
         return  # a folder that others may write to would hold programs of theirs
-    jax.config.update("jax_compilation_cache_dir", str(cache / "fmalign_jax" / "jax"))
+    folder = cache / "fmalign_jax" / "jax"
+    _mend_programs(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _mend_programs(folder: pathlib.Path) -> None:
+    """Removes programs that JAX warns it cannot read; it never writes over them."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *about: Any, **more: Any) -> None:
+        damaged = _DAMAGED_PROGRAM.match(str(message))
+        if damaged is None:
+            shown(message, *about, **more)
+            return
+        for entry in folder.glob(f"{damaged['name']}-*"):
+            entry.unlink(missing_ok=True)
+        logging.warning(
+            "%s: a compiled program (%s) is damaged; it is removed and compiled again",
+            folder,
+            damaged["name"],
+        )
+
+    warnings.showwarning = show
 
 
 def _unwrapped(error: BaseException) -> str:

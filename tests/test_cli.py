@@ -229,6 +229,37 @@ def test_a_user_without_name_or_home_is_served_or_told(call, tmp_path, monkeypat
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+_COMPILES = """
+import jax, jax.numpy as jnp
+from fmalign_jax import cli
+cli.keep_compiled_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.jit(lambda x: jnp.sin(x) + 1, inline=False)(1.0))
+"""
+
+
+def test_a_damaged_compiled_program_is_removed_and_made_again(tmp_path):
+    def compiled():
+        return subprocess.run(
+            [sys.executable, "-c", _COMPILES],
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    first = compiled()
+    (entry,) = (tmp_path / "fmalign_jax" / "jax").glob("jit__lambda*-cache")
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[: len(whole) // 2])
+    again = compiled()
+    assert again.stdout == first.stdout
+    assert "is damaged; it is removed and compiled again" in again.stderr
+    assert "Warning" not in again.stderr
+    assert len(entry.read_bytes()) > len(whole) // 2
+    assert compiled().stderr == ""
+
+
 def test_a_surprise_leaves_its_traceback_in_a_file(call, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
