@@ -182,13 +182,13 @@ def test_a_range_beyond_every_recording_is_refused():
         _search([planted_clip(0, 0, n=60)], least_s=500.0, most_s=600.0)
 
 
-def _answers(*, model_s, model, evidence, free_s, free, **changes):
+def _answers(*, model_s, model, evidence, free_s, free, wide_s=0.5, **changes):
     """What `conclude` makes of three indicators with these estimates and chances."""
     config = lead_config()
     whole = {
         "canonical": {"estimate_s": model_s, "chance": model, "interval_s": [0.0, 1.0]},
         "association": {"estimate_s": model_s, "chance": evidence},
-        "motion": {"estimate_s": free_s, "chance": free, "interval_s": [2.0, 3.0]},
+        "motion": {"estimate_s": free_s, "chance": free, "interval_s": [2, 2 + wide_s]},
     }
     how = {"window_s": 2.0, "memorised": False, "units": 20} | changes
     units = how.pop("units")
@@ -207,6 +207,9 @@ def _answers(*, model_s, model, evidence, free_s, free, **changes):
         ({"units": 3}, ("too short to tell", "canonical", None)),
         # What moves agrees, or corrects the model by less than a window ...
         ({"free": 1e-3}, ("lead found", "motion", 0.4)),
+        # ... unless it knows less closely than the model does ...
+        ({"free": 1e-3, "wide_s": 1.5}, ("lead found", "canonical", 0.0)),
+        ({"free": 1e-3, "wide_s": 9, "evidence": 0.2}, ("lead found", "motion", 0.4)),
         # ... but is something else when it is farther away ...
         ({"free": 1e-3, "free_s": 2.5}, ("lead found", "canonical", 0.0)),
         # ... unless the model knows nothing, or nothing that counts.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import lzma
 import math
 import pathlib
 import re
@@ -186,10 +187,10 @@ def load(path: pathlib.Path) -> ExportedAlarm:
     except (
         OSError,
         EOFError,
-        RecursionError,
+        RuntimeError,  # encrypted or packed in an unknown way, or JSON without an end
         zlib.error,
+        lzma.LZMAError,
         zipfile.BadZipFile,
-        NotImplementedError,
         KeyError,
         ValueError,
     ) as error:

@@ -363,9 +363,9 @@ def conclude(
     An indicator of the model may answer what the model memorised; on other recordings
     its encoders may be off by part of a window. One that asks no model is neither. So
     the model's answer counts where the run was not trained, and gives way to that of
-    `model_free` if this is less than a window away; where the run was trained, only the
-    latter counts. Few stretches have few events, and one event matches any other at
-    some lead.
+    `model_free` if this is less than a window away and known more closely; where the
+    run was trained, only the latter counts. Few stretches have few events, and one
+    event matches any other at some lead.
 
     Args:
       whole: by indicator, as from `Reading.describe`.
@@ -380,7 +380,8 @@ def conclude(
     free = whole.get(config.model_free)
     if free is not None and _below(free["chance"], config.model_free_significance):
         near = abs(free["estimate_s"] - model["estimate_s"]) <= window_s
-        if memorised or not found or near:
+        closer = np.ptp(free["interval_s"]) < np.ptp(model["interval_s"])
+        if memorised or not found or (near and closer):
             answer = dict.fromkeys(answer, config.model_free)
             found, memorised = True, False
     best, chance = whole[answer["indicator"]], whole[answer["evidence"]]["chance"]

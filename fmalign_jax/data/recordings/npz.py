@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import lzma
 import math
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -120,6 +122,17 @@ def write_npz(path: pathlib.Path, recording: Recording, *, packed: bool = True) 
         save(temporary, **arrays)  # type: ignore[arg-type]
 
 
+# RuntimeError: an entry that says it is encrypted, or packed in an unknown way.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
 class _Arrays:
     """The arrays of a file, each read when asked for: other keys do not matter.
 
@@ -139,7 +152,7 @@ class _Arrays:
     def __getitem__(self, key: str) -> np.ndarray:
         try:
             return self._file[key]
-        except ValueError as error:
+        except (ValueError, tokenize.TokenError) as error:
             # NumPy's own words say how to run what the file brings.
             found = str(error)
             if "pickle" in found:
@@ -161,7 +174,7 @@ def _opened(path: pathlib.Path) -> Iterator[_Arrays]:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             yield _Arrays(path, file)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path}: must be a whole .npz file; got a damaged one ({error}); copy or "
             "save it again"
@@ -206,7 +219,7 @@ def _declared_bytes(member: Any) -> int | None:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read(member)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, tokenize.TokenError):
         return None  # NumPy says what is wrong when it is read
     return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
