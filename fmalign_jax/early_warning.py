@@ -25,6 +25,7 @@ from fmalign_jax.alarm.comparison import Candidate
 from fmalign_jax.alarm.make import (
     abnormal_class,
     alarm_settings,
+    better,
     calibrated_scores,
     check_settings,
     model_scores,
@@ -101,11 +102,12 @@ def early_warning(
         name: comparison.choose(config, scored, own, definition, spec.tick_s)
         for name, own in candidates.items()
     }
-    exported = config.alarm or ("model" if taught is None else "taught")
+    exported = config.alarm or better(methods)
     if exported not in methods:
         raise ValueError(
-            "a video teaches both classes; got alarm='taught', and the video of the "
-            "head split shows the head one class only; use --config.alarm=model"
+            "a video that shows both classes teaches, and a sensor of numbers is taught"
+            "; got alarm='taught', and the head finds one class in the video of the "
+            f"head split, or {config.target!r} is tokens; use --config.alarm=model"
         )
     chosen = methods[exported]
     methods["chance"] = comparison.shifted_by_half(chosen, scored, definition)

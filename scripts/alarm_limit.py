@@ -129,7 +129,7 @@ def learned(spec: WindowSpec, slots: int) -> HistGradientBoostingClassifier:
         found.append(window_figures(amperes[rows], ends, spec))
         states.append(operation.state((ends + 1.0) * spec.tick_s))
     classifier = HistGradientBoostingClassifier(
-        max_iter=300, learning_rate=0.06, l2_regularization=1.0
+        max_iter=300, learning_rate=0.06, l2_regularization=1.0, random_state=0
     )
     return classifier.fit(np.concatenate(found), np.concatenate(states))
 
@@ -141,7 +141,7 @@ def learned_scores(
     classifier = learned(spec, slots)
     return [
         (
-            {"length_s": spec.tick_s},
+            {"length_s": spec.window_ticks * spec.tick_s},
             {
                 name: [
                     classifier.predict_proba(window_figures(samples, ends, spec))[:, 1]
@@ -154,7 +154,7 @@ def learned_scores(
 
 
 def main() -> None:
-    """Prints detections, warnings and false alarms of the two scores."""
+    """Prints detections, warnings and false alarms of the three scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of the run")
     parser.add_argument("--validation", required=True, type=pathlib.Path)
@@ -199,7 +199,7 @@ def main() -> None:
                     f"detected {found['detection_rate']:.3f} of {found['spells']}, "
                     f"{found['median_warning_s']:.0f} s ahead ({low:.0f} - {high:.0f})"
                     f", {found['false_alarms_per_hour']:.2f} false alarms an hour, "
-                    f"mean of {method.settings['length_s']:g} s",
+                    f"of the last {method.settings['length_s']:g} s",
                 )
             )
     print_table(rows)

@@ -92,7 +92,10 @@ def score(
         for model in (
             LogisticRegression(max_iter=500, class_weight="balanced"),
             HistGradientBoostingClassifier(
-                max_iter=100, learning_rate=0.05, class_weight="balanced"
+                max_iter=100,
+                learning_rate=0.05,
+                class_weight="balanced",
+                random_state=0,
             ),
         )
     )

@@ -5,6 +5,7 @@ import pytest
 
 from fmalign_jax.alarm import comparison, make, thresholds
 from fmalign_jax.alarm.comparison import Method, Scored
+from fmalign_jax.alarm.episodes import Tally
 from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Series
 from fmalign_jax.data.windows.ticks import WindowSpec
@@ -44,12 +45,34 @@ def test_chance_is_the_same_alarms_moved_by_half_a_series():
     assert chance.outcomes["test"][0].warning_s == ()
 
 
-def _until_visible(warning_s):
+def _tally(detected):
+    return Tally(10, (100.0,) * detected, (0,) * 5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "taught", "expected"),
+    [(10, 9, "taught"), (10, 8, "model"), (0, 0, "taught"), (4, None, "model")],
+)
+def test_taught_is_preferred_unless_it_detects_clearly_less(model, taught, expected):
+    methods = {
+        name: Method({}, {}, RULE, {"validation": [_tally(detected)]}, {})
+        for name, detected in (("model", model), ("taught", taught))
+        if detected is not None
+    }
+    assert make.better(methods) == expected
+
+
+def _until_visible(warning_s, settings=None, **spec):
     rule = AlarmRule(raise_at=0.5, clear_at=0.4, raise_ticks=3, clear_ticks=1)
     return make.until_visible(
         warning_s,
-        _method(*_predicting(), rule, {"recent_s": 30.0}),
-        WindowSpec(samples_per_tick={"video": 1}, window_ticks=30, tick_s=2.0),
+        _method(*_predicting(), rule, settings or {"recent_s": 30.0}),
+        WindowSpec(
+            samples_per_tick={"video": 1, "current": 1},
+            window_ticks=30,
+            tick_s=2.0,
+            **spec,
+        ),
         Definition(lead_s=240.0, spread_s=45.0, min_spell_s=0.0),
     )
 
@@ -59,6 +82,11 @@ def test_the_condition_is_seen_a_lead_less_what_an_alarm_takes():
     found, known_from = _until_visible((100.0,) * 7)
     assert found == (176.0, 221.0, 266.0)
     assert "the lead, less" in known_from
+    # A range speaks of its middle; what is taught, of the end: two ticks alone.
+    ranged = {"lead_s": 240.0, "lead_range_s": (210.0, 270.0)}
+    assert _until_visible((), **ranged)[0][1] == 221.0 - 30.0
+    for spec in ({}, ranged):
+        assert _until_visible((), {"at_the_end": True}, **spec)[0][1] == 236.0
 
 
 def test_many_spells_say_themselves_when_the_condition_is_seen():

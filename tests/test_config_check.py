@@ -149,6 +149,8 @@ def test_a_range_of_leads_and_its_stem_go_together():
     config.model.modalities.current.stem.samples_per_tick = 3
     with pytest.raises(ValueError, match="got samples_per_tick=3 there and 2"):
         check_config(config)
+    with pytest.raises(ValueError, match=r"in place of .*SensorStem"):
+        read_lead_range(config, 2.0, 10.0)
     plain = tiny.tiny_config()
     plain.data.lead_range_s = (2.0, 8.0)
     with pytest.raises(ValueError, match="needs a stem that reads several leads"):

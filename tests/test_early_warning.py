@@ -257,7 +257,7 @@ def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
     monkeypatch.setattr(AlarmModel, "reference", lambda *a: 0 * reference(*a))
     assert TaughtScore.learn(config, model, splits.head, spec, 1) is None
     taught = _config(run, alarm="taught", baselines=False)
-    with pytest.raises(ValueError, match="shows the head one class only"):
+    with pytest.raises(ValueError, match="the head finds one class in the video"):
         command.early_warning(taught)
     plain, _ = command.early_warning(_config(run, alarm="", baselines=False))
     assert plain["alarm"] == "model"

@@ -133,13 +133,14 @@ def two_sided_far(config: ConfigDict) -> None:
 
 
 def lead_range(config: ConfigDict) -> None:
-    """The current is read over leads of 150 to 330 s, with weights that are learnt."""
-    read_lead_range(config, 150.0, 330.0)
+    """The current is read over 90 s around its lead, with weights that are learnt."""
+    read_lead_range(config, config.data.lead_s - 90.0, config.data.lead_s + 90.0)
 
 
 def lead_range_mean(config: ConfigDict) -> None:
     """The same with equal weights."""
-    read_lead_range(config, 150.0, 330.0, weights="mean")
+    lead_s = config.data.lead_s
+    read_lead_range(config, lead_s - 90.0, lead_s + 90.0, weights="mean")
 
 
 def unaugmented(config: ConfigDict) -> None:

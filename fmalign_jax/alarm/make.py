@@ -23,6 +23,7 @@ from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.run.restore import OpenedRun
 
+LEAST_SHARE = 0.9  # of the episodes that "model" detects, for "taught" to be preferred
 FEW_EPISODES = 8  # foreseen in validation; fewer do not say how early an alarm comes
 
 
@@ -186,6 +187,21 @@ def _against_rest(probability: Float[ndarray, " N"]) -> Float[ndarray, "N 2"]:
     return np.stack([1 - probability, probability], axis=1)
 
 
+def better(methods: Mapping[str, Method]) -> str:
+    """Returns the score whose alarm is exported where none is asked for.
+
+    "taught", which warns earlier, unless it was not learnt or detects clearly fewer
+    episodes of validation.
+    """
+    if "taught" not in methods:
+        return "model"
+    taught, model = (
+        len(episodes.total(methods[name].outcomes[VALIDATION]).warning_s)
+        for name in ("taught", "model")
+    )
+    return "taught" if taught >= LEAST_SHARE * model else "model"
+
+
 def taught_scores(
     taught: TaughtScore, splits: EvaluationSplits, scored: Mapping[str, Scored]
 ) -> list[Candidate]:
@@ -194,7 +210,7 @@ def taught_scores(
         name: scored[name].cut(taught.probabilities(split))
         for name, split in splits.reported.items()
     }
-    return [({}, found)]
+    return [({"at_the_end": True}, found)]
 
 
 def oracle_scores(
@@ -279,15 +295,17 @@ def until_visible(
             middle,
             high,
         ), f"{len(warning_s)} episodes of validation (5 - 95 %)"
-    # Half of what the head receives must be in the episode before it detects it.
-    window_s = spec.window_ticks * spec.tick_s
-    behind_s = method.settings.get("recent_s", window_s) / 2
-    behind_s += (int(method.rule.raise_ticks) - 1) * spec.tick_s
-    if spec.lead_range_s:
-        behind_s += (spec.lead_range_s[1] - spec.lead_range_s[0]) / 2
+    behind_s = (int(method.rule.raise_ticks) - 1) * spec.tick_s
+    if not method.settings.get("at_the_end"):
+        # Half of what the head receives must be in the episode before it detects it,
+        # and it speaks of the middle of a range of leads.
+        window_s = spec.window_ticks * spec.tick_s
+        behind_s += method.settings.get("recent_s", window_s) / 2
+        if spec.lead_range_s:
+            behind_s += (spec.lead_range_s[1] - spec.lead_range_s[0]) / 2
     middle = definition.lead_s - behind_s
     spread_s = definition.spread_s
-    known_from = "the lead, less half a window and the time an alarm takes"
+    known_from = "the lead, less what the score and the alarm are behind"
     return (middle - spread_s, middle, middle + spread_s), known_from
 
 

@@ -3,7 +3,7 @@
 The head is not on codes of the current but on plain figures of how it fluctuates over
 the last seconds. It learns from what the head on the video's codes says of the video a
 lead later, on the paired recordings of the head split: no label of a current is used.
-Its figures are of the last tick alone to the whole window, so that it may weigh what is
+Its figures are of the last tick alone to all that is read, so that it may weigh what is
 new against what was, and it learns the state at the window's end, not in its middle.
 """
 
@@ -34,7 +34,8 @@ L2 = 0.1
 """Of the head; chosen on validation furnaces of two runs from 0.02, 0.1 and 0.3."""
 
 _SHARES = (1 / 30, 1 / 10, 1 / 6, 1 / 4, 1 / 2, 1)
-"""Of the window: the stretches, each up to its end, over which figures are averaged."""
+"""Of what is read: the stretches, each up to its end, over which figures are averaged,
+beside the last tick alone."""
 
 _FLOOR = 0.002  # of the scale; a current that stands still has a logarithm
 _AT_ONCE = 512  # windows
@@ -61,7 +62,7 @@ def figures(inputs: Float[Array, "B T R C"]) -> Float[Array, "B F"]:
     if channels > 1:
         of_ticks.append(inputs.mean(axis=2).std(axis=-1))
         of_ticks.append(inputs.std(axis=-1).mean(axis=-1))
-    spans = sorted({max(1, round(share * ticks)) for share in _SHARES})
+    spans = sorted({1, *(max(1, round(share * ticks)) for share in _SHARES)})
     logs = [jnp.log(values + _FLOOR) for values in of_ticks]
     found = [log[:, -n:].mean(axis=1) for log in logs for n in spans]
     level = inputs.mean(axis=(2, 3))
@@ -192,6 +193,14 @@ def _at_the_end(
     for number in np.unique(segment):
         rows = np.flatnonzero(segment == number)
         centre_s = windows.time_s[rows]
+        if len(rows) < 2:
+            continue
         found[rows] = np.interp(end_s[rows], centre_s, said[rows])
-        known[rows] = (centre_s[0] <= end_s[rows]) & (end_s[rows] <= centre_s[-1])
+        after = np.clip(np.searchsorted(centre_s, end_s[rows]), 0, len(rows) - 1)
+        apart_s = centre_s[after] - centre_s[np.maximum(after - 1, 0)]
+        known[rows] = (
+            (centre_s[0] <= end_s[rows])
+            & (end_s[rows] <= centre_s[-1])
+            & (apart_s <= 1.5 * np.median(np.diff(centre_s)))  # no hole between them
+        )
     return found, known

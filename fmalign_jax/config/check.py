@@ -117,7 +117,8 @@ def _check_lead_range(config: ConfigDict) -> None:
         raise ValueError(
             f"the stem of {data.leading_stream!r} must know its samples of a tick; got "
             f"samples_per_tick={known_samples} there and {samples} in "
-            "data.samples_per_tick; set both"
+            f"data.samples_per_tick; set model.modalities.{data.leading_stream}.stem."
+            "samples_per_tick too"
         )
 
 

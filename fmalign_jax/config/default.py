@@ -150,6 +150,7 @@ def model_config() -> ConfigDict:
     )
 
 
+SENSOR_STEM = "fmalign_jax.models.encoders.SensorStem"
 LAG_STEM = "fmalign_jax.models.encoders.LagStem"
 
 
@@ -163,16 +164,25 @@ def read_lead_range(
       least_s: shortest lead.
       most_s: longest; the range is a whole number of windows wide.
       weights: of `LagStem`, "soft" or "mean".
+
+    Raises:
+      ValueError: the leading stream has another stem than `SensorStem`.
     """
     data = config.data
     data.lead_range_s = (least_s, most_s)
     data.lead_s = (least_s + most_s) / 2
     modality = config.model.modalities[data.leading_stream]
+    options = modality.stem.to_dict()
+    replaced = options.pop("name")
+    if replaced != SENSOR_STEM or options.pop("phase_layer_norm", False):
+        raise ValueError(
+            f"a range of leads is read in place of {SENSOR_STEM} without "
+            f"phase_layer_norm; got {modality.stem.to_dict()} for "
+            f"{data.leading_stream!r}; give model.modalities that stem first"
+        )
+    samples = data.samples_per_tick[data.leading_stream]
     modality.stem = component(
-        LAG_STEM,
-        samples_per_tick=data.samples_per_tick[data.leading_stream],
-        features=modality.stem.features,
-        weights=weights,
+        LAG_STEM, samples_per_tick=samples, weights=weights, **options
     )
 
 

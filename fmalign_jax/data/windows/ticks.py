@@ -54,7 +54,7 @@ class WindowSpec:
       read_all_leads: read the leading stream at every one of these leads, side by side.
       lead_range_s: least and most lead; the leading stream is read over all leads
         between them, in stretches of one window that follow one another, the earliest
-        first, side by side. Empty: at `lead_s`, which else lies between them.
+        first, side by side. Empty: at `lead_s`, which else is their middle.
       leading_stream: the stream that the lead shifts.
       reference_stream: the stream whose clock and labels the ticks follow.
       mode: "sliding" for windows at every stride, "clip" for one window per clip: T
@@ -129,11 +129,13 @@ class WindowSpec:
                 f"{most_s:g} - {least_s:g} s = {stretches:g} windows of {window_s:g} s"
                 f"; use lead_range_s=({least_s:g}, {least_s + wide_s:g})"
             )
-        if not least_s <= self.lead_s <= most_s or self.other_leads_s:
+        middle_s = (least_s + most_s) / 2
+        if abs(self.lead_s - middle_s) > _WHOLE * window_s or self.other_leads_s:
+            moved = tuple(end_s - middle_s + self.lead_s for end_s in given)
             raise ValueError(
-                "lead_s must lie in lead_range_s, and other_leads_s be empty beside it"
-                f"; got {self.lead_s:g} for {given} and {self.other_leads_s}; use "
-                f"lead_s={(least_s + most_s) / 2:g}"
+                "lead_s must be the middle of lead_range_s, and other_leads_s be empty "
+                f"beside it; got {self.lead_s:g} for {given} and {self.other_leads_s}; "
+                f"use lead_s={middle_s:g}, or lead_range_s={moved}"
             )
         return tuple(most_s - window_s * n for n in range(round(stretches) + 1))
 
