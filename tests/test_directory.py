@@ -75,6 +75,7 @@ def test_a_run_from_before_a_key_is_read_with_what_its_absence_means():
     assert config.data.to_dict() == {
         "tick_s": 1.0,
         "draw_lead": True,
+        "lead_range_s": (),
         "other_leads_s": (),
     }
     assert config.model.name == "fmalign_jax.systems.cmg.Cmg"
