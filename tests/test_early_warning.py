@@ -249,13 +249,14 @@ def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
     test = splits.by_name["test"]
     said = plain.probabilities(test)
     # It says the opposite when the video does.
-    reference = AlarmModel.reference
-    monkeypatch.setattr(AlarmModel, "reference", lambda *a: 1 - reference(*a))
-    opposite = TaughtScore.learn(config, model, unlabelled, spec, 1)
+    np.testing.assert_allclose(model.head_says, model.reference(splits.head), atol=1e-6)
+    otherwise = dataclasses.replace(model, head_says=1 - model.head_says)
+    opposite = TaughtScore.learn(config, otherwise, unlabelled, spec, 1)
     np.testing.assert_allclose(opposite.probabilities(test), 1 - said, atol=0.02)
     # Of a video that never changes nothing is learnt, and that is said.
-    monkeypatch.setattr(AlarmModel, "reference", lambda *a: 0 * reference(*a))
-    assert TaughtScore.learn(config, model, splits.head, spec, 1) is None
+    still = dataclasses.replace(model, head_says=0 * model.head_says)
+    assert TaughtScore.learn(config, still, splits.head, spec, 1) is None
+    monkeypatch.setattr(AlarmModel, "fit", lambda *_: still)
     taught = _config(run, alarm="taught", baselines=False)
     with pytest.raises(ValueError, match="the head finds one class in the video"):
         command.early_warning(taught)

@@ -47,6 +47,14 @@ def test_only_errors_of_one_line_are_refusals(fuzz, tmp_path, error, found):
 def test_hanging_and_reading_are_told_apart(fuzz, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "MOST_S", 1)
     assert fuzz.outcome(lambda folder: time.sleep(3), tmp_path).startswith("took more")
+
+    def swallows(folder):
+        try:
+            time.sleep(3)
+        except (OSError, RuntimeError) as error:
+            raise ValueError("damaged") from error
+
+    assert fuzz.outcome(swallows, tmp_path).startswith("took more")
     assert fuzz.outcome(lambda folder: None, tmp_path) == "read"
     monkeypatch.setattr(fuzz, "MOST_BYTES", -1)
     assert fuzz.outcome(lambda folder: None, tmp_path).endswith(" MB")

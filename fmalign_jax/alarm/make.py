@@ -299,8 +299,7 @@ def until_visible(
     if not method.settings.get("at_the_end"):
         # Half of what the head receives must be in the episode before it detects it,
         # and it speaks of the middle of a range of leads.
-        window_s = spec.window_ticks * spec.tick_s
-        behind_s += method.settings.get("recent_s", window_s) / 2
+        behind_s += method.settings["recent_s"] / 2
         if spec.lead_range_s:
             behind_s += (spec.lead_range_s[1] - spec.lead_range_s[0]) / 2
     middle = definition.lead_s - behind_s

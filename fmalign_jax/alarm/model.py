@@ -35,6 +35,7 @@ class AlarmModel:
       deviation: what they are divided by; 1 if not standardised.
       source_mean: as `mean`, of the source's.
       source_deviation: as `deviation`.
+      head_says: what the head says of the source on the head split.
     """
 
     config: ConfigDict
@@ -46,6 +47,7 @@ class AlarmModel:
     deviation: Float[ndarray, " D"]
     source_mean: Float[ndarray, " D"]
     source_deviation: Float[ndarray, " D"]
+    head_says: Float[ndarray, "N K"]
 
     @classmethod
     def fit(
@@ -68,9 +70,10 @@ class AlarmModel:
                 mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
             scales[modality] = mean, deviation
         mean, deviation = scales[config.source]
+        of_source = (features[config.source] - mean) / deviation
         head = heads.fit(
             HeadSpec(**config.head.to_dict()),
-            (features[config.source][known] - mean) / deviation,
+            of_source[known],
             split.label[known],
             classes=len(splits.classes),
             groups=transfer.groups(split.chosen(known)),
@@ -78,7 +81,8 @@ class AlarmModel:
         )
         encoder = FrozenEncoder(run.config, (config.target,), mesh)
         own = scales[config.target]
-        return cls(config, encoder, both, frozen, head, *own, mean, deviation)
+        says = head.predict(of_source)
+        return cls(config, encoder, both, frozen, head, *own, mean, deviation, says)
 
     def reference(self, split: LabelledWindows) -> Float[ndarray, "N K"]:
         """Returns what the head says of the source, of the same windows."""
@@ -98,10 +102,7 @@ class AlarmModel:
           split: the windows.
           recent_ticks: how many ticks, for each answer.
         """
-        ticks = split.windows.ticks
-        samples = {self.config.target: ticks.samples[self.config.target]}
-        alone = dataclasses.replace(ticks, samples=samples)
-        windows = dataclasses.replace(split.windows, ticks=alone)
+        windows = split.windows.reading(self.config.target)
         split = dataclasses.replace(split, windows=windows)
         encoded = _encoded(self.encoder, self.frozen, split, self.config)
         features = encoded.features(self.config.target, self.config.features)

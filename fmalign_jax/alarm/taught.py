@@ -119,7 +119,7 @@ class TaughtScore:
         slots = spec.samples_per_tick[target]
         found = _figures_of(split, target, slots, scale)
         said, known = _at_the_end(
-            model.reference(split)[:, abnormal], split.windows, spec, target
+            model.head_says[:, abnormal], split.windows, spec, target
         )
         label = (said[known] >= 0.5).astype(np.int64)
         if len(np.unique(label)) < 2:
@@ -159,9 +159,7 @@ def _figures_of(
     split: LabelledWindows, target: str, slots: int, scale: float
 ) -> Float[ndarray, "N F"]:
     """Returns the figures of all windows, read in portions."""
-    ticks = split.windows.ticks
-    alone = dataclasses.replace(ticks, samples={target: ticks.samples[target]})
-    windows = dataclasses.replace(split.windows, ticks=alone)
+    windows = split.windows.reading(target)
     read = functools.partial(pipeline.assemble, split.store, windows)
 
     @jax.jit

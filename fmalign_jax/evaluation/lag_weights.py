@@ -12,11 +12,9 @@ from numpy import ndarray
 
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.models.encoders import LAG_WEIGHTS
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.training import preprocess, sharding
-
-SOWN = "lag_weights"
-"""What a stem that reads a range of leads sows: [B, heads, lags], the longest first."""
 
 _WINDOWS = 256  # at most; evenly spread
 
@@ -40,12 +38,11 @@ def describe(
     data = run_config.data
     if not (data.lead_range_s and len(split)):
         return None
-    windows = split.windows.spread(_WINDOWS)
+    windows = split.windows.spread(_WINDOWS).reading(data.leading_stream)
     batch = pipeline.assemble(split.store, windows, np.arange(len(windows)))
     params, statistics = sharding.on_one_device(
         (frozen.params, dict(frozen.statistics))
     )
-    name = data.leading_stream
 
     @jax.jit
     def sown(streams: Any) -> Any:
@@ -61,8 +58,8 @@ def describe(
 
     found = [
         np.asarray(leaf)
-        for path, leaf in tree_leaves_with_path(sown({name: batch["streams"][name]}))
-        if any(getattr(part, "key", None) == SOWN for part in path)
+        for path, leaf in tree_leaves_with_path(sown(batch["streams"]))
+        if any(getattr(part, "key", None) == LAG_WEIGHTS for part in path)
     ]
     if not found:
         return None

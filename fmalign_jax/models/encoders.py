@@ -161,6 +161,9 @@ class SensorStem(nn.Module):
         return nn.relu(gather(x))
 
 
+LAG_WEIGHTS = "lag_weights"
+"""Name of what a stem that reads a range of leads sows."""
+
 _PROFILE_STEP = 10.0
 """How much faster than other parameters the profile over the lags is learnt: there are
 few steps, and a weight has to change by a factor."""
@@ -237,7 +240,7 @@ class LagStem(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1)
         by_lag = np.arange(ticks)[:, None] + np.arange(most + 1)
         read = jnp.take_along_axis(weights, by_lag[None, None], axis=-1)
-        self.sow("intermediates", "lag_weights", read.mean(axis=2))
+        self.sow("intermediates", LAG_WEIGHTS, read.mean(axis=2))
         parts = tokens.reshape(b, tokens.shape[1], self.heads, -1)
         mixed = jnp.einsum("bhtc,bchf->bthf", weights.astype(parts.dtype), parts)
         return mixed.reshape(b, ticks, -1)

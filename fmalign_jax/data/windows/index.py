@@ -78,6 +78,12 @@ class WindowIndex:
         """Returns at most so many of the windows, evenly spread over all."""
         return dataclasses.replace(self, start=self.start[spread(len(self), most)])
 
+    def reading(self, stream: str) -> WindowIndex:
+        """Returns the same windows, of which one stream alone is read."""
+        samples = {stream: self.ticks.samples[stream]}
+        ticks = dataclasses.replace(self.ticks, samples=samples)
+        return dataclasses.replace(self, ticks=ticks)
+
     def rows(self, window: int | Int[ndarray, "..."]) -> Int64[ndarray, "... T"]:
         """Returns the ticks of windows."""
         return self.start[window, None] + np.arange(self.window_ticks)
