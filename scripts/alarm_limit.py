@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,25 @@ def score(
     return past_means(-np.log(truth["volatility"]), ends, round(length_s * rate_hz))
 
 
+def known_scores(
+    scored: Mapping[str, Scored],
+    folders: Mapping[str, pathlib.Path],
+    what: str,
+    lengths_s: Sequence[float],
+) -> list[Candidate]:
+    """Returns what is known of the recordings, for each length of its mean."""
+    return [
+        (
+            {"length_s": length_s},
+            {
+                name: [score(folders[name], s, what, length_s) for s in own.series]
+                for name, own in scored.items()
+            },
+        )
+        for length_s in lengths_s
+    ]
+
+
 def window_figures(
     samples: Shaped[np.ndarray, "n R C"], ends: np.ndarray, spec: WindowSpec
 ) -> Float[np.ndarray, "N F"]:
@@ -170,25 +189,13 @@ def main() -> None:
     spec = dataset.window_spec(run.config.data, stride_ticks=1)
     definition, scored = comparison.judged(splits, config, spec, abnormal)
     folders = {"validation": args.validation, "test": args.test}
+    tried = {
+        "learned": learned_scores(scored, spec, spec.samples_per_tick[config.target]),
+        "volatility": known_scores(scored, folders, "volatility", LENGTHS_S),
+        "state": known_scores(scored, folders, "state", (0.0,)),
+    }
     rows = []
-    for what, lengths_s in (
-        ("learned", ()),
-        ("volatility", LENGTHS_S),
-        ("state", (0.0,)),
-    ):
-        candidates: list[Candidate] = [
-            (
-                {"length_s": length_s},
-                {
-                    name: [score(folders[name], s, what, length_s) for s in own.series]
-                    for name, own in scored.items()
-                },
-            )
-            for length_s in lengths_s
-        ]
-        if what == "learned":
-            slots = spec.samples_per_tick[config.target]
-            candidates = learned_scores(scored, spec, slots)
+    for what, candidates in tried.items():
         method = comparison.choose(config, scored, candidates, definition, spec.tick_s)
         for name, outcomes in method.outcomes.items():
             found = report.counts(episodes.total(outcomes))

@@ -10,7 +10,6 @@ import tiny
 
 from fmalign_jax import early_warning as command, evaluate, monitor, train
 from fmalign_jax.alarm import alarm_file, comparison, make
-from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
@@ -189,12 +188,7 @@ def test_scores_are_calibrated_by_the_video_that_is_known(run, whole, folder):
 
 def test_the_monitor_says_what_the_windows_say(run, whole, folder):
     _, _, alarm = whole
-    with np.load(folder / "raw" / "furnace_2.npz") as raw:
-        rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
-    own = Monitor(alarm, live=False)
-    lines = (",".join(map(repr, row)) for row in rows.tolist())
-    readings = [r for line in lines for r in own.feed(line)] + own.flush()
-    found = {r.time_s: r.probability for r in readings}
+    found = tiny.replayed(alarm, folder / "raw" / "furnace_2.npz")
     test = _test_rows(run)
     values = pipeline.assemble(test.store, test.windows, np.arange(len(test)))
     windows = values["streams"]["current"]

@@ -6,7 +6,6 @@ import tiny
 
 from fmalign_jax import early_warning, evaluate, lead_time, train
 from fmalign_jax.alarm import alarm_file
-from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.config import (
     early_warning_config,
     evaluation_config,
@@ -80,12 +79,7 @@ def test_the_alarm_of_a_range_runs_live(run, folder, score):
     assert report["definition"]["lead_s"] == (LEAST_S + MOST_S) / 2
     alarm = alarm_file.load(target / early_warning.ALARM)
     assert alarm.settings.window_shape == (8 * LEADS, 2, 3)
-    with np.load(folder / "raw" / "furnace_2.npz") as raw:
-        rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
-    own = Monitor(alarm, live=False)
-    lines = (",".join(map(repr, row)) for row in rows.tolist())
-    readings = [r for line in lines for r in own.feed(line)] + own.flush()
-    found = {r.time_s: r.probability for r in readings}
+    found = tiny.replayed(alarm, folder / "raw" / "furnace_2.npz")
 
     # What evaluation says of the same windows.
     run_config = restore.open_run(run, "best").config

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import types
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.config.default import component, default_config
 from fmalign_jax.models import critics
 from fmalign_jax.training import sharding, state as train_state
@@ -28,6 +30,16 @@ LIGHT_FLAGS = tuple(f"--config.{key}={value}" for key, value in LIGHT.items())
 def get_config(folder: str) -> ConfigDict:
     """Returns the config for commands: --config tests/tiny.py:FOLDER."""
     return tiny_config(pathlib.Path(folder))
+
+
+def replayed(alarm: Any, recording: pathlib.Path) -> dict[float, float]:
+    """Returns, by time, what a monitor says of the sensor of a written recording."""
+    with np.load(recording) as raw:
+        rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
+    own = Monitor(alarm, live=False)
+    lines = (",".join(map(repr, row)) for row in rows.tolist())
+    readings = [r for line in lines for r in own.feed(line)] + own.flush()
+    return {r.time_s: r.probability for r in readings}
 
 
 def tiny_config(tmp_path: pathlib.Path | None = None) -> ConfigDict:
