@@ -20,9 +20,11 @@ are in a table with those of the other. Cases are
                 current of another, alone and in threes
 
 Recordings take part in one single case and in several groups: groups of one level are
-not independent of each other. `planted` shifts the clock of the sensor of recordings by
-known amounts. What was done already is not done again. `table` puts the text of
-introduction.md, in the folder of the answers, before the tables.
+not independent of each other. As in `lead_time`, the delay of the video's encoder,
+measured on labelled recordings of the training, is taken off. `planted` shifts the
+clock of the sensor of recordings by known amounts. What was done already is not done
+again. `table` puts the text of introduction.md, in the folder of the answers, before
+the tables.
 """
 
 from __future__ import annotations
@@ -37,13 +39,15 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from sklearn.metrics import roc_auc_score
 
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.files import write_text
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.simulator import SimulatedFurnaces
-from fmalign_jax.lead import recordings as lead_recordings, search
+from fmalign_jax.lead import labels, recordings as lead_recordings, search
+from fmalign_jax.lead.labels import Response
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.run import restore
 from fmalign_jax.run.restore import OpenedRun
@@ -63,8 +67,10 @@ INDICATORS = (
     "centred_cosine",
     "code_agreement",
     "plain",
+    "motion",
 )
-CHANCE_OF = ("canonical", "association", "plain")
+CHANCE_OF = ("canonical", "association", "plain", "motion")
+ANSWERED = ("estimate_s", "interval_s")
 ESTIMATE, EVIDENCE = "canonical", "association"
 BOUND = "info_nce"  # also searched with a run that drew its leads
 DRAWN = "drawn"
@@ -117,6 +123,21 @@ def load_pool(
     return Pool(clips, lead_s)
 
 
+def measured_response(run: OpenedRun, folder: pathlib.Path) -> Response | None:
+    """Measures the delay of the video's encoder on recordings of the training."""
+    config = search_config(run.path)
+    trained = lead_recordings.training_data(run)
+    if trained is None:
+        raise ValueError(
+            f"{run.path}: the run's own data are needed to measure its encoder's "
+            f"delay; got none at {run.config.data.path}; put them there"
+        )
+    some = trained.numbers[: labels.MOST_RECORDINGS]
+    trained = dataclasses.replace(trained, numbers=some)
+    clips = lead_recordings.encode(config, run, trained, folder)
+    return labels.response(clips, trained.store, config, run.config.data)
+
+
 def later(clip: Clip, seconds: float) -> Clip:
     """Returns a clip whose leading clock says so much less: its lead is longer."""
     start_s = clip.leading.start_s - seconds
@@ -166,17 +187,23 @@ def unrelated_cases(
 
 
 def answer(
-    about: Case, clips: Sequence[Clip], config: ConfigDict, data: ConfigDict
+    about: Case,
+    clips: Sequence[Clip],
+    config: ConfigDict,
+    data: ConfigDict,
+    response: Response | None = None,
 ) -> Case:
     """Searches in a case and keeps what tables show."""
-    found = search.find_lead(clips, config, data)
-    kept = ("estimate_s", "interval_s", "statistical_interval_s", "chance")
-    indicators = {
-        name: {key: own[key] for key in kept}
-        for name, own in found["indicators"].items()
-    }
+    found = search.find_lead(clips, config, data, response=response)
+    lead_s = np.array(found["lead_s"])
+    recordings = len({clip.recording for clip in clips})
+    indicators = {}
+    for name, own in found["indicators"].items():
+        if response is not None and name not in search.MODEL_FREE:
+            own |= search.corrected(own, response, lead_s, recordings=recordings)
+        indicators[name] = {key: own[key] for key in (*ANSWERED, "chance")}
     return about | {
-        "verdict": found["verdict"],
+        **{key: found[key] for key in ("verdict", "indicator", *ANSWERED)},
         "tick_s": data.tick_s,
         "indicators": indicators,
     }
@@ -204,6 +231,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
     run = restore.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     config = search_config(run.path)
+    response = measured_response(run, arguments.folder)
     trained = f"{run.config.data.lead_s:g} s"
     if run.config.data.draw_lead:
         trained = DRAWN
@@ -220,7 +248,7 @@ def furnaces(arguments: argparse.Namespace) -> None:
         for about, clips in (*cases, *apart):
             about |= {"level": level, "trained": trained}
             if about["name"] not in answers:
-                answers.add(answer(about, clips, config, run.config.data))
+                answers.add(answer(about, clips, config, run.config.data, response))
 
 
 def planted(arguments: argparse.Namespace) -> None:
@@ -256,10 +284,10 @@ def planted(arguments: argparse.Namespace) -> None:
         answers.add(answer(about, clips, config, run.config.data))
 
 
-def covered(case: Case, name: str, interval: str) -> bool:
+def covered(case: Case, name: str) -> bool:
     """Says whether a lead is recovered: to a tick, or inside the interval."""
     own = case["indicators"][name]
-    low, high = own[interval]
+    low, high = own["interval_s"]
     near = abs(own["estimate_s"] - case["lead_s"]) <= case["tick_s"]
     return near or low <= case["lead_s"] <= high
 
@@ -291,8 +319,7 @@ def summary(cases: Sequence[Case], name: str, evidence: str) -> list[str]:
         f"{np.median(error):+.1f}",
         f"{np.median(np.abs(error)):.1f}",
         f"{np.abs(error).max():.0f}",
-        share([covered(c, name, "statistical_interval_s") for c in cases]),
-        share([covered(c, name, "interval_s") for c in cases]),
+        share([covered(c, name) for c in cases]),
         share(found) if len(found) == len(cases) else "-",
     ]
 
@@ -302,8 +329,7 @@ KNOWN = [
     "median error, s",
     "median size, s",
     "largest, s",
-    "recovered, statistical interval",
-    "recovered, whole interval",
+    "recovered",
     "lead found",
 ]
 
@@ -320,13 +346,11 @@ def write_table(arguments: argparse.Namespace) -> None:
     if known:
         rows = [[name, *summary(known, name, name)] for name in names]
         parts += ["## Indicators, all simulated cases", table(["", *KNOWN], rows)]
-        rows = []
-        for kind in ("single", "group"):
-            for level in LEVELS:
-                own = [c for c in known if (c["kind"], c["level"]) == (kind, level)]
-                rows += (
-                    [[kind, level, *summary(own, ESTIMATE, EVIDENCE)]] if own else []
-                )
+        parts += ["## The answer", answers_table(known)]
+        rows = [
+            [kind, level, *summary(own, ESTIMATE, EVIDENCE)]
+            for kind, level, own in by_level(known)
+        ]
         parts += [
             f"## Estimate by `{ESTIMATE}`, verdict by `{EVIDENCE}`",
             table(["", "", *KNOWN], rows),
@@ -360,14 +384,63 @@ def write_table(arguments: argparse.Namespace) -> None:
                 if None not in chance:
                     refused = [c >= SIGNIFICANCE for c in chance]
                     rows.append([kind, name, share(refused)])
+            refused = [c["verdict"] == search.NOT_FOUND for c in own]
+            rows.append([kind, "the answer", share(refused)])
         parts += [
             "## Unrelated signals",
             table(["", "indicator", 'answered "no lead found"'], rows),
         ]
+    if apart and known:
+        parts += ["## Related or not: AUROC of the chance", told_apart(known, apart)]
     shifted = [c for c in cases if c["kind"] == "planted"]
     if shifted:
         parts += ["## Planted offsets on real recordings", planted_table(shifted)]
     write_text(arguments.out, "\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def by_level(cases: Sequence[Case]) -> Iterator[tuple[str, str, list[Case]]]:
+    """Yields kind and level, and their cases."""
+    for kind in ("single", "group"):
+        for level in LEVELS:
+            own = [c for c in cases if (c["kind"], c["level"]) == (kind, level)]
+            if own:
+                yield kind, level, own
+
+
+def answers_table(cases: Sequence[Case]) -> str:
+    """Returns how often a lead is found, and how well where it is."""
+    rows = []
+    for kind, level, own in by_level(cases):
+        found = [c for c in own if c["estimate_s"] is not None]
+        error = np.array([c["estimate_s"] - c["lead_s"] for c in found])
+        holds = [c["interval_s"][0] <= c["lead_s"] <= c["interval_s"][1] for c in found]
+        rows.append(
+            [
+                *(kind, level, share([c in found for c in own])),
+                f"{np.median(error):+.1f}",
+                f"{np.median(np.abs(error)):.1f}",
+                f"{np.abs(error).max():.0f}",
+                share(holds),
+            ]
+        )
+    header = ["", "", "lead found", "median error, s", "median size, s", "largest, s"]
+    return table([*header, "interval holds"], rows)
+
+
+def told_apart(known: Sequence[Case], apart: Sequence[Case]) -> str:
+    """Returns how well the chance tells related recordings from unrelated ones."""
+    rows = []
+    for kind in ("single", "group"):
+        related = [c for c in known if c["kind"] == kind]
+        others = [c for c in apart if c["kind"] == f"unrelated {kind}"]
+        for name in known[0]["indicators"]:
+            chance = [c["indicators"][name]["chance"] for c in (*related, *others)]
+            if None not in chance and others:
+                is_related = [True] * len(related) + [False] * len(others)
+                area = roc_auc_score(is_related, -np.array(chance))
+                counts = f"{len(related)} and {len(others)}"
+                rows.append([kind, name, counts, f"{area:.3f}"])
+    return table(["", "indicator", "related and unrelated", "AUROC"], rows)
 
 
 def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:

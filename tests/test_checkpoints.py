@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import logging
 import pathlib
 import shutil
@@ -147,9 +148,20 @@ def _cut_digest(folder):
     _forge(folder, "digest", b"{", b"")
 
 
+def _forge_shapes(folder):
+    _forge(folder, "digest", b"float32(", b"float64(")
+
+
+def _forge_item_names(folder):
+    _forge(folder, "digest", b'"optim"', b'"optin"')
+
+
 @pytest.mark.parametrize(
     "damage",
-    [_flip_bytes, _truncate, _empty, _forge_position, _forge_config, _cut_digest],
+    [
+        *(_flip_bytes, _truncate, _empty, _forge_position, _forge_config),
+        *(_cut_digest, _forge_shapes, _forge_item_names),
+    ],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     tmp_path, setup, damage, caplog
@@ -274,6 +286,46 @@ def test_a_damaged_score_costs_the_score_alone(tmp_path, setup, content, caplog)
         assert checkpoints.best_step() == 4
         assert checkpoints.score(8) is None
     assert "its score is lost" in caplog.text
+
+
+def test_a_score_that_was_changed_does_not_count(tmp_path, setup, caplog):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [4, 8], scores=[0.1, 0.9])
+    file = tmp_path / "c" / "4" / "metrics" / "metrics"
+    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    file.write_text(file.read_text().replace("0.1", "0.95"))
+    # Whoever only reads changes nothing.
+    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    assert "its score does not count" in caplog.text
+    assert file.exists()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best_step() == 8
+        assert checkpoints.score(4) is None
+    assert not file.exists()
+
+
+def test_scores_without_a_digest_count_as_they_are(tmp_path, setup):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [4, 8], scores=[0.5, 0.5])
+    for step in ("4", "8"):
+        file = tmp_path / "c" / step / "digest" / "metadata"
+        digest = json.loads(file.read_text())
+        del digest["score"], digest["digest"]  # as earlier versions saved it
+        file.write_text(json.dumps(digest))
+    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best_step() == 8
+
+
+def test_a_checkpoint_without_room_is_not_begun(tmp_path, setup, monkeypatch):
+    _, _, state = setup
+    _save(tmp_path / "c", state, [4])
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(checkpoint._items(state)))
+    full = shutil._ntuple_diskusage(total=1 << 40, used=1 << 40, free=size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match=r"a checkpoint takes .* MB are free"):
+        _save(tmp_path / "c", state, [8])
+    assert [path.name for path in (tmp_path / "c").glob("[0-9]*")] == ["4"]
 
 
 def test_a_score_that_is_not_finite_costs_no_checkpoint(tmp_path, setup):

@@ -12,6 +12,7 @@ import labelled_recordings
 import numpy as np
 import pytest
 import tiny
+from changed_run import change_settings
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import cli, evaluate as command, train
@@ -21,7 +22,7 @@ from fmalign_jax.evaluation import calibration, files, supervised, transfer
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.splits import load_splits
-from fmalign_jax.run import outputs, restore
+from fmalign_jax.run import integrity, outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.cmg import Cmg
 from fmalign_jax.training import sharding
@@ -502,10 +503,10 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     opened = restore.open_run(copy, "latest")
     # As if an array had changed on disk: it no longer has the digest it was saved with.
     file = opened.checkpoints / str(opened.step) / "digest" / "metadata"
-    digest = json.loads(file.read_text())
+    digest = integrity.unsealed(json.loads(file.read_text()))
     name = next(key for key in digest["model"] if "kernel" in key)
     digest["model"][name] = digest["model"][name][:-8] + "0" * 8
-    file.write_text(json.dumps(digest))
+    file.write_text(json.dumps(integrity.sealed(digest)))
     with pytest.raises(
         ValueError, match=r"checkpoint 8 of .*1 of item 'model'.*choose another"
     ):
@@ -540,9 +541,8 @@ def test_a_system_that_uses_labels_is_not_called_zero_shot(
     assert not any("not zero-shot" in note for note in whole[1]["notes"])
     labelled = folder / "labelled"
     shutil.copytree(run[0], labelled, ignore=shutil.ignore_patterns("evaluation*"))
-    settings = json.loads((labelled / "config.json").read_text())
-    settings["model"]["name"] = f"{__name__}.LabelledCmg"
-    (labelled / "config.json").write_text(json.dumps(settings))
+    name = f"{__name__}.LabelledCmg"
+    change_settings(labelled, lambda settings: settings["model"].update(name=name))
     with pytest.raises(
         ValueError, match=r"model\.name must name a class of fmalign_jax"
     ):

@@ -1,10 +1,12 @@
 """The search for the lead, from a tiny run to lead_time.json."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
+from changed_run import change_settings
 
 from fmalign_jax import lead_time, train
 from fmalign_jax.config.commands import lead_config
@@ -122,12 +124,10 @@ def test_by_default_what_the_run_has_not_seen_is_searched(run):
 
 
 def test_recordings_that_the_run_may_have_memorised_are_named(run, folder):
-    text = json.loads((run / "config.json").read_text())
-    text["data"]["split"] |= {"by": "block", "validation_recordings": []}
     copy = folder / "by_block"
-    copy.mkdir()
-    (copy / "checkpoints").symlink_to(run / "checkpoints")
-    (copy / "config.json").write_text(json.dumps(text))
+    shutil.copytree(run, copy)
+    by_block = {"by": "block", "validation_recordings": []}
+    change_settings(copy, lambda text: text["data"]["split"].update(by_block))
     report, _ = lead_time.search(_config(copy, indicators=("canonical", "association")))
     assert report["trained_on"]
     assert any("memorised" in note for note in report["notes"])
@@ -257,12 +257,9 @@ def test_what_cannot_work_is_refused(run, changes, message):
 
 
 def test_a_run_of_whole_clips_has_no_lead(run, folder):
-    text = json.loads((run / "config.json").read_text())
-    text["data"]["windows"] = "clip"
     copy = folder / "clips"
-    copy.mkdir()
-    (copy / "checkpoints").symlink_to(run / "checkpoints")
-    (copy / "config.json").write_text(json.dumps(text))
+    shutil.copytree(run, copy)
+    change_settings(copy, lambda text: text["data"].update(windows="clip"))
     with pytest.raises(ValueError, match="sliding windows"):
         lead_time.search(_config(copy))
 

@@ -123,6 +123,29 @@ def test_the_public_way_to_a_run(place, caplog):
     assert not [record for record in caplog.records if record.name == "absl"]
 
 
+def test_a_config_that_was_changed_since_the_training_is_refused(place):
+    run = _copy(place, "changed")
+    config = run / "config.json"
+    settings = json.loads(config.read_text())
+    # The recordings may lie elsewhere by now.
+    settings["data"]["path"] = "moved/*.npz"
+    config.write_text(json.dumps(settings))
+    assert open_run(run, "latest").config.data.path == "moved/*.npz"
+    settings["data"]["lead_s"] += 60.0
+    config.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"another than in checkpoint 3: data\.lead_s"):
+        open_run(run, "latest")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
+def test_a_damaged_config_is_told_in_a_line(place, content, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    (run / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json must hold .* restore a copy"):
+        open_run(run, "latest")
+
+
 def test_an_unknown_split_is_refused(place):
     with pytest.raises(ValueError, match="splits train, validation, test; got 'tset'"):
         open_run(_copy(place, "split"), "latest").split("tset")

@@ -50,6 +50,29 @@ def csv_cell(value: object) -> object:
     return value
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """Reads a file of one JSON object; None without the file.
+
+    Raises:
+      ValueError: the file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} must hold JSON; got {error}; restore a copy, or write it again "
+            "with the command that made it"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object; got {type(found).__name__}; restore a "
+            "copy, or write it again with the command that made it"
+        )
+    return found
+
+
 def source_digest(text: str, *, digits: int) -> str:
     """Returns the first hexadecimal digits of a SHA-256 of what raw data are made of.
 

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import math
+import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
@@ -32,6 +36,9 @@ SCORE = "score"
 """Name of the validation score (higher is better) by which the best is chosen."""
 
 PyTree = Any
+
+_BESIDE_ARRAYS = 4 << 20
+"""Bytes that a checkpoint takes at most beside its arrays: index, digests, config."""
 
 
 class Checkpoints:
@@ -53,7 +60,9 @@ class Checkpoints:
         """
         self._directory = directory.absolute()
         if jax.process_index() == 0:
-            integrity.drop_unreadable_scores(self._directory, SCORE)
+            for file in integrity.damaged_scores(self._directory, SCORE):
+                logging.warning("%s is damaged: removed; its score is lost", file)
+                file.unlink()
         multihost_utils.sync_global_devices("scores checked")
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -132,6 +141,7 @@ class Checkpoints:
         Raises:
           ValueError: when there is already a checkpoint of this or a later step, or the
             score is not finite.
+          OSError: there is no room for it.
         """
         if score is not None and not math.isfinite(score):
             raise ValueError(
@@ -140,8 +150,12 @@ class Checkpoints:
             )
         step = int(state.step)
         items = _items(state)
+        self._check_room(items)
         digest = {name: integrity.digests(tree) for name, tree in items.items()}
-        for name, value in (("data", data), ("config", config)):
+        values: dict[str, Any] = {"data": data, "config": config}
+        if score is not None:
+            values[SCORE] = score = float(score)
+        for name, value in values.items():
             digest[name] = {"": integrity.json_digest(value)}
         saved = self._manager.save(
             step,
@@ -150,7 +164,7 @@ class Checkpoints:
                 optim=ocp.args.PyTreeSave(items["optim"]),
                 data=ocp.args.JsonSave(data),
                 config=ocp.args.JsonSave(config),
-                digest=ocp.args.JsonSave(digest),
+                digest=ocp.args.JsonSave(integrity.sealed(digest)),
             ),
             metrics=None if score is None else {SCORE: score},
         )
@@ -159,6 +173,27 @@ class Checkpoints:
                 "checkpoints are saved in the order of their steps, each once; got "
                 f"step {step} in {self._directory}, which holds {self.steps()}; choose "
                 "another --workdir"
+            )
+
+    def _check_room(self, items: PyTree) -> None:
+        """Checks that a checkpoint has room on the disk.
+
+        Where the disk becomes full, Orbax prints a traceback for every array.
+
+        Raises:
+          OSError: it has not.
+        """
+        self.wait()  # what is still being written takes its room first
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + _BESIDE_ARRAYS
+        free = multihost_utils.broadcast_one_to_all(
+            np.float32(shutil.disk_usage(self._directory).free)
+        )
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"{os.strerror(errno.ENOSPC)}: a checkpoint takes "
+                f"{needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free",
+                str(self._directory),
             )
 
     def restore_latest(
@@ -210,7 +245,7 @@ class Checkpoints:
         self, step: int, abstract_state: TrainState
     ) -> tuple[TrainState, dict[str, Any]]:
         items = _items(abstract_state)
-        saved = self._restore_json(step, "digest")["digest"]
+        saved = integrity.unsealed(self._restore_json(step, "digest")["digest"])
         for name, target in items.items():
             integrity.check_fits(name, target, saved[name])
             integrity.check_readable(self.path(step) / name)
@@ -267,8 +302,7 @@ def restore_model(directory: pathlib.Path, step: int, abstract_model: PyTree) ->
       MismatchedCheckpointError: when they are those of another model.
     """
     folder = directory.absolute() / str(step)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        saved = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
+    saved = integrity.unsealed(_read_json(folder / "digest"))
     integrity.check_fits("model", abstract_model, saved["model"])
     integrity.check_readable(folder / "model")
     with (
@@ -307,16 +341,23 @@ def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
     A run may still be writing there: what it has not finished is not seen.
     """
     options = ocp.CheckpointManagerOptions(
-        read_only=True,
-        create=False,
-        save_interval_steps=0,
-        best_fn=lambda metrics: metrics[SCORE],
+        read_only=True, create=False, save_interval_steps=0
     )
     with (
         _without_expected_warnings(),
         ocp.CheckpointManager(directory.absolute(), options=options) as manager,
     ):
-        return sorted(manager.all_steps()), manager.best_step()
+        steps = sorted(manager.all_steps())
+    for file in integrity.damaged_scores(directory, SCORE):
+        logging.warning("%s is damaged: its score does not count", file)
+    scores = {
+        step: score
+        for step in steps
+        if (score := integrity.whole_score(directory / str(step), SCORE)) is not None
+    }
+    # Of equal ones the latest, as in training.
+    best = max(scores, key=lambda step: (scores[step], step), default=None)
+    return steps, best
 
 
 def saved_model(
@@ -345,10 +386,26 @@ def saved_model(
 
 def saved_data_state(directory: pathlib.Path, step: int) -> dict[str, Any]:
     """Returns the state of the data iterator in a checkpoint."""
-    folder = directory.absolute() / str(step) / "data"
+    return _read_json(directory.absolute() / str(step) / "data")
+
+
+def saved_config(directory: pathlib.Path, step: int) -> dict[str, Any]:
+    """Returns the config in a checkpoint.
+
+    Raises:
+      DamagedCheckpointError: it is not what was saved.
+    """
+    folder = directory.absolute() / str(step)
+    config = _read_json(folder / "config")
+    digest = integrity.unsealed(_read_json(folder / "digest"))
+    integrity.compare("config", {"": integrity.json_digest(config)}, digest["config"])
+    return config
+
+
+def _read_json(item: pathlib.Path) -> dict[str, Any]:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        state: dict[str, Any] = checkpointer.restore(folder, ocp.args.JsonRestore())
-    return state
+        found: dict[str, Any] = checkpointer.restore(item, ocp.args.JsonRestore())
+    return found
 
 
 def abstract(tree: PyTree, sharding: jax.sharding.Sharding | None = None) -> PyTree:

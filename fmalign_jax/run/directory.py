@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from fmalign_jax.config.saved import differences, digest, to_json
-from fmalign_jax.data.files import write_json, write_text
+from fmalign_jax.data.files import read_json, write_json, write_text
 
 CONTENT = (
     "config.json",
@@ -204,12 +204,12 @@ def check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """
     if _is_free(path):
         return
-    if not (path / "config.json").is_file():
+    saved = read_json(path / "config.json")
+    if saved is None:
         raise ValueError(
             f"--workdir must be new, empty, or the folder of a run; got {path}, which "
             "holds no config.json; choose another folder"
         )
-    saved = json.loads((path / "config.json").read_text())
     different = differences(saved, settings)
     if different:
         raise ValueError(

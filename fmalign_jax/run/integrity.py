@@ -7,7 +7,6 @@ other shapes is told apart from damage.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import pathlib
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from jax.experimental import multihost_utils
 from fmalign_jax.config.digest import short_digest
 
 PyTree = Any
+
+_SEAL = "digest"
 
 _NOT_DAMAGE = (
     "RESOURCE_EXHAUSTED",
@@ -77,20 +78,31 @@ def check_readable(item: pathlib.Path) -> None:
             tensorstore.open(store).result().read().result()
 
 
-def drop_unreadable_scores(directory: pathlib.Path, name: str) -> None:
-    """Removes files of metrics that hold no finite value of this name.
+def damaged_scores(directory: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """Returns the files of metrics that hold no whole value of this name.
 
-    One of them would keep all checkpoints from being opened. Without it, the
-    checkpoint is as good as any, only its score is lost.
+    A value that is not finite would keep all checkpoints from being opened; another
+    than the digests say would make the wrong one the best.
     """
-    for file in sorted(directory.glob("[0-9]*/metrics/metrics")):
-        try:
-            whole = math.isfinite(json.loads(file.read_text())[name])
-        except (ValueError, TypeError, KeyError, IndexError):
-            whole = False
-        if not whole:
-            logging.warning("%s is damaged: removed; its score is lost", file)
-            file.unlink()
+    files = sorted(directory.glob("[0-9]*/metrics/metrics"))
+    return [file for file in files if whole_score(file.parents[1], name) is None]
+
+
+def whole_score(checkpoint: pathlib.Path, name: str) -> float | None:
+    """Returns the score of a checkpoint; None if it has none, or a damaged one."""
+    try:
+        score = float(json.loads((checkpoint / "metrics/metrics").read_text())[name])
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    try:
+        digest = json.loads((checkpoint / "digest/metadata").read_text())
+        unsealed(digest)
+        expected = digest.get(name, {"": json_digest(score)})
+    except (OSError, ValueError, TypeError, AttributeError):
+        # The digests say nothing; whoever restores will find them damaged.
+        return score if math.isfinite(score) else None
+    same = math.isfinite(score) and expected == {"": json_digest(score)}
+    return score if same else None
 
 
 def digests(tree: PyTree) -> dict[str, str]:
@@ -102,6 +114,25 @@ def json_digest(value: Any) -> str:
     """Returns a hash of a JSON value."""
     text = json.dumps(value, sort_keys=True)
     return short_digest(text, size=8)
+
+
+def sealed(digest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the digests of a checkpoint with one of themselves."""
+    return {**digest, _SEAL: {"": json_digest(digest)}}
+
+
+def unsealed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the digests of a checkpoint, after a look at their own.
+
+    Those of earlier versions have none.
+
+    Raises:
+      DamagedCheckpointError: they are not those that were saved.
+    """
+    digest = {name: own for name, own in saved.items() if name != _SEAL}
+    if _SEAL in saved:
+        compare(_SEAL, {"": json_digest(digest)}, saved[_SEAL])
+    return digest
 
 
 def check_fits(item: str, target: PyTree, saved: Mapping[str, str]) -> None:

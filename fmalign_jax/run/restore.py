@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.config import saved
 from fmalign_jax.data import dataset, pipeline
+from fmalign_jax.data.files import read_json
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.run import checkpoints as checkpoint, integrity, trust
@@ -103,18 +104,18 @@ def open_run(
       trust_code: further packages or modules whose classes the config may name.
 
     Raises:
-      ValueError: the folder is not that of a run, has no such checkpoint, or names
-        code that is not trusted.
+      ValueError: the folder is not that of a run, has no such checkpoint, was changed
+        since it was trained, or names code that is not trusted.
     """
     path, step = pathlib.Path(path), str(step)
     directory = path / "checkpoints"
-    if not (path / "config.json").is_file() or not directory.is_dir():
+    settings = read_json(path / "config.json")
+    if settings is None or not directory.is_dir():
         raise ValueError(
             "--config.checkpoint must be the folder of a run, with config.json and "
             f"checkpoints; got {path}; give the folder that training named, such as "
             "runs/pretrain-1a2b3c4d"
         )
-    settings = json.loads((path / "config.json").read_text())
     trust.check_names(settings, path / "config.json", trust_code=trust_code)
     config = saved.from_json(settings)
     steps, best = checkpoint.saved_steps(directory)
@@ -124,18 +125,56 @@ def open_run(
             "is saved (checkpoint_every_steps)"
         )
     if step == "best" and best is not None:
-        return OpenedRun(path, config, best, "best")
-    if step == "best":
+        run = OpenedRun(path, config, best, "best")
+    elif step == "best":
         note = "no checkpoint has a validation score: the latest is taken for the best"
-        return OpenedRun(path, config, steps[-1], "latest", note)
-    if step == "latest":
-        return OpenedRun(path, config, steps[-1], "latest")
-    if not step.isdigit() or int(step) not in steps:
+        run = OpenedRun(path, config, steps[-1], "latest", note)
+    elif step == "latest":
+        run = OpenedRun(path, config, steps[-1], "latest")
+    elif step.isdigit() and int(step) in steps:
+        run = OpenedRun(path, config, int(step), "given")
+    else:
         raise ValueError(
             "--config.step must be 'best', 'latest' or the number of a checkpoint; got "
             f"{step!r}; {path} has {', '.join(map(str, steps))}"
         )
-    return OpenedRun(path, config, int(step), "given")
+    _check_config(run, settings)
+    return run
+
+
+def _check_config(run: OpenedRun, settings: Mapping[str, Any]) -> None:
+    """Checks config.json against the copy in the checkpoint.
+
+    The recordings may lie elsewhere by now.
+
+    Raises:
+      ValueError: they differ in more than that, or the copy is damaged.
+    """
+    try:
+        copy = checkpoint.saved_config(run.checkpoints, run.step)
+    except Exception as error:  # Orbax raises bare ones on unreadable items
+        raise _unreadable(run, error) from error
+    different = [
+        line
+        for line in saved.differences(copy, settings)
+        if not line.startswith("data.path ")
+    ]
+    if different:
+        raise ValueError(
+            f"{run.path / 'config.json'}: must be the config of the training; got "
+            f"another than in checkpoint {run.step}: {', '.join(different[:5])}; "
+            f"restore it as it was saved, as in checkpoints/{run.step}/config"
+        )
+
+
+def _unreadable(run: OpenedRun, error: BaseException) -> ValueError:
+    remedy = "free memory or mend the permissions, then try again"
+    if integrity.is_damage(error):
+        remedy = "choose another one with --config.step"
+    return ValueError(
+        f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
+        f"{integrity.reason(error)}; {remedy}"
+    )
 
 
 def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
@@ -161,13 +200,7 @@ def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
             "of fmalign_jax that saved it"
         ) from error
     except Exception as error:  # Orbax raises bare ones on unreadable arrays
-        remedy = "free memory or mend the permissions, then try again"
-        if integrity.is_damage(error):
-            remedy = "choose another one with --config.step"
-        raise ValueError(
-            f"checkpoint {run.step} of {run.path} must read back as it was saved; got "
-            f"{integrity.reason(error)}; {remedy}"
-        ) from error
+        raise _unreadable(run, error) from error
     kept = {name: model[name] for name in model_state}
     return EncoderState(model["params"], kept, model["statistics"])
 

@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from fmalign_jax.data import files
+
 Json = dict[str, Any]
 
 _CURVES = (
@@ -31,27 +33,9 @@ _CURVES = (
 
 
 def read_json(path: pathlib.Path) -> Json | None:
-    """Reads a file of one JSON object; None without the file.
-
-    Raises:
-      ValueError: the file holds something else.
-    """
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} must hold JSON; got {error}; write it again with the command that "
-            "made it"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object; got {type(found).__name__}; write it "
-            "again with the command that made it"
-        )
-    values: Json = finite(found)
-    return values
+    """Reads a file of one JSON object, as `data.files.read_json`, of finite numbers."""
+    found: Json | None = finite(files.read_json(path))
+    return found
 
 
 def finite(value: Any) -> Any:
@@ -177,10 +161,10 @@ def read_lead(run: pathlib.Path) -> Json | None:
       which the values of wrong pairings are, or None); `recordings`, each with
       `name`, `estimate_s` and `interval_s`; `notes`.
     """
-    files = sorted(
+    searches = sorted(
         run.glob("lead_time*/lead_time.json"), key=lambda file: file.stat().st_mtime
     )
-    found = read_json(files[-1]) if files else None
+    found = read_json(searches[-1]) if searches else None
     if found is None:
         return None
     lead_s = found.get("lead_s") or []
