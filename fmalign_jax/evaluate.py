@@ -25,6 +25,7 @@ from fmalign_jax.evaluation import (
     files,
     lag_weights,
     report as evaluation_report,
+    retrieval,
     splits as evaluation_splits,
     supervised,
 )
@@ -40,6 +41,7 @@ from fmalign_jax.evaluation.transfer import (
     check,
     encode,
     groups,
+    kinds_of_features,
     settings_of,
     transfer,
     with_features,
@@ -114,6 +116,8 @@ def evaluate(
     report["lag_weights"] = lag_weights.describe(
         encoder.system, frozen, splits.by_name[splits.headline], run.config
     )
+    kinds = kinds_of_features(encoder.system)
+    report["retrieval"] = retrieval.describe(encoded, kinds, splits, config)
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]

@@ -201,6 +201,10 @@ FAULTS = (
           'if self.weights == "mean":', "if False:",
           "tests/test_encoders.py::"
           "test_lag_stem_starts_around_the_middle_and_may_take_the_mean"),
+    Fault("retrieval_of_codes_alone", "fmalign_jax/evaluation/transfer.py",
+          'config.features == "semantic" or config.get("retrieval")',
+          'config.features == "semantic"', "tests/test_evaluate.py::"
+          "test_retrieval_is_said_of_every_kind_of_features_if_asked_for"),
     Fault("alarm_ignored", "fmalign_jax/early_warning.py",
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"

@@ -21,10 +21,13 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation import calibration, files, supervised, transfer
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
+from fmalign_jax.evaluation.retrieval import galleries, measures, similarity
 from fmalign_jax.evaluation.splits import load_splits
+from fmalign_jax.evaluation.transfer import kinds_of_features
 from fmalign_jax.run import integrity, outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.cmg import Cmg
+from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
 from fmalign_jax.training.preprocess import normalise
 from fmalign_jax.training.state import make_trainer
@@ -495,6 +498,28 @@ def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):
     config = _config(run, head_data=states["head_data"], test_data=str(wide))
     with pytest.raises(ValueError, match=r"channels of 'current' .*trained on, 3; got"):
         command.evaluate(config, tmp_path / "out")
+
+
+def test_retrieval_is_said_of_every_kind_of_features_if_asked_for(run, whole, capsys):
+    assert whole[1]["retrieval"] is None
+    report, folder = command.evaluate(_config(run, retrieval=True, features="codes"))
+    found = report["retrieval"]
+    opened = restore.open_run(run[0], "best")
+    split = load_splits(_config(run), opened.config).by_name[report["headline_split"]]
+    rows = dict(galleries(split.windows))
+    assert found["recordings"] == len(rows) > 0
+    assert list(found["features"]) == kinds_of_features(make_system(opened.config))
+    # Asked for codes, the continuous features must have been encoded besides.
+    encodings = opened.encoder(("video", "current"))(split.store, split.windows)
+    z = encodings.semantic
+    scores = [
+        measures(similarity(z["current"][own], z["video"][own]))["normalised_rank"]
+        for own in rows.values()
+    ]
+    back = found["features"]["semantic"]["current->video"]
+    assert back["normalised_rank"] == pytest.approx(np.mean(scores), abs=1e-6)
+    files.print_report(report, folder)
+    assert "retrieval, " in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

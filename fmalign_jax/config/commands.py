@@ -47,6 +47,8 @@ def evaluation_config() -> ConfigDict:
             # The same head on so many draws of encoders that were not pre-trained: one
             # alone may give anything between 0.3 and 0.7. 0: none.
             "random_encoders": 8,
+            # Which current belongs to which video, within a recording: also said?
+            "retrieval": False,
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,
@@ -57,7 +59,7 @@ def evaluation_config() -> ConfigDict:
 def early_warning_config() -> ConfigDict:
     """Returns how an alarm on the current alone is made from a run, and compared."""
     config = evaluation_config()
-    del config.random_encoders
+    del config.random_encoders, config.retrieval
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import csv_cell, replacing
-from fmalign_jax.evaluation import fonts, plots
+from fmalign_jax.evaluation import fonts, plots, retrieval
 from fmalign_jax.evaluation.classification_metrics import Predictions
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities
@@ -168,6 +168,8 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))
+    if report["retrieval"] is not None:
+        print_table(retrieval_rows(report["retrieval"]))
     if report["lag_weights"] is not None:
         lags = report["lag_weights"]
         print(
@@ -226,6 +228,24 @@ def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
         f"(mixed: {number(found['mixing_chance'])})",
     }
     return [list(row) for row in rows.items()]
+
+
+def retrieval_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of the retrieval: a row a direction, and references."""
+    shown = [f"recall@{k}" for k in retrieval.AT] + ["median_rank", "normalised_rank"]
+    rows = [[f"{name}, by {kind}", own] for kind, name, own in _retrieved(found)]
+    rows += [[f"by {name}", own] for name, own in found["references"].items()]
+    header = f"retrieval, {found['windows']:.0f} windows a recording"
+    return [[header, *shown]] + [
+        [name, *("-" if own is None else f"{own[key]:.3g}" for key in shown)]
+        for name, own in rows
+    ]
+
+
+def _retrieved(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    for kind, directions in found["features"].items():
+        for direction, own in directions.items():
+            yield kind, direction, own
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:

@@ -128,7 +128,7 @@ def encode(
             frozen,
             split.store,
             split.windows,
-            keep_semantic=config.features == "semantic",
+            keep_semantic=config.features == "semantic" or config.get("retrieval"),
         )
         for name, split in splits.by_name.items()
     }
