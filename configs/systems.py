@@ -5,6 +5,8 @@ Command   python -m fmalign_jax.train --config configs/systems.py:VARIANT
 Variants
   clip    two towers and a contrast of windows with a learned temperature (CLIP,
           Radford et al. 2021); no codebook, no labels
+  micu    CMG's encoders, decoders and codebook, shaped by contrasts of masked ticks and
+          windows and by a jigsaw of code vectors (MICU, ICCV 2025); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -28,14 +30,13 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import component, load_file
+from fmalign_jax.config import Change, component, load_file
 
 PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 
 
 def get_config(variant: str = "clip") -> ConfigDict:
-    systems = {"clip": clip}
-    known = [f"{name}{size}" for name in systems for size in ("", "+smoke")]
+    known = [f"{name}{size}" for name in SYSTEMS for size in ("", "+smoke")]
     if variant not in known:
         raise ValueError(
             f"configs/systems.py has the variants {', '.join(known)}; got "
@@ -43,7 +44,7 @@ def get_config(variant: str = "clip") -> ConfigDict:
         )
     name, _, size = variant.partition("+")
     config = load_file(PRETRAIN).get_config(size or "default")
-    systems[name](config)
+    SYSTEMS[name](config)
     return config
 
 
@@ -63,3 +64,36 @@ def clip(config: ConfigDict) -> None:
         }
     )
     config.score = "clip_accuracy"
+
+
+def micu(config: ConfigDict) -> None:
+    reconstruction = config.objectives.reconstruction
+    modalities = tuple(config.model.modalities)
+    # As published: no direction, both modalities move the codes and follow each other.
+    config.codebook.ema_mix = {
+        own: {m: 1.0 / len(modalities) for m in modalities} for own in modalities
+    }
+    config.codebook.shared = None
+    config.objectives = ConfigDict(
+        {
+            "reconstruction": reconstruction,
+            "commitment": component(
+                "fmalign_jax.objectives.commitment.Commitment",
+                weight=1.0,
+                weights={
+                    own: {m: 0.25 if m == own else 0.125 for m in modalities}
+                    for own in modalities
+                },
+            ),
+            "masked_contrast": component(
+                "fmalign_jax.objectives.masked_contrast.MaskedContrast", weight=1.0
+            ),
+            "code_jigsaw": component(
+                "fmalign_jax.objectives.code_jigsaw.CodeJigsaw", weight=1.0
+            ),
+        }
+    )
+    config.score = "coarse_accuracy"
+
+
+SYSTEMS: dict[str, Change] = {"clip": clip, "micu": micu}

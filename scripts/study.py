@@ -114,6 +114,7 @@ def evaluated(
             "chance": beside["chance"],
             "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},
             "code_sharing": report["code_sharing"] and sharing_brief(report),
+            "retrieval": report["retrieval"] and retrieval_brief(report),
             "oracle": brief(beside["oracle"]),
             "random_encoders": {
                 d: brief(s) for d, s in (beside["random_encoders"] or {}).items()
@@ -164,6 +165,27 @@ def sharing_brief(report: Mapping[str, Any]) -> dict[str, Any]:
             | {"by_recording": of_recordings(scores)}
             for direction, scores in found["by_code"].items()
         }
+    }
+
+
+def retrieval_brief(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what tables show of the retrieval: every split, without intervals."""
+
+    def short(own: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: own[name] for name in own if name != "intervals"}
+
+    return {
+        split: {
+            "windows": found["windows"],
+            "features": {
+                kind: {direction: short(own) for direction, own in directions.items()}
+                for kind, directions in found["features"].items()
+            },
+            "references": {
+                name: short(own) for name, own in found["references"].items() if own
+            },
+        }
+        for split, found in report["retrieval"]["splits"].items()
     }
 
 

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fmalign_jax.evaluation.population import over_recordings_and_seeds
+from fmalign_jax.evaluation.population import (
+    difference,
+    holm,
+    over_recordings_and_seeds,
+)
 
 
 def test_the_error_is_that_of_the_equation():
@@ -56,3 +60,53 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 def test_what_has_no_mean_is_refused(values):
     with pytest.raises(ValueError, match="needs a finite value of each"):
         over_recordings_and_seeds(values)
+
+
+def test_a_difference_pairs_recordings_and_not_seeds():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(size=(6, 4)), rng.normal(size=(6, 3))
+    found = difference(first, second)
+    apart = first.mean(axis=1) - second.mean(axis=1)
+    parts = [
+        (apart.var(ddof=1) / 6, 5),
+        (first.mean(axis=0).var(ddof=1) / 4, 3),
+        (second.mean(axis=0).var(ddof=1) / 3, 2),
+    ]
+    squared = sum(part for part, _ in parts)
+    freedom = squared**2 / sum(part**2 / own for part, own in parts)
+    t = apart.mean() / math.sqrt(squared)
+    assert found.mean == pytest.approx(apart.mean())
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), freedom))
+    low, high = stats.t.interval(0.95, freedom, apart.mean(), math.sqrt(squared))
+    assert found.interval == pytest.approx((low, high))
+    # What all recordings have in common is no error.
+    easier = rng.normal(size=(6, 1)) * 100
+    shifted = difference(first + easier, second + easier)
+    assert shifted.p == pytest.approx(found.p)
+
+
+def test_no_difference_can_be_told_of_one_recording_or_of_equal_values():
+    assert difference(np.ones((1, 2)), np.zeros((1, 2))) is None
+    assert difference(np.ones((3, 2)), np.ones((3, 2))) is None
+
+
+def test_no_difference_is_found_as_often_as_the_level_says():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        recording = 0.02 * rng.normal(size=(10, 1))
+        systems = [
+            0.8
+            + recording
+            + 0.02 * rng.normal(size=(10, 1))
+            + 0.02 * rng.normal(size=(1, 4))
+            for _ in range(2)
+        ]
+        wrong += difference(*systems).p < 0.05
+    assert 0.01 < wrong / 400 < 0.08
+
+
+def test_several_comparisons_are_adjusted():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []

@@ -27,7 +27,8 @@ def test_every_variant_is_a_config_that_can_be_built(path):
         config = study.train_config(next(iter(study.FOLDS)), "folder")
         change(config)
         check_config(config)
-        assert config.score == "equal_share"  # that no variant takes away
+        if path.stem != "systems":  # each of which has measures of its own
+            assert config.score == "equal_share"  # that no variant takes away
         make_trainer(config, steps_per_epoch=1, steps=1)
         seen[name] = config.to_json()
     evaluation = study.evaluate_config(next(iter(study.FOLDS)), "folder")

@@ -20,16 +20,18 @@ from fmalign_jax.training.state import encode, init_state, make_trainer
 CONFIGS = load_file(pathlib.Path(__file__).parents[1] / "configs" / "systems.py")
 
 
-def unchanged(config: ConfigDict) -> None:
+def cmg(config: ConfigDict) -> None:
     """CMG is what the tiny config describes."""
+    config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
 
 
-SYSTEMS = {"cmg": unchanged, "clip": CONFIGS.clip}
+SYSTEMS = {"cmg": cmg, **CONFIGS.SYSTEMS}
+IDLE = {"micu": "['model']['specifics_video']['Dense_"}
+"""Parameters that a system has and does not learn: the summary that CLUB reads."""
 
 
 def _config(name: str) -> ConfigDict:
     config = tiny.tiny_config()
-    config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
     config.optimizer.epsilon = 1e-3  # see test_step: gradients that are but rounding
     config.optimizer.warmup_steps = 0
     SYSTEMS[name](config)
@@ -40,6 +42,7 @@ def _config(name: str) -> ConfigDict:
 class Case:
     """A system at its first state, with one batch."""
 
+    name: str
     config: ConfigDict
     trainer: object
     mesh: object
@@ -60,7 +63,7 @@ def _case(name: str, devices: int = 1) -> Case:
     }
     step = train_step.make_train_step(trainer, mesh)
     evaluate = train_step.make_eval_step(trainer, mesh)
-    return Case(config, trainer, mesh, state, batch, inputs, step, evaluate)
+    return Case(name, config, trainer, mesh, state, batch, inputs, step, evaluate)
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -184,6 +187,7 @@ def test_every_parameter_learns_and_only_training_changes_anything(case):
         path
         for path, leaf in _leaves(before.params)
         if np.array_equal(leaf, after[path])
+        and not path.startswith(IDLE.get(case.name, "-"))
     ]
     assert not still
 
@@ -231,8 +235,7 @@ def test_a_checkpoint_restores_bit_for_bit_and_goes_on_alike(case, tmp_path):
 
 @pytest.mark.slow
 def test_eight_devices_equal_one(case):
-    name = "clip" if not case.trainer.model.has_codes else "cmg"
-    shared = _case(name, devices=8)
+    shared = _case(case.name, devices=8)
     state, _ = case.step(jax.tree.map(jnp.copy, case.state), case.batch)
     other, _ = shared.step(shared.state, shared.batch)
     expected = dict(_leaves((state.params, state.model_state)))

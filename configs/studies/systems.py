@@ -1,0 +1,48 @@
+"""Study: whole systems under one protocol, on unseen simulated furnaces.
+
+Command   python scripts/study.py configs/studies/systems.py \\
+              --out docs/results/systems.json
+          python scripts/write_systems.py docs/results/systems.json \\
+              --out docs/results/systems.md
+
+Data      As configs/studies/furnaces.py: 22 recordings of 50 min of as many furnaces,
+  10 train, 2 validate, 10 test; profiles `default` and `hard`, and the control
+  `no_precursor`.
+
+Purpose   Which way to align the modalities carries over best. Data, windows, encoders,
+  augmentation, batch and number of steps are the same for all; docs/systems.md says
+  what each system is. No label reaches any of them in training.
+
+Expected time   On two idle CPU cores 2 to 4 min a run with its evaluations; the
+  references of `recipe` take a minute more.
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.config import Change, evaluation_config, load_file, unchanged
+
+CONFIGS = pathlib.Path(__file__).parents[1]
+FURNACES = load_file(CONFIGS / "studies" / "furnaces.py")
+SYSTEMS = load_file(CONFIGS / "systems.py")
+DATA = FURNACES.DATA
+FOLDS = ("default", "no_precursor", "hard")
+SEEDS = (0, 1, 2, 3, 4)
+EPOCHS = 4.0  # 320 steps, 10 240 windows
+
+VARIANTS: dict[str, Change] = {"recipe": unchanged, **SYSTEMS.SYSTEMS}
+
+
+def train_config(fold: str, data: str) -> ConfigDict:
+    """Returns the recipe for a profile, with the common number of steps."""
+    config = FURNACES.train_config(fold, data)
+    config.epochs = EPOCHS
+    return config
+
+
+def evaluate_config(fold: str, data: str) -> ConfigDict:
+    """Returns the evaluation of a run, on its own splits, with retrieval."""
+    config = evaluation_config()
+    config.retrieval = True
+    return config

@@ -1,0 +1,106 @@
+"""The tables of systems side by side."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from fmalign_jax.config.overrides import load_file
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+DIRECTIONS = ("video->current", "current->video", "video->video", "current->current")
+RETRIEVED = {
+    "recall@1": 0.25,
+    "recall@5": 0.5,
+    "recall@10": 0.75,
+    "median_rank": 3.0,
+    "normalised_rank": 0.125,
+}
+
+
+def _run(variant, fold, seed, values, *, oracle=None):
+    """A run whose recordings have the given accuracies."""
+    names = {f"furnace {i}": value for i, value in enumerate(values)}
+    names["of one class"] = None
+    own = {"balanced_accuracy": sum(values) / len(values), "by_recording": names}
+    scored = {"zero_shot": {d: {"test": own} for d in DIRECTIONS}}
+    reference = {"test": {"balanced_accuracy": oracle}}
+    directions = dict.fromkeys(DIRECTIONS[:2], RETRIEVED)
+    codes = scored | {
+        "chance": 0.5,
+        "oracle": oracle and reference,
+        "random_encoders": {"video->current": reference} if oracle else {},
+        "retrieval": {
+            "test": {
+                "features": {"semantic": directions},
+                "references": {"chance": RETRIEVED | {"recall@1": 0.01}},
+            }
+        },
+    }
+    return {
+        "variant": variant,
+        "fold": fold,
+        "seed": seed,
+        "steps": 320,
+        "train_s": 60.0,
+        "evaluations": {"codes": codes, "codes_by_recording": scored},
+        "commit": "abc",
+        "jax": "1",
+        "python": "3",
+        "devices": ["cpu"],
+        "cpus": 2,
+    }
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # it uses what write_results has
+    writer = load_file(SCRIPTS / "write_systems.py")
+    runs = [
+        _run("recipe", "default", 0, (0.8, 0.9), oracle=0.9),
+        _run("clip", "default", 0, (0.7, 0.7)),
+        _run("clip", "default", 1, (0.8, 0.8)),
+        _run("micu", "default", 0, (0.6, 0.7)),
+        _run("clip", "no_precursor", 0, (0.5, 0.5)),
+    ]
+    (tmp_path / "toy.json").write_text(json.dumps(runs))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "introduction.md").write_text("What it shows.")
+    out = tmp_path / "toy.md"
+    argv = ["write", str(tmp_path / "toy.json"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", argv)
+    writer.main()
+    return out.read_text()
+
+
+def test_the_tables_have_a_row_a_system(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    assert "What it shows." in page
+    clip = next(row for row in rows if row[:1] == ["clip"])
+    assert clip[1:4] == ["320, 60 s", "2", "0.750 ± 0.071"]
+    assert clip[8] == "0.833"  # of the oracle's 0.9
+    assert clip[9:11] == ["", "0.500"]  # not run on `hard`; the control
+    assert clip[11] == ""  # not compared with itself
+    recipe = next(row for row in rows if row[:1] == ["recipe"])
+    assert recipe[10] == ""
+    assert recipe[11].startswith("+0.100 [")
+    micu = next(row for row in rows if row[:1] == ["micu"])
+    assert micu[11].startswith("-0.100 [")
+    found = next(row for row in rows if row[:2] == ["default", "micu"])
+    assert found[2:] == ["video->current", "0.250", "0.500", "0.750", "3.000", "0.125"]
+    beside = next(row for row in rows if row[2:3] == ["by chance"])
+    assert beside[3] == "0.010"
+    control = next(row for row in rows if row[:2] == ["no_precursor", ""])
+    assert control[:1] == ["no_precursor"]
+
+
+def test_p_values_are_adjusted_for_the_number_of_systems(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    told = {
+        row[0]: float(row[11].rpartition(" ")[2])
+        for row in rows
+        if row and row[0] in ("recipe", "micu") and len(row) == 12
+    }
+    # Two comparisons of the same size: the smaller p counts twice, the other no less.
+    assert told["recipe"] == told["micu"] > 0.05
