@@ -1,8 +1,6 @@
 """Measures how well the lead is found where it is known; writes a table.
 
     python scripts/lead_study.py furnaces --run RUN --folder WORK --out FILE.json
-    python scripts/lead_study.py planted --run RUN --folder WORK --out FILE.json \\
-        --files GLOB --shifts -0.5 0.5
     python scripts/lead_study.py table docs/results/lead/*.json \\
         --out docs/results/lead.md
 
@@ -21,10 +19,9 @@ are in a table with those of the other. Cases are
 
 Recordings take part in one single case and in several groups: groups of one level are
 not independent of each other. As in `lead_time`, the delay of the video's encoder,
-measured on labelled recordings of the training, is taken off. `planted` shifts the
-clock of the sensor of recordings by known amounts. What was done already is not done
-again. `table` puts the text of introduction.md, in the folder of the answers, before
-the tables.
+measured on labelled recordings of the training, is taken off. What was done already is
+not done again. `table` puts the text of introduction.md, in the folder of the answers,
+before the tables. Leads planted in real recordings are in `tests/test_motion.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +41,6 @@ from sklearn.metrics import roc_auc_score
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
 from fmalign_jax.data.files import write_text
-from fmalign_jax.data.recordings import RecordingFiles, write_npz
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.lead import labels, recordings as lead_recordings, search
 from fmalign_jax.lead.labels import Response
@@ -251,39 +247,6 @@ def furnaces(arguments: argparse.Namespace) -> None:
                 answers.add(answer(about, clips, config, run.config.data, response))
 
 
-def planted(arguments: argparse.Namespace) -> None:
-    """Shifts the clock of the sensor of recordings and searches."""
-    run = restore.open_run(arguments.run, "latest")
-    answers = Answers(arguments.out)
-    source = RecordingFiles(arguments.files)
-    for shift_s in arguments.shifts:
-        name = f"{arguments.run.name} {shift_s:+g}"
-        if name in answers:
-            continue
-        folder = arguments.folder / name.replace(" ", "")
-        for recording in map(source.read, source.names()):
-            sensor = recording.streams["current"]
-            moved = dataclasses.replace(sensor, time_s=sensor.time_s - shift_s)
-            streams = {**recording.streams, "current": moved}
-            write_npz(
-                folder / f"{recording.name}.npz",
-                dataclasses.replace(recording, streams=streams),
-            )
-        config = search_config(
-            run.path,
-            recordings=str(folder / "*.npz"),
-            least_lead_s=-arguments.reach_s,
-            most_lead_s=arguments.reach_s,
-            stride_ticks=1,
-            response_windows=0.0,
-        )
-        material = lead_recordings.choose_recordings(config, run)
-        clips = lead_recordings.encode(config, run, material, folder)
-        about = {"kind": "planted", "level": arguments.run.name, "name": name}
-        about |= {"spread_s": 0.0, "lead_s": shift_s}
-        answers.add(answer(about, clips, config, run.config.data))
-
-
 def covered(case: Case, name: str) -> bool:
     """Says whether a lead is recovered: to a tick, or inside the interval."""
     own = case["indicators"][name]
@@ -392,9 +355,6 @@ def write_table(arguments: argparse.Namespace) -> None:
         ]
     if apart and known:
         parts += ["## Related or not: AUROC of the chance", told_apart(known, apart)]
-    shifted = [c for c in cases if c["kind"] == "planted"]
-    if shifted:
-        parts += ["## Planted offsets on real recordings", planted_table(shifted)]
     write_text(arguments.out, "\n\n".join(part.strip() for part in parts) + "\n")
 
 
@@ -466,43 +426,17 @@ def beside(cases: Sequence[Case], drawn: Sequence[Case]) -> str:
     return table(["", "trained at", "indicator", *KNOWN], rows) + "\n" + text
 
 
-def planted_table(cases: Sequence[Case]) -> str:
-    """Returns a row a planted offset, with every indicator's error."""
-    names = list(cases[0]["indicators"])
-    rows = [
-        [
-            case["level"],
-            f"{case['lead_s']:+g}",
-            *(
-                f"{case['indicators'][name]['estimate_s'] - case['lead_s']:+.3f}"
-                for name in names
-            ),
-            f"{case['indicators'][EVIDENCE]['chance']:.2g}",
-        ]
-        for case in cases
-    ]
-    return table(
-        ["run", "planted, s", *(f"{n}, error s" for n in names), "chance"], rows
-    )
-
-
 def main() -> None:
     """Runs a part of the study, or makes its table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parts = parser.add_subparsers(required=True)
-    for name, part in (("furnaces", furnaces), ("planted", planted)):
-        own = parts.add_parser(name)
-        own.set_defaults(part=part)
-        own.add_argument("--run", type=pathlib.Path, required=True)
-        own.add_argument("--folder", type=pathlib.Path, required=True)
-        own.add_argument("--out", type=pathlib.Path, required=True)
-        if name == "furnaces":
-            own.add_argument("--recordings", type=int, default=16, help="of each level")
-            own.add_argument("--levels", nargs="+", default=(*LEVELS, NOTHING))
-        else:
-            own.add_argument("--files", required=True, help="glob of .npz files")
-            own.add_argument("--shifts", type=float, nargs="+", required=True)
-            own.add_argument("--reach_s", type=float, default=2.0)
+    own = parts.add_parser("furnaces")
+    own.set_defaults(part=furnaces)
+    own.add_argument("--run", type=pathlib.Path, required=True)
+    own.add_argument("--folder", type=pathlib.Path, required=True)
+    own.add_argument("--out", type=pathlib.Path, required=True)
+    own.add_argument("--recordings", type=int, default=16, help="of each level")
+    own.add_argument("--levels", nargs="+", default=(*LEVELS, NOTHING))
     own = parts.add_parser("table")
     own.set_defaults(part=write_table)
     own.add_argument("files", type=pathlib.Path, nargs="+")

@@ -1,5 +1,7 @@
 """How much moves, without a model: planted movement, block borders, real recordings."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
@@ -156,3 +158,33 @@ def test_a_lead_planted_in_a_real_recording_is_found(
     assert motion_found["estimate_s"] == pytest.approx(planted_s + own_s, abs=0.05)
     low, high = motion_found["interval_s"]
     assert low <= planted_s + own_s <= high
+
+
+def test_videos_beside_the_sensor_of_another_episode_have_no_lead(
+    shared_data, tmp_path
+):
+    arrays = dict(np.load(shared_data / "g1_humanoid.npz", allow_pickle=False))
+    store = _store(tmp_path, **arrays)
+    data = tiny.tiny_config().data
+    data.tick_s = 0.1
+    data.samples_per_tick.current = 3
+    config = lead_config()
+    config.least_lead_s, config.most_lead_s = -2.0, 2.0
+    config.indicators = config.chance_of = ("motion",)
+    config.indicator = config.evidence = "motion"
+    config.bootstrap_draws = 20
+    clips = _moving_clips(store, data)
+    verdicts = []
+    for turn in range(len(clips)):
+        others = [*clips[turn:], *clips[:turn]]
+        crossed = [
+            dataclasses.replace(
+                one,
+                leading=dataclasses.replace(other.leading, start_s=one.leading.start_s),
+            )
+            for one, other in zip(clips, others, strict=True)
+        ]
+        verdicts.append(search.find_lead(crossed, config, data)["verdict"])
+    assert verdicts[0] == search.FOUND  # each beside its own
+    # All episodes begin and end at rest, which chance does not know of.
+    assert verdicts[1:].count(search.NOT_FOUND) >= 9
