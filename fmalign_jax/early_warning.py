@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
-from fmalign_jax.alarm import alarm_file, comparison, report as alarm_report
+from fmalign_jax.alarm import alarm_file, comparison, report as alarm_report, signature
 from fmalign_jax.alarm.comparison import Candidate
 from fmalign_jax.alarm.make import (
     abnormal_class,
@@ -61,15 +61,19 @@ def early_warning(
 
     Raises:
       ValueError: as `evaluate.evaluate`; no validation split, or settings of which no
-        alarm can be made.
+        alarm can be made; no key to sign it with.
     """
     transfer.check(config)
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     config = transfer.with_features(config, run.config)
     check_settings(config, run)
+    key_path = pathlib.Path(config.signing_key) if config.signing_key else None
+    if key_path is not None:
+        signature.private_key(key_path)  # no hour's work for a key that is none
     splits = evaluation_splits.load_splits(config, with_a_window_a_tick(run.config))
     abnormal = abnormal_class(config, splits)
     settings = transfer.settings_of(config, run.step, splits)
+    del settings["signing_key"]  # signed or not, it is the same alarm
     folder = outputs.choose_folder(run.path, workdir, settings, NAME)
 
     frozen = restore.restore(run, sharding.make_mesh())
@@ -150,7 +154,11 @@ def early_warning(
             leads = spec.leads_read(config.target)
             program = model.program(alarm, abnormal, recent_ticks, leads)
         alarm_file.save(place / ALARM, alarm, program)
+        if key_path is not None:
+            signature.sign(place / ALARM, key_path)
         write_json(place / f"{NAME}.json", report)
+    if key_path is None:  # one that is there is of the alarm before
+        signature.path_of(folder / ALARM).unlink(missing_ok=True)
     return report, folder
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fmalign_jax.alarm import alarm_file, follow
+from fmalign_jax.alarm import alarm_file, follow, signature
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone, last_logged
@@ -170,12 +170,24 @@ def summary(monitor: Monitor, took_s: float) -> str:
     return "; ".join(parts)
 
 
-def _alarm_of(checkpoint: pathlib.Path, trust_code: list[str]) -> pathlib.Path:
-    """Returns the alarm of a run, which is made first if there is none."""
+def _alarm_of(
+    checkpoint: pathlib.Path, trust_code: list[str], *, signed: bool
+) -> pathlib.Path:
+    """Returns the alarm of a run, which is made first if there is none.
+
+    Raises:
+      ValueError: it would have to be signed too.
+    """
     if checkpoint.suffix == alarm_file.SUFFIX:
         return checkpoint
     path = checkpoint / "early_warning" / f"alarm{alarm_file.SUFFIX}"
     if not path.is_file():
+        if signed and not signature.path_of(path).is_file():
+            raise ValueError(
+                f"{path}: a signature is required of an alarm that is there; got none "
+                "to check, and one made now has none; make it by "
+                "fmalign_jax.early_warning with --config.signing_key=KEY"
+            )
         logging.warning("%s has no alarm yet: making it", checkpoint)
         # Only here is the training code needed.
         command_config = importlib.import_module("fmalign_jax.config.commands")
@@ -200,6 +212,12 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         help="folder of a run; its alarm is made first if there is none",
     )
     which.add_argument("--alarm", type=pathlib.Path, help="an exported alarm")
+    parser.add_argument(
+        "--require_signature",
+        type=pathlib.Path,
+        metavar="PUBLIC_KEY",
+        help="refuse an alarm that the owner of this Ed25519 key (PEM) has not signed",
+    )
     parser.add_argument(
         "--input", required=True, help="a CSV file, or - for standard input"
     )
@@ -268,9 +286,13 @@ def main(given: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    alarm = alarm_file.load(
-        arguments.alarm or _alarm_of(arguments.checkpoint, arguments.trust_code)
+    key_path = arguments.require_signature
+    signed = key_path is not None
+    path = arguments.alarm or _alarm_of(
+        arguments.checkpoint, arguments.trust_code, signed=signed
     )
+    content = signature.verify(path, key_path) if signed else None
+    alarm = alarm_file.load(path, content)
     if arguments.raise_at is not None:
         alarm.settings = alarm_file.with_level(alarm.settings, arguments.raise_at)
     piped = arguments.input == "-"

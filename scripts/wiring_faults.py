@@ -45,6 +45,8 @@ _JUDGED = "tests/test_supervised.py::test_"
 _WARNED = "tests/test_comparison.py::test_"
 _LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
+_WARNING = "fmalign_jax/early_warning.py"
+_SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
@@ -205,10 +207,14 @@ FAULTS = (
           'config.features == "semantic" or config.get("retrieval")',
           'config.features == "semantic"', "tests/test_evaluate.py::"
           "test_retrieval_is_said_of_every_kind_of_features_if_asked_for"),
-    Fault("alarm_ignored", "fmalign_jax/early_warning.py",
+    Fault("alarm_ignored", _WARNING,
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"
           "test_the_alarm_may_be_the_head_that_the_video_taught"),
+    Fault("signing_key_ignored", _WARNING, "signature.sign(place / ALARM, key_path)",
+          "signature.path_of(place / ALARM).touch()", _SIGNED),
+    Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',
+          'settings["signing_key"]', _SIGNED),
 )
 # fmt: on
 

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import tiny
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from fmalign_jax import early_warning as command, evaluate, monitor, train
-from fmalign_jax.alarm import alarm_file, comparison, make
+from fmalign_jax.alarm import alarm_file, comparison, make, signature
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
@@ -258,6 +260,38 @@ def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
     assert plain["alarm"] == "model"
 
 
+def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
+    key = ed25519.Ed25519PrivateKey.generate()
+    private, public = tmp_path / "key.pem", tmp_path / "plant.pub"
+    pem = serialization.Encoding.PEM
+    private.write_bytes(
+        key.private_bytes(
+            pem,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            pem, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    _, target, alarm = whole
+    path = target / command.ALARM
+    beside = signature.path_of(path)
+    assert not beside.exists()
+    signed = _config(run, false_alarms_per_hour=100.0, signing_key=str(private))
+    assert command.early_warning(signed)[1] == target
+    assert beside.stat().st_size == 64
+    content = signature.verify(path, public)
+    assert alarm_file.load(path, content).settings == alarm.settings
+    assert "signing_key" not in (target / "settings.json").read_text()
+    # Made again without a key, it has no signature that is another's.
+    plain = _config(run, false_alarms_per_hour=100.0)
+    assert command.early_warning(plain)[1] == target
+    assert not beside.exists()
+
+
 def test_a_run_is_exported_first(run, whole, folder, capsys):
     source = folder / "current.csv"
     with np.load(folder / "raw" / "furnace_2.npz") as raw:
@@ -297,6 +331,7 @@ def test_other_features_are_exported_too(run, folder, features):
         ({"levels": 1}, "levels must be at least 2"),
         ({"recent_s": (0.0, 30.0)}, "recent_s must hold one time or more"),
         ({"checkpoint": ""}, "needs a run"),
+        ({"signing_key": "none.pem"}, "none.pem: must be the PEM file of an Ed25519"),
     ],
 )
 def test_what_cannot_work_is_refused(run, changes, message):

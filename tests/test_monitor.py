@@ -298,8 +298,8 @@ from fmalign_jax import monitor
 monitor.main(sys.argv[1:])
 """
 NEEDLESS = (
-    "absl array_record av flax grain h5py matplotlib ml_collections optax orbax "
-    "sklearn tensorboardX tensorflow_datasets tensorstore tqdm"
+    "absl array_record av cryptography flax grain h5py matplotlib ml_collections optax "
+    "orbax sklearn tensorboardX tensorflow_datasets tensorstore tqdm"
 )
 
 

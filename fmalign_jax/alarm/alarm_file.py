@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import lzma
 import math
@@ -166,8 +167,12 @@ def save(
             archive.writestr(entry, content)
 
 
-def load(path: pathlib.Path) -> ExportedAlarm:
+def load(path: pathlib.Path, content: bytes | None = None) -> ExportedAlarm:
     """Reads an alarm.
+
+    Args:
+      path: of the file; errors name it.
+      content: of it, where it was read before: the file is not opened again.
 
     Raises:
       ValueError: no such file, another kind of file, one of another version, or one
@@ -175,7 +180,8 @@ def load(path: pathlib.Path) -> ExportedAlarm:
     """
     remedy = f"give the alarm{SUFFIX} that fmalign_jax.early_warning has written"
     try:
-        with zipfile.ZipFile(path) as archive:
+        source = path if content is None else io.BytesIO(content)
+        with zipfile.ZipFile(source) as archive:
             found = json.loads(_read(archive, _SETTINGS))
             program = bytearray(_read(archive, _PROGRAM))
         if not isinstance(found, dict):

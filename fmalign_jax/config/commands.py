@@ -86,6 +86,7 @@ def early_warning_config() -> ConfigDict:
             "baselines": True,  # rolling deviation and change of the current, CUSUM
             "baseline_lengths_s": (30.0, 60.0, 120.0),  # the best on validation
             "rows": 32,  # windows that the exported program takes at once
+            "signing_key": "",  # PEM of an Ed25519 private key; empty: not signed
         }
     )
     return config
