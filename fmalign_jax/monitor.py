@@ -34,6 +34,25 @@ from fmalign_jax.data.clocks import instant, is_number
 SILENT = 3
 """Exit status when no usable row came for `--give_up_after` seconds."""
 
+_LIVE_SECONDS = {
+    "no_data_after": (30.0, "say NO DATA when no usable row came for so long"),
+    "frozen_after": (120.0, "say FROZEN when all values stayed the same for so long"),
+    "out_of_range_after": (
+        60.0,
+        "say OUT OF RANGE when every row had a value far beyond training for so long",
+    ),
+    "stale_clock_after": (
+        300.0,
+        "say STALE CLOCK when dates that come are so far from this machine's clock",
+    ),
+    "heartbeat": (0.0, "say every so many seconds that the monitor is alive"),
+    "give_up_after": (
+        0.0,
+        f"end with status {SILENT} when no usable row came for so long",
+    ),
+}
+"""By flag: seconds, 0 for never; and what a live monitor does."""
+
 _STATES = ("normal", "ALARM")
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
 
@@ -95,8 +114,8 @@ def watch(
       watchdog: of a live input.
       heartbeat_s: between two lines that say that the monitor is alive.
       give_up_after_s: without a usable row, until it ends.
-      known_until: time of the last reading that an earlier monitor wrote. Readings of
-        what the input holds at the start are not told again up to it.
+      known_until: time of the last reading that an earlier monitor wrote. Readings and
+        states of what the input holds at the start are not told again up to it.
 
     Returns:
       Whether the lines ended; False if it gave up.
@@ -104,6 +123,9 @@ def watch(
     beaten_s = time.monotonic()
     known_s = None if known_until is None else _seconds(known_until)
     active = False
+
+    def is_logged(at: str) -> bool:
+        return bool(known_s is not None and at and _seconds(at) <= known_s)
 
     def go_on() -> None:
         nonlocal known_s
@@ -115,8 +137,7 @@ def watch(
     def tell(readings: list[Reading]) -> None:
         nonlocal active
         for reading in readings:
-            at = _written(reading.time_s, monitor.written_times)
-            if known_s is not None and _seconds(at) <= known_s:
+            if is_logged(_written(reading.time_s, monitor.written_times)):
                 active = reading.active
                 continue
             go_on()
@@ -137,10 +158,9 @@ def watch(
             go_on()  # all that was there is read
         if watchdog is None:
             continue
-        state = watchdog.look()
-        if state is not None:
-            at = last_at()
-            logging.warning("%s: %s", at or "at the start", state)
+        state = watchdog.look(caught_up=line is Event.IDLE)
+        if state is not None and not is_logged(at := last_at()):
+            logging.warning("%s: %s", at or "at the start", watchdog.said)
             write([at, "", "", state], True)
         if time.monotonic() - beaten_s >= heartbeat_s:
             beaten_s = time.monotonic()
@@ -148,7 +168,7 @@ def watch(
                 "alive: %d ticks, last row %s, %s",
                 monitor.ticks,
                 last_at(),
-                watchdog.state,
+                watchdog.said,
             )
         if watchdog.silent_s > give_up_after_s:
             return False
@@ -236,34 +256,14 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         metavar="P",
         help="raise the alarm at this probability, not at the one chosen on validation",
     )
-    parser.add_argument(
-        "--no_data_after",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="say NO DATA when no usable row came for so many seconds (live)",
-    )
-    parser.add_argument(
-        "--frozen_after",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="say FROZEN when all values stayed the same for so long; 0: never (live)",
-    )
-    parser.add_argument(
-        "--heartbeat",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="say every so many seconds that the monitor is alive; 0: never (live)",
-    )
-    parser.add_argument(
-        "--give_up_after",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help=f"end with status {SILENT} when no usable row came for so long; 0: never",
-    )
+    for name, (default, text) in _LIVE_SECONDS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            default=default,
+            metavar="S",
+            help=f"{text} ({default:g} s; 0: never; live)",
+        )
     parser.add_argument(
         "--trust_code",
         type=lambda text: text.split(","),
@@ -299,12 +299,15 @@ def _run(arguments: argparse.Namespace) -> None:
     live = piped or arguments.follow
     alarm.warm_up()
     monitor, started_s = Monitor(alarm, live=live), time.perf_counter()
+    after_s = {name: getattr(arguments, name) or math.inf for name in _LIVE_SECONDS}
     watchdog = None
     if live:
         watchdog = Watchdog(
             monitor,
-            no_data_after_s=arguments.no_data_after,
-            frozen_after_s=arguments.frozen_after or math.inf,
+            no_data_after_s=after_s["no_data_after"],
+            frozen_after_s=after_s["frozen_after"],
+            out_of_range_after_s=after_s["out_of_range_after"],
+            stale_clock_after_s=after_s["stale_clock_after"],
         )
     ended = True
     with contextlib.ExitStack() as stack:
@@ -341,8 +344,8 @@ def _run(arguments: argparse.Namespace) -> None:
                 write,
                 abnormal=alarm.settings.abnormal,
                 watchdog=watchdog,
-                heartbeat_s=arguments.heartbeat or math.inf,
-                give_up_after_s=arguments.give_up_after or math.inf,
+                heartbeat_s=after_s["heartbeat"],
+                give_up_after_s=after_s["give_up_after"],
                 known_until=known_until,
             )
         lost = f"; readings not logged: {out.not_logged}" if out.not_logged else ""

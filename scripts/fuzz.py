@@ -148,6 +148,7 @@ def make_alarm(folder: pathlib.Path) -> None:
         until_visible_s=(100.0, 200.0, 250.0),
         until_visible_from="fuzz",
         origin={"run": "fuzz", "step": 1, "validation": {}},
+        value_range=((7000.0, 11000.0),) * 3,
     )
 
     def score(windows: Any) -> tuple[Any, Any]:

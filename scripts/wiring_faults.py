@@ -211,6 +211,10 @@ FAULTS = (
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"
           "test_the_alarm_may_be_the_head_that_the_video_taught"),
+    Fault("range_of_the_head_alone", "fmalign_jax/alarm/make.py",
+          "for name in (HEAD, VALIDATION)", "for name in (HEAD,)",
+          "tests/test_early_warning.py::"
+          "test_the_alarm_knows_between_which_values_the_current_was"),
     Fault("signing_key_ignored", _WARNING, "signature.sign(place / ALARM, key_path)",
           "signature.path_of(place / ALARM).touch()", _SIGNED),
     Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',

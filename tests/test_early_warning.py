@@ -260,6 +260,24 @@ def test_the_video_teaches_and_no_label_of_a_current(run, monkeypatch):
     assert plain["alarm"] == "model"
 
 
+def test_the_alarm_knows_between_which_values_the_current_was(run, whole):
+    splits = load_splits(
+        _config(run), make.with_a_window_a_tick(restore.open_run(run, "best").config)
+    )
+    found = {}
+    for name, split in splits.by_name.items():
+        values = pipeline.assemble(split.store, split.windows, np.arange(len(split)))
+        current = values["streams"]["current"].reshape(-1, 3)
+        found[name] = np.stack([current.min(axis=0), current.max(axis=0)])
+    low = np.minimum(found["head"][0], found["validation"][0])
+    high = np.maximum(found["head"][1], found["validation"][1])
+    # Each of the two splits says something, and the test split nothing.
+    assert (low < found["head"][0]).any() or (high > found["head"][1]).any()
+    assert (low > found["test"][0]).any() or (high < found["test"][1]).any()
+    expected = tuple(zip(low.tolist(), high.tolist(), strict=True))
+    assert whole[2].settings.value_range == expected
+
+
 def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
     key = ed25519.Ed25519PrivateKey.generate()
     private, public = tmp_path / "key.pem", tmp_path / "plant.pub"

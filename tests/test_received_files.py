@@ -198,6 +198,15 @@ def _rewritten(path, target, change=None, program=None, digest=True):
         ("until_visible_s", [1.0, 2.0]),
         ("until_visible_s", [3.0, 2.0, 1.0]),
         ("until_visible_s", [1.0, float("nan"), 3.0]),
+        ("until_visible_s", [1.0, 2.0, 10**400]),
+        ("value_range", None),
+        ("value_range", [1.0, 2.0, 3.0]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0]]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0], [0.0]]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0], [0.0, float("inf")]]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0], [0.0, 10**400]]),
+        ("value_range", [[0.0, 1.0], [0.0, 1.0], ["0", "1"]]),
         ("samples_per_tick", 5),
         ("unheard_of", 1),
     ],
@@ -206,6 +215,32 @@ def test_a_setting_of_which_no_alarm_can_be_made_is_refused(good, tmp_path, key,
     path = _rewritten(good, tmp_path / "x.fmalign", {key: value})
     with pytest.raises(ValueError, match=r"x\.fmalign: "):
         alarm_file.load(path)
+
+
+@pytest.mark.parametrize(
+    "values", [(1.0, 10**400), (1.0, float("nan")), (True, 2.0), ("1", "2"), (2.0, 1.0)]
+)
+def test_numbers_in_order_are_told_from_all_else(values):
+    assert alarm_file._rising((1, 1.0, 2.5))
+    assert not alarm_file._rising(values)
+
+
+def test_an_alarm_made_before_its_range_was_kept_is_read(good, tmp_path):
+    with zipfile.ZipFile(good) as archive:
+        found = json.loads(archive.read("alarm.json"))
+        content = archive.read("score.stablehlo")
+    del found["digest"], found["value_range"]
+    assert found["format"] == 2
+    found["digest"] = alarm_file._digest(found, content)
+    path = tmp_path / "x.fmalign"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("alarm.json", json.dumps(found))
+        archive.writestr("score.stablehlo", content)
+    assert alarm_file.load(path).settings.value_range == ()
+    own = {"value_range": [[0.0, 1.5], [2.0, 2.0], [-1.0, 1.0]]}
+    path = _rewritten(good, tmp_path / "y.fmalign", own)
+    found = alarm_file.load(path).settings.value_range
+    assert found == ((0.0, 1.5), (2.0, 2.0), (-1.0, 1.0))
 
 
 def test_the_digest_holds_settings_and_program(good, tmp_path):

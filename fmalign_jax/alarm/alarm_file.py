@@ -22,7 +22,7 @@ import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,7 @@ _MOST_BYTES = {_PROGRAM: 512 << 20, _SETTINGS: 1 << 20}
 _MOST_RATIO = 100  # of what an entry unpacks to; programs of weights hardly shrink
 _FEW_BYTES = 4 << 20  # so much may be of any ratio
 _MOST_VALUES = 1 << 28  # of the windows that a program takes at once
+_MOST = 1e300  # what is computed with numbers up to it is finite
 _FOREIGN_CALL = re.compile(
     r"custom_call\s*@([\w.$-]+)|call_target_name\s*=\s*\"([^\"]*)"
 )
@@ -75,6 +76,8 @@ class AlarmSettings:
         that is expected, the middle and the most.
       until_visible_from: where that is known from, in words.
       origin: which run and checkpoint, and what was found in validation.
+      value_range: by channel, the least and the greatest value in the recordings that
+        the alarm was made from; empty in alarms made before it was kept.
     """
 
     channels: tuple[str, ...]
@@ -94,6 +97,7 @@ class AlarmSettings:
     until_visible_s: tuple[float, float, float]
     until_visible_from: str
     origin: dict[str, Any]
+    value_range: tuple[tuple[float, float], ...] = ()
 
     @property
     def rule(self) -> AlarmRule:
@@ -219,6 +223,7 @@ def load(path: pathlib.Path, content: bytes | None = None) -> ExportedAlarm:
     try:
         for name in ("channels", "until_visible_s"):
             found[name] = tuple(found[name])
+        found["value_range"] = tuple(map(tuple, found.get("value_range", ())))
         settings = AlarmSettings(**found)
         _check_settings(settings)
         return ExportedAlarm(settings, program)
@@ -305,17 +310,31 @@ def _check_settings(settings: AlarmSettings) -> None:
             f"and a channel there must be; got {names}"
         )
     until = settings.until_visible_s
-    numbers = [x for x in until if type(x) in (int, float) and math.isfinite(x)]
-    if len(until) != 3 or len(numbers) != 3 or sorted(until) != list(until):
+    if len(until) != 3 or not _rising(until):
         raise ValueError(
             "until_visible_s of an alarm must be three times, the least first; got "
             f"{until}"
+        )
+    ranges = settings.value_range
+    if len(ranges) not in (0, len(settings.channels)) or not all(
+        len(pair) == 2 and _rising(pair) for pair in ranges
+    ):
+        raise ValueError(
+            "value_range of an alarm must be the least and the greatest value of each "
+            f"of its {len(settings.channels)} channels; got {ranges}"
         )
     if math.prod((settings.rows, *settings.window_shape)) > _MOST_VALUES:
         raise ValueError(
             f"the windows of an alarm may hold {_MOST_VALUES} values in all; got "
             f"{(settings.rows, *settings.window_shape)}"
         )
+
+
+def _rising(values: Sequence[Any]) -> bool:
+    """Says whether all are finite numbers, none less than the one before."""
+    # No other comparison is safe with a whole number of a thousand digits.
+    numbers = [x for x in values if type(x) in (int, float) and -_MOST <= x <= _MOST]
+    return len(numbers) == len(values) and sorted(numbers) == list(values)
 
 
 def _checked(program: bytearray, settings: AlarmSettings) -> export.Exported:

@@ -18,7 +18,7 @@ from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Scores, Series
 from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels
-from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
+from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
 from fmalign_jax.structs import UNLABELLED
 
 Candidate = tuple[Mapping[str, Any], Mapping[str, Scores]]
@@ -205,19 +205,7 @@ def baseline_scores(
     spec: WindowSpec,
 ) -> dict[str, list[Candidate]]:
     """Returns by baseline the settings to choose from, with their scores."""
-    head = splits.by_name[HEAD]
-    ticks, start = head.windows.ticks, head.windows.start
-    read = np.zeros(len(ticks), bool)
-    read[head.windows.rows(np.arange(len(start)))] = True
-    reference = [
-        _samples(
-            head,
-            config.target,
-            np.flatnonzero(read & (ticks.segment == number)),
-            spec,
-        )
-        for number in np.unique(ticks.segment[start])
-    ]
+    reference = samples_of(splits.head, config.target, spec)
     found = baselines.candidates(
         reference, tick_s=spec.tick_s, lengths_s=tuple(config.baseline_lengths_s)
     )
@@ -228,6 +216,17 @@ def baseline_scores(
         ]
         for name, candidates in found.items()
     }
+
+
+def samples_of(split: LabelledWindows, stream: str, spec: WindowSpec) -> list[Samples]:
+    """Returns the samples of all ticks that windows read, by recording and clip."""
+    ticks, start = split.windows.ticks, split.windows.start
+    read = np.zeros(len(ticks), bool)
+    read[split.windows.rows(np.arange(len(start)))] = True
+    return [
+        _samples(split, stream, np.flatnonzero(read & (ticks.segment == number)), spec)
+        for number in np.unique(ticks.segment[start])
+    ]
 
 
 def ticks_of(seconds: float, tick_s: float) -> int:

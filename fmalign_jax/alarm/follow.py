@@ -28,7 +28,7 @@ _QUEUED = 10_000  # lines of a pipe that are read ahead
 class Event(enum.Enum):
     """What may come instead of a line."""
 
-    IDLE = "nothing came for a while"
+    IDLE = "all that has come is read"
     NEW_FILE = "what follows is from another file, or from the start of this one"
 
 
@@ -51,11 +51,15 @@ def piped(source: Any) -> Iterator[str | Event]:
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    idle_s = time.monotonic()
     while True:
+        # Rows may come so densely that nothing is ever waited for.
+        if lines.empty() and time.monotonic() - idle_s >= POLL_S:
+            idle_s = time.monotonic()
+            yield Event.IDLE
         try:
             line = lines.get(timeout=POLL_S)
         except queue.Empty:
-            yield Event.IDLE
             continue
         if line is None:
             return

@@ -24,6 +24,8 @@ from fmalign_jax.alarm.csv_stream import (
 )
 
 _LATENCIES = 10_000  # of the latest ticks, for a summary
+_WIDER = 0.5  # of its width, on each side of the range: a furnace is not the training's
+_ROUNDING = 1e-6  # of a value: recordings hold float32
 _ROWS_TO_JUDGE = 60  # the rate at which rows come
 
 
@@ -52,7 +54,8 @@ class Monitor:
     """Lines in, readings out; keeps the last window and the state of the alarm.
 
     `rows` counts the usable rows, `last_row` is the latest, and `changed_s` the time of
-    the first row with its values.
+    the first row with its values. `outside_s` is the time of the first of the rows that
+    lie outside the range of training, up to the last; NaN while that lies inside.
 
     A replay scores B ticks in one call of the compiled program, a live monitor one. A
     tick takes the same row of the program either way, so that the readings are the
@@ -77,7 +80,8 @@ class Monitor:
         self.ticks = 0
         self.rows = 0
         self.last_row: Row | None = None
-        self.changed_s = math.nan
+        self.changed_s = self.outside_s = math.nan
+        self._bounds = [_widened(low, high) for low, high in own.value_range]
         self._alarm, self._live = alarm, live
         self._reader = RowReader(
             own.channels,
@@ -107,6 +111,15 @@ class Monitor:
         """Says whether the input writes dates and times, not seconds."""
         return self._reader.written_times
 
+    def outside(self) -> dict[str, float]:
+        """Returns the values of the last row outside the widened range of training.
+
+        By channel; nothing of an alarm that does not know the range.
+        """
+        values = () if self.last_row is None else self.last_row.values
+        known = zip(self._alarm.settings.channels, values, self._bounds, strict=False)
+        return {name: x for name, x, (low, high) in known if not low <= x <= high}
+
     def feed(self, line: str) -> list[Reading]:
         """Returns the readings that this line completes, oldest first.
 
@@ -122,10 +135,7 @@ class Monitor:
     def _take(self, rows: list[Row]) -> list[Reading]:
         readings: list[Reading] = []
         for row in rows:
-            self.rows += 1
-            if self.last_row is None or row.values != self.last_row.values:
-                self.changed_s = row.time_s
-            self.last_row = row
+            self._note(row)
             if len(self._first_rows_s) < _ROWS_TO_JUDGE:
                 self._judge_rate(row.time_s)
             for tick in self._assembler.feed(row):
@@ -138,6 +148,20 @@ class Monitor:
                 if self._live or full:
                     readings += self._score()
         return readings
+
+    def _note(self, row: Row) -> None:
+        """Takes a row for the latest, and notes since when it is as it is."""
+        last, self.last_row = self.last_row, row
+        self.rows += 1
+        if last is not None and row.time_s < last.time_s:  # the clock was set back
+            self.changed_s -= last.time_s - row.time_s
+            self.outside_s -= last.time_s - row.time_s
+        if last is None or row.values != last.values:
+            self.changed_s = row.time_s
+        if not self.outside():
+            self.outside_s = math.nan
+        elif math.isnan(self.outside_s):
+            self.outside_s = row.time_s
 
     def _judge_rate(self, time_s: float) -> None:
         """Warns once if rows come at another rate than in training."""
@@ -182,3 +206,8 @@ class Monitor:
         return Reading(
             tick.end_s, probability, code, active, active != before, visible_s
         )
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    wider = max(_WIDER * (high - low), _ROUNDING * max(abs(low), abs(high)))
+    return low - wider, high + wider

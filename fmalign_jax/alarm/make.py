@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.alarm import episodes, report
+from fmalign_jax.alarm import comparison, episodes, report
 from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.alarm.comparison import Candidate, Method, Scored
 from fmalign_jax.alarm.model import AlarmModel
@@ -19,7 +20,7 @@ from fmalign_jax.data.windows.ticks import WindowSpec
 from fmalign_jax.evaluation import calibration, supervised, transfer
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
-from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
+from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.run.restore import OpenedRun
 
@@ -278,7 +279,26 @@ def alarm_settings(
             "step": run.step,
             "validation": report.counts(found),
         },
+        value_range=value_range(splits, config.target, spec),
     )
+
+
+def value_range(
+    splits: EvaluationSplits, target: str, spec: WindowSpec
+) -> tuple[tuple[float, float], ...]:
+    """Returns the least and the greatest value of each channel.
+
+    Of what the windows of the head and the validation split read.
+    """
+    channels = math.prod(splits.head.store.streams[target].value_shape)
+    pieces = [
+        piece.reshape(-1, channels)
+        for name in (HEAD, VALIDATION)
+        for piece in comparison.samples_of(splits.by_name[name], target, spec)
+    ]
+    low = np.min([piece.min(axis=0) for piece in pieces], axis=0)
+    high = np.max([piece.max(axis=0) for piece in pieces], axis=0)
+    return tuple(zip(map(float, low), map(float, high), strict=True))
 
 
 def until_visible(
