@@ -28,7 +28,7 @@ from fmalign_jax.alarm import alarm_file, follow, signature
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone, last_logged
-from fmalign_jax.alarm.watchdog import Watchdog
+from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
 from fmalign_jax.data.clocks import instant, is_number
 
 SILENT = 3
@@ -168,7 +168,7 @@ def watch(
                 "alive: %d ticks, last row %s, %s",
                 monitor.ticks,
                 last_at(),
-                watchdog.said,
+                "input good" if watchdog.state == NORMAL else watchdog.said,
             )
         if watchdog.silent_s > give_up_after_s:
             return False
