@@ -70,6 +70,8 @@ class Recording:
         Empty when the data came without.
       provenance: where the recording came from, one line or a JSON string.
       file: the file it was read from, named in errors; empty if there is none.
+      taken: what each file was taken as, by file, in words for people; files of
+        which the same is said are of one kind. Empty: the streams say it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Recording:
     )
     provenance: str = ""
     file: str = ""
+    taken: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class StreamStatistics(TypedDict):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, tables
 
 FEW = settings(deadline=None, max_examples=25)
 
@@ -52,7 +52,7 @@ def test_a_header_is_optional(tmp_path):
     for text in ("time,a\n2023-05-10 21:33:27,4\n", "2023-05-10 21:33:27,4\n"):
         path = tmp_path / "x.csv"
         path.write_text(text)
-        table = clocks.read_table(path)
+        table = tables.read_table(path)
         assert table.numbers(1).tolist() == [[4.0]]
         moment = np.datetime64("2023-05-10T21:33:27", "s").astype(int)
         assert table.seconds(0).tolist() == [moment]
@@ -68,7 +68,7 @@ def test_times_of_several_forms_agree():
 def test_byte_order_mark_blank_lines_and_quotes(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b'\xef\xbb\xbf"time", "a b"\r\n\r\n0.5,"4"\r\n\r\n1, 5\r\n')
-    table = clocks.read_table(path)
+    table = tables.read_table(path)
     assert table.columns == ("time", "a b")
     assert table.numbers("time", "a b").tolist() == [[0.5, 4], [1, 5]]
 
@@ -76,7 +76,7 @@ def test_byte_order_mark_blank_lines_and_quotes(tmp_path):
 def test_blank_lines_anywhere_are_passed_over(tmp_path, recwarn):
     path = tmp_path / "x.csv"
     path.write_text("\n  \ntime,a\n\n0,1\n   \n1,2\n\n \n")
-    table = clocks.read_table(path)
+    table = tables.read_table(path)
     assert table.numbers(0, 1).tolist() == [[0, 1], [1, 2]]
     assert not recwarn
 
@@ -84,7 +84,7 @@ def test_blank_lines_anywhere_are_passed_over(tmp_path, recwarn):
 def _table(folder, header, row="0,1,2,3"):
     path = folder / "x.csv"
     path.write_text(f"{header}\n{row}\n1,4,5,6\n2,7,8,9\n")
-    return clocks.read_table(path)
+    return tables.read_table(path)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_channel_does_not_vanish_with_its_first_cell(tmp_path, row):
 def test_a_column_of_remarks_is_no_channel(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("time,a,note\n0,1,\n1,2,off\n2,3,7\n3,4,\n")
-    assert clocks.read_table(path).channels(0) == ("a",)
+    assert tables.read_table(path).channels(0) == ("a",)
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan")])
@@ -156,7 +156,7 @@ def test_bad_tables_are_named(tmp_path, content, message):
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
-        clocks.read_table(path).numbers("time", "a")
+        tables.read_table(path).numbers("time", "a")
     assert str(path) in str(caught.value)
 
 
@@ -164,9 +164,9 @@ def test_bad_times_name_the_line(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("time\n2023-05-10 21:33:27\n10/05/2023 21:33\n")
     with pytest.raises(ValueError, match=r"'10/05/2023 21:33' in line 3"):
-        clocks.read_table(path).seconds(0)
+        tables.read_table(path).seconds(0)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"x\.csv: .*no such file"):
-        clocks.read_table(tmp_path / "x.csv")
+        tables.read_table(tmp_path / "x.csv")

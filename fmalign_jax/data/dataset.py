@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import pathlib
 from collections.abc import Mapping
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import build
+from fmalign_jax.data import taken
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows import index
+from fmalign_jax.structs import UNLABELLED
 
 _FILES = "fmalign_jax.data.recordings.RecordingFiles"
 _BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
@@ -18,6 +22,8 @@ _BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
 
 def open_dataset(config: ConfigDict) -> RecordingStore:
     """Opens the prepared data set of a config, building it when it is absent.
+
+    Says what the files were taken as, and which classes they have.
 
     Raises:
       ValueError: when the raw data are missing or faulty; the message names the file.
@@ -27,7 +33,19 @@ def open_dataset(config: ConfigDict) -> RecordingStore:
     name = data.source.rpartition(".")[2].lower()
     directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
     builder.prepare(source, directory)
-    return RecordingStore(directory)
+    return _opened(directory)
+
+
+def _opened(directory: pathlib.Path) -> RecordingStore:
+    store = RecordingStore(directory)
+    for line in store.taken:
+        logging.info("%s", line)
+    for stream in store.streams:
+        label = np.concatenate([t.streams[stream].label for t in store.timelines()])
+        if (label != UNLABELLED).any():
+            logging.info("%s", taken.labels(stream, label, store.label_names))
+            break  # those of other streams are of the same classes
+    return store
 
 
 def _source(data: ConfigDict) -> builder.Source:
@@ -129,7 +147,7 @@ def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
     """
     folder = pathlib.Path(path).expanduser()
     if builder.is_complete(folder):
-        return RecordingStore(folder)
+        return _opened(folder)
     layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
     source = _BENCHMARK if layout else _FILES
     if source != data.source:

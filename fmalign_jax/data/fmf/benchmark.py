@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, tables, taken
 from fmalign_jax.data.files import fingerprint
 from fmalign_jax.data.fmf import split as fmf_split, video as fmf_video
 from fmalign_jax.data.validation import check_recording
@@ -168,11 +168,9 @@ class BenchmarkDirectory:
             "video": self._folder / "videos" / f"{name}.mat",
             "current": self._folder / "currents" / f"{name}.csv",
         }
-        current = clocks.read_table(files["current"])
-        current_second = _whole_seconds(current)
-        frame_second = _whole_seconds(
-            clocks.read_table(self._folder / "timestamps" / f"{name}.csv")
-        )
+        current = tables.read_table(files["current"])
+        stamps = tables.read_table(self._folder / "timestamps" / f"{name}.csv")
+        current_second, frame_second = _whole_seconds(current), _whole_seconds(stamps)
         origin = min(current_second[0], frame_second[0])
         video, partition = self._read_video(files["video"], frame_second - origin)
         recording = Recording(
@@ -184,6 +182,12 @@ class BenchmarkDirectory:
             label_names=LABEL_NAMES,
             partition=partition,
             file=str(files["video"]),
+            taken={
+                str(files["video"]): "'data' and 'label', classes 'normal', 'abnormal'"
+                " (any pixel marked)",
+                str(current.path): taken.table(current, 0, {"channels": (1, 2, 3)}),
+                str(stamps.path): taken.table(stamps, 0, {}),
+            },
             provenance=json.dumps(
                 {
                     "layout": "FMF-Benchmark V2",
@@ -229,7 +233,7 @@ class BenchmarkDirectory:
         return fmf_split.read_split(self._folder, self.names())
 
 
-def _whole_seconds(table: clocks.Table) -> Int[np.ndarray, "N"]:
+def _whole_seconds(table: tables.Table) -> Int[np.ndarray, "N"]:
     second = np.floor(table.seconds(0)).astype(np.int64)
     back = np.diff(second) < 0
     if back.any():
@@ -264,7 +268,7 @@ def _check_spans(recording: Recording, files: Mapping[str, str]) -> None:
         )
 
 
-def _current_stream(table: clocks.Table, second: Int[np.ndarray, "M"]) -> Stream:
+def _current_stream(table: tables.Table, second: Int[np.ndarray, "M"]) -> Stream:
     return Stream(
         values=table.numbers(1, 2, 3).astype(np.float32),
         time_s=clocks.spread_within_seconds(second),

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, tables, taken
 from fmalign_jax.data.files import beside, fingerprint
 from fmalign_jax.data.recordings import label_file
 from fmalign_jax.data.recordings.npz import read_label_names, read_npz, write_npz
@@ -166,7 +166,7 @@ class RecordingFiles:
         return dataclasses.replace(recording, streams=streams)
 
     def _read_video(self, path: pathlib.Path) -> Recording:
-        table = clocks.read_table(beside(path, ".csv"))
+        table = tables.read_table(beside(path, ".csv"))
         time_column = self._time_position(table)
         sensor_s = clocks.sample_times(
             self._since_video_start(table, time_column, path), table.path
@@ -204,18 +204,22 @@ class RecordingFiles:
             label_names=self._label_names,
             provenance=json.dumps({"video": path.name, "table": table.path.name}),
             file=str(path),
+            taken={
+                str(table.path): taken.table(table, time_column, {"channels": channels})
+            }
+            | self._labels_taken(path),
         )
         sources = {"video": str(path), "current": str(table.path)}
         check_recording(recording, path, sources=sources)
         return recording
 
-    def _time_position(self, table: clocks.Table) -> int:
+    def _time_position(self, table: tables.Table) -> int:
         if self._time_column is None:
             return table.time_position()
         return table.position(self._time_column)
 
     def _since_video_start(
-        self, table: clocks.Table, column: int, video: pathlib.Path
+        self, table: tables.Table, column: int, video: pathlib.Path
     ) -> Float[np.ndarray, "N"]:
         """Times of a table in seconds since the first frame of the video."""
         start = self._video_start
@@ -233,6 +237,16 @@ class RecordingFiles:
             )
         return table.seconds(column) - clocks.instant(str(start))
 
+    def _labels_taken(self, video: pathlib.Path) -> dict[str, str]:
+        path = label_file.beside(video)
+        if not path.is_file():
+            return {}
+        table = tables.read_table(path)
+        time_column, label = label_file.columns(table)
+        said = taken.table(table, time_column, {"label": [label]})
+        classes = taken.names(self._label_names) if self._label_names else "by number"
+        return {str(path): f"{said}; classes {classes}"}
+
     def _labels(
         self, video: pathlib.Path, time_s: Float[np.ndarray, "N"]
     ) -> Int32[np.ndarray, "N"]:
@@ -240,7 +254,7 @@ class RecordingFiles:
         path = label_file.beside(video)
         if not path.is_file():
             return np.full(len(time_s), UNLABELLED, np.int32)
-        table = clocks.read_table(path)
+        table = tables.read_table(path)
         time_column, _ = label_file.columns(table)
         start_s = self._since_video_start(table, time_column, video)
         numbers = label_file.numbers(path, self._label_names)
@@ -248,7 +262,7 @@ class RecordingFiles:
 
 
 def _warn_of_clock_changes(
-    table: clocks.Table, column: int, time_s: Float[np.ndarray, "N"]
+    table: tables.Table, column: int, time_s: Float[np.ndarray, "N"]
 ) -> None:
     """Says where local times without an offset leap by an hour."""
     if not clocks.is_instant(table.first_row[column]):

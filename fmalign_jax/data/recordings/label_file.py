@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int32
 
-from fmalign_jax.data import clocks, files
+from fmalign_jax.data import clocks, files, tables
 from fmalign_jax.structs import UNLABELLED
 
 MOST_CLASSES = 1 << 31
@@ -23,7 +23,7 @@ def beside(video: pathlib.Path) -> pathlib.Path:
     return files.beside(video, ".labels.csv")
 
 
-def columns(table: clocks.Table) -> tuple[int, int]:
+def columns(table: tables.Table) -> tuple[int, int]:
     """Returns the positions of time and label.
 
     Raises:
@@ -43,7 +43,7 @@ def columns(table: clocks.Table) -> tuple[int, int]:
 
 def texts(path: pathlib.Path) -> list[str]:
     """Reads the labels as they are written."""
-    table = clocks.read_table(path)
+    table = tables.read_table(path)
     _, label = columns(table)
     return table.texts(label).tolist()
 
@@ -76,7 +76,7 @@ def held(
     """
     back = np.diff(start_s) < 0
     if back.any():
-        line = clocks.read_table(path).line(int(np.argmax(back)) + 1)
+        line = tables.read_table(path).line(int(np.argmax(back)) + 1)
         raise ValueError(
             f"{path}: time must not go back; got a step back in line {line}; sort the "
             "rows by time"

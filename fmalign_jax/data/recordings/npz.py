@@ -16,6 +16,7 @@ other key is ignored.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import json
 import lzma
@@ -24,12 +25,13 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
+from fmalign_jax.data import taken
 from fmalign_jax.data.files import replacing
 from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
@@ -69,6 +71,9 @@ def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Record
             partition=_partition(arrays, path),
             provenance="".join(_strings(arrays, "meta")),
             file=str(path),
+        )
+        recording = dataclasses.replace(
+            recording, taken={str(path): _taken(arrays, recording)}
         )
     sources = {name: f"{path}, key {_keys(name)[0]!r}" for name in names}
     check_recording(recording, path, sources=sources)
@@ -224,13 +229,30 @@ def _declared_bytes(member: Any) -> int | None:
     return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
-def _check_spelling(arrays: _Arrays, names: list[str], path: pathlib.Path) -> None:
-    """Refuses a key that is nearly a known one: as another key it would be ignored."""
+def _taken(arrays: _Arrays, recording: Recording) -> str:
+    """Says which streams and labels a file holds, and which arrays are neither."""
+    keys = [f"{_keys(name)[1]}_label" for name in recording.streams]
+    labels = [key for key in keys if key in arrays]
+    rest = sorted(set(arrays) - _known(recording.streams))
+    said = taken.streams(recording)
+    if labels:
+        said += f"; labels {taken.names(labels)}"
+    return said + taken.left_out(rest)
+
+
+def _known(names: Iterable[str]) -> set[str]:
+    """Returns the keys that a recording of these streams may have."""
     known = {"streams", "label_names", "clip_names", "meta", "partition"}
     for name in names:
         values, prefix = _keys(name)
         known |= {values, _channel_key(name)}
         known |= {f"{prefix}_{part}" for part in ("t", "clip", "label", "unit")}
+    return known
+
+
+def _check_spelling(arrays: _Arrays, names: list[str], path: pathlib.Path) -> None:
+    """Refuses a key that is nearly a known one: as another key it would be ignored."""
+    known = _known(names)
     for key in arrays:
         near = difflib.get_close_matches(key, known - set(arrays), 1, _NEARLY)
         if key not in known and near:

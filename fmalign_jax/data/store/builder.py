@@ -31,6 +31,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from filelock import FileLock
 
+from fmalign_jax.data import taken
 from fmalign_jax.data.files import file_name
 from fmalign_jax.data.store import records
 from fmalign_jax.structs import Recording
@@ -241,6 +242,7 @@ class _Reader:
         self._first: Recording | None = None
         self.label_names: tuple[str, ...] = ()
         self._rows: dict[str, list[records.Record]] = {}
+        self._taken: dict[str, Mapping[str, str]] = {}
 
     def read(self, name: str) -> Recording:
         if name not in self._kept:
@@ -258,6 +260,10 @@ class _Reader:
         rows = [row for name in sorted(self._rows) for row in self._rows[name]]
         yield from enumerate(rows)
 
+    def taken(self) -> list[str]:
+        """Returns what the files of all recordings were taken as, a line a kind."""
+        return taken.lines(self._taken[name] for name in sorted(self._taken))
+
     def _note(self, recording: Recording) -> None:
         self._first = self._first or recording
         _check_same(self._first, recording)
@@ -272,6 +278,9 @@ class _Reader:
         self._rows[recording.name] = [
             records.timeline(recording, name) for name in recording.streams
         ]
+        self._taken[recording.name] = recording.taken or {
+            recording.file or recording.name: taken.streams(recording)
+        }
 
 
 def _check_same(first: Recording, recording: Recording) -> None:
@@ -319,6 +328,7 @@ def _metadata(
         "fingerprint": source.fingerprint(),
         "names": source.names(),
         "label_names": list(reader.label_names),
+        "taken": reader.taken(),
         "streams": {
             name: {
                 "unit": stream.unit,

@@ -59,6 +59,8 @@ class RecordingStore:
       label_names: names of the classes, or empty.
       streams: what each stream holds, by name.
       fingerprint: of the raw data.
+      taken: what the raw files were taken as, a line a kind; empty where the data set
+        was prepared before this was noted.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class RecordingStore:
         self.names: tuple[str, ...] = tuple(about["names"])
         self.label_names: tuple[str, ...] = tuple(about["label_names"])
         self.fingerprint: str = about["fingerprint"]
+        self.taken: tuple[str, ...] = tuple(about.get("taken", ()))
         rows = [timeline[i] for i in range(len(timeline))]
         self._timelines = _timelines(self.names, rows)
         self.streams: dict[str, StreamInfo] = {
