@@ -2,7 +2,8 @@
 
     python -m fmalign_jax.prepare --config configs/pretrain.py
 
-Training does the same by itself when the prepared set is absent.
+Prints a report of the clocks, which is `clocks.csv` in the folder of the data set.
+Training prepares by itself when the prepared set is absent.
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import cli
 from fmalign_jax.config import default_config
-from fmalign_jax.data.dataset import make_windows, open_dataset
+from fmalign_jax.data import clock_report, files
+from fmalign_jax.data.dataset import make_windows, measured_clocks, open_dataset
 
 
 def main(config: ConfigDict) -> None:
     """Prepares the data set and says what it holds."""
     store = open_dataset(config)
+    clocks = measured_clocks(store, config.data)
+    cli.print_table(clock_report.table(clocks))
+    path = store.directory / "clocks.csv"
+    try:
+        files.write_text(path, clock_report.csv_text(clocks))
+    except OSError as error:  # a complete set may lie where one cannot write
+        logging.warning("%s: the clocks are not written (%s)", path, error)
     for split, index in make_windows(store, config).items():
         logging.info("%s: %d windows", split, len(index))
 

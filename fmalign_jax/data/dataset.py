@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import build
-from fmalign_jax.data import taken
+from fmalign_jax.data import clock_report, taken
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows import index
 from fmalign_jax.structs import UNLABELLED
@@ -23,7 +23,8 @@ _BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
 def open_dataset(config: ConfigDict) -> RecordingStore:
     """Opens the prepared data set of a config, building it when it is absent.
 
-    Says what the files were taken as, and which classes they have.
+    Says what the files were taken as, which classes they have, and what is strange
+    about their clocks.
 
     Raises:
       ValueError: when the raw data are missing or faulty; the message names the file.
@@ -33,10 +34,10 @@ def open_dataset(config: ConfigDict) -> RecordingStore:
     name = data.source.rpartition(".")[2].lower()
     directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
     builder.prepare(source, directory)
-    return _opened(directory)
+    return _opened(directory, data)
 
 
-def _opened(directory: pathlib.Path) -> RecordingStore:
+def _opened(directory: pathlib.Path, data: ConfigDict) -> RecordingStore:
     store = RecordingStore(directory)
     for line in store.taken:
         logging.info("%s", line)
@@ -45,7 +46,16 @@ def _opened(directory: pathlib.Path) -> RecordingStore:
         if (label != UNLABELLED).any():
             logging.info("%s", taken.labels(stream, label, store.label_names))
             break  # those of other streams are of the same classes
+    for line in clock_report.warnings(measured_clocks(store, data)):
+        logging.warning("%s", line)
     return store
+
+
+def measured_clocks(
+    store: RecordingStore, data: ConfigDict
+) -> list[clock_report.StreamClock]:
+    """Measures the clocks of recordings, against that of the reference stream."""
+    return clock_report.measure(store.timelines(), reference=data.reference_stream)
 
 
 def _source(data: ConfigDict) -> builder.Source:
@@ -147,7 +157,7 @@ def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
     """
     folder = pathlib.Path(path).expanduser()
     if builder.is_complete(folder):
-        return _opened(folder)
+        return _opened(folder, data)
     layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
     source = _BENCHMARK if layout else _FILES
     if source != data.source:
