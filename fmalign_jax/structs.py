@@ -31,6 +31,10 @@ import numpy as np
 UNLABELLED = -1
 """The label of a sample whose class is not known."""
 
+LARGEST = 1e18
+"""No value may be larger: squares would leave float32, and meters write 9.9e37 where
+they were overloaded."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stream:

@@ -104,6 +104,13 @@ def test_the_time_column_is_the_one_called_time_or_else_the_first(
     assert table.channels(time) == channels
 
 
+def test_a_first_column_named_like_a_time_is_the_time_beside_dates(tmp_path):
+    row = "0,2024-05-01 10:00:00,2,3"
+    assert _table(tmp_path, "t,stamp,a,b", row).time_position() == 0
+    with pytest.raises(ValueError, match=r"needs a name.*got 'x' as the first"):
+        _table(tmp_path, "x,stamp,a,b", row).time_position()
+
+
 def test_a_first_column_without_name_is_not_taken_for_time(tmp_path):
     with pytest.raises(ValueError, match=r"time column needs a name.*\['', 't', "):
         _table(tmp_path, ",t,a,b").time_position()
@@ -139,9 +146,12 @@ def test_rates_that_keep_no_frame_are_refused(rate_hz):
     [
         (b"", "at least one row of data"),
         (b"time,a\n", "at least one row of data"),
-        (b"time,a\n1,2\n2,x\n", r"could not convert string 'x'.*row 1"),
-        (b"time,a\n1,2\n2,\n", r"could not convert string ''.*row 1"),
-        (b"time,a\n1,2\n2\n", r"index 1 at row 2.*cut short"),
+        (b"time,a\n1,2\n2,x\n", r"'a' must hold finite numbers.*got 'x' in line 3"),
+        (b"time,a\n1,2\n2,\n", r"'a' must hold finite numbers.*got '' in line 3"),
+        (
+            b"time,a\n1,2\n2\n",
+            r"each of the 2 columns; got 1 in line 3: '2'.*cut short",
+        ),
         (b"time,a\n1\n2,3\n", r"every row must have.*got \['1'\]"),
         (b"time,b\n1,2\n", r"columns \['time', 'b'\] but no 'a'"),
         (b"time,a\n\xff\xfe\x00\n", "must be a CSV file in UTF-8"),

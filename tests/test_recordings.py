@@ -353,6 +353,14 @@ SPOILED = {
     ),
     "channel without name": ({"channel_names": np.array(["a"])}, "2 channels needs"),
     "infinite": ({"sensor": SENSOR}, r"got inf at index \[13, 1\] \(1.625 s\)"),
+    "a meter that was overloaded": (
+        {"sensor": np.where(np.arange(40) == 13, 9.9e37, 1.0).reshape(20, 2)},
+        r"at most 1e\+18; got 9.9\d*e\+37 at index \[6, 1\]",
+    ),
+    "beyond single precision": (
+        {"sensor": np.where(np.arange(40) == 13, 1e39, 1.0).reshape(20, 2)},
+        r"got inf at index \[6, 1\]",
+    ),
     "time not a number": (
         {"sensor_t": NAN},
         "times must be finite; got nan at index 7",

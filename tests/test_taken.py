@@ -1,6 +1,7 @@
 """What was taken as what is said, in one line a kind of file."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_files_of_the_benchmark_are_said(tmp_path):
 def test_of_another_source_its_streams_are_said(tmp_path):
     (said,) = _prepared(FakeSource((20, 25)), tmp_path)
     assert said.startswith("furnace-00 and 1 more: streams 'video' uint8 [4, 4, 3]")
+
+
+def test_a_file_whose_name_is_no_text_is_refused_in_one_line(tmp_path):
+    named = os.fsencode(tmp_path) + "/电流.npz".encode("gbk")
+    with open(named, "wb") as file:
+        np.savez(file, sensor=np.ones((9, 2)), sensor_t=np.arange(9.0))
+    with pytest.raises(ValueError, match=r"must be written in UTF-8; got .*rename"):
+        _prepared(RecordingFiles(str(tmp_path)), tmp_path)
+    folder = os.fsencode(tmp_path) + "/数据".encode("gbk")
+    os.mkdir(folder)
+    os.rename(named, folder + b"/one.npz")
+    (said,) = _prepared(RecordingFiles(os.fsdecode(folder)), tmp_path)
+    assert said.endswith("/one.npz: streams 'current' float32 [2]")
 
 
 def test_many_names_are_cut():

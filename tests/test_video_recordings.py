@@ -154,18 +154,18 @@ SPOILED_VIDEO = {
     ),
     "no time column": (None, {"time_column": "s"}, "run.csv", "no 's'"),
     "no channel": (None, {"channels": ["ia", "ic"]}, "run.csv", "no 'ic'"),
-    "channel of texts": (None, {"channels": ["note"]}, "run.csv", "string 'x'"),
+    "channel of texts": (None, {"channels": ["note"]}, "run.csv", "got 'x' in line 2"),
     "not a number": (
         lambda f: (f / "run.csv").write_text("t,a\n0,1\n1,nan\n"),
         {},
         "run.csv",
-        r"must be finite; got nan at index \[1, 0\]",
+        "'a' must hold finite numbers.*got 'nan' in line 3",
     ),
     "time goes back": (
         lambda f: (f / "run.csv").write_text("t,a\n0,1\n2,1\n1,1\n"),
         {},
         "run.csv",
-        "got 1 s after 2 s at index 2",
+        "got a step of -1 s in line 4",
     ),
     "dates without start": (
         lambda f: (f / "run.csv").write_text("t,a\n2024-05-01 10:00:00,1\n"),
@@ -202,7 +202,7 @@ SPOILED_VIDEO = {
         lambda f: (f / LABELS).write_text("t,l\n0,0\n2,1\n1,0\n"),
         {},
         LABELS,
-        "step back in line 4",
+        "a step of -1 s in line 4",
     ),
     "labels missing": (
         lambda f: (f / LABELS).write_text("t\n0\n"),
@@ -334,7 +334,7 @@ EXTRA_CELLS = {
 def test_a_row_with_more_cells_than_columns_is_refused(tmp_path, case):
     text, message = EXTRA_CELLS[case]
     start = "2024-05-01 10:00:00" if "time" in case else None
-    with pytest.raises(ValueError, match=r"run\.csv: a row may have a cell") as caught:
+    with pytest.raises(ValueError, match=r"run\.csv: a row must have a cell") as caught:
         _read_csv(tmp_path, text, video_start=start)
     assert message in str(caught.value)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import pathlib
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 _MOST_SECONDS = 2.0  # between written seconds; further apart they are rounded times
-_HOUR_S = 3600.0
+_MOST_OF_A_SECOND = 4  # times the usual number of rows
+HOUR_S = 3600.0
+LATEST_S = 253_402_300_800.0
+"""The year 10 000, of a clock that began in 1970."""
 
 
 def sample_times(
@@ -37,7 +41,9 @@ def sample_times(
             f"{len(time_s)} rows; export the table with all digits of its times"
         )
     whole = bool((time_s == np.floor(time_s)).all())
-    if whole and np.median(steps[~alike]) <= _MOST_SECONDS:
+    usual = np.quantile(steps[~alike], 0.5, method="lower")
+    if whole and usual <= _MOST_SECONDS:
+        _warn_of_standing(time_s, path)
         return spread_within_seconds(time_s.astype(np.int64))
     if alike.mean() > 0.5:
         raise ValueError(
@@ -48,26 +54,53 @@ def sample_times(
     return time_s
 
 
+def _warn_of_standing(time_s: Float[np.ndarray, "N"], path: pathlib.Path) -> None:
+    """Says where one written second holds many more rows than the others."""
+    second, count = np.unique(time_s, return_counts=True)
+    most, usual = int(np.argmax(count)), float(np.median(count))
+    if count[most] > _MOST_OF_A_SECOND * usual:
+        logging.getLogger(__name__).warning(
+            "%s: rows of one second should be about as many in each; got %d at %.12g "
+            "s, where %g are usual; if the clock stood there, cut those rows out",
+            path,
+            count[most],
+            second[most],
+            usual,
+        )
+
+
 def clock_changes(time_s: Float[np.ndarray, "N"]) -> Int[np.ndarray, "n"]:
     """Returns the rows before which a regular clock leaps by an hour, and no more.
 
     That is what daylight saving time does to local times without an offset.
     """
     steps = np.diff(time_s)
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    if not 0 < usual < _HOUR_S / 10:
+    forward = steps[steps > 0]
+    usual = float(np.median(forward)) if len(forward) else 0.0
+    if not 0 < usual < HOUR_S / 10:
         return np.zeros(0, np.int64)
-    leaps = np.abs(steps - usual - _HOUR_S) <= usual
+    leaps = np.abs(steps - usual - HOUR_S) <= usual
     return np.flatnonzero(leaps) + 1
 
 
 def is_number(cell: str) -> bool:
     """Whether a cell reads as a number."""
     try:
-        float(cell)
+        number(cell)
     except ValueError:
         return False
     return True
+
+
+def number(cell: str) -> float:
+    """Reads a number; Python's own form 1_000 is none.
+
+    Raises:
+      ValueError: the cell is something else.
+    """
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
 
 
 def is_time(cell: str) -> bool:
@@ -94,6 +127,11 @@ def instant(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return moment.timestamp()
+
+
+def has_offset(date: str) -> bool:
+    """Whether a date and time is written with its offset from UTC."""
+    return datetime.datetime.fromisoformat(date).tzinfo is not None
 
 
 def spread_within_seconds(second: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:

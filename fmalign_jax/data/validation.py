@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from fmalign_jax.structs import UNLABELLED, Recording, Stream
+from fmalign_jax.data.clocks import LATEST_S
+from fmalign_jax.structs import LARGEST, UNLABELLED, Recording, Stream
 
 _LEAST_OVERLAP = 0.5
 _MOST_ALIKE = 0.5
 """Share of samples with the time of the one before; a clock may stumble, not stand."""
-_LATEST_S = 253_402_300_800.0  # the year 10 000, of a clock that began in 1970
 VALUE_DTYPES = ("uint8", "int32", "float32")
 
 
@@ -94,14 +94,15 @@ def _check_values(stream: Stream, source: str) -> None:
         return
     # Sample by sample would be slow, all at once would double large feature maps.
     for start in range(0, len(stream.values), 4096):
-        finite = np.isfinite(stream.values[start : start + 4096])
-        if not finite.all():
-            place = np.argwhere(~finite)[0]
+        sound = np.abs(stream.values[start : start + 4096]) <= LARGEST
+        if not sound.all():
+            place = np.argwhere(~sound)[0]
             place[0] += start
             raise ValueError(
-                f"{source}: values must be finite; got {stream.values[tuple(place)]} "
-                f"at index {place.tolist()} ({stream.time_s[place[0]]:.6g} s); "
-                "interpolate or cut out that sample"
+                f"{source}: values must be finite, and at most {LARGEST:g}; got "
+                f"{stream.values[tuple(place)]} at index {place.tolist()} "
+                f"({stream.time_s[place[0]]:.6g} s); interpolate or cut out that "
+                "sample"
             )
 
 
@@ -113,7 +114,7 @@ def _check_time(stream: Stream, source: str) -> None:
             f"{source}: times must be finite; got {stream.time_s[index]} at index "
             f"{index}; cut out that sample"
         )
-    far = np.abs(stream.time_s) > _LATEST_S
+    far = np.abs(stream.time_s) > LATEST_S
     if far.any():
         index = int(np.argmax(far))
         raise ValueError(

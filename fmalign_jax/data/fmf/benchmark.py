@@ -170,14 +170,16 @@ class BenchmarkDirectory:
         }
         current = tables.read_table(files["current"])
         stamps = tables.read_table(self._folder / "timestamps" / f"{name}.csv")
-        current_second, frame_second = _whole_seconds(current), _whole_seconds(stamps)
+        time, phases = _columns(current)
+        current_second = _whole_seconds(current, time)
+        frame_second = _whole_seconds(stamps, stamps.time_position())
         origin = min(current_second[0], frame_second[0])
         video, partition = self._read_video(files["video"], frame_second - origin)
         recording = Recording(
             name=name,
             streams={
                 "video": video,
-                "current": _current_stream(current, current_second - origin),
+                "current": _current_stream(current, phases, current_second - origin),
             },
             label_names=LABEL_NAMES,
             partition=partition,
@@ -185,8 +187,8 @@ class BenchmarkDirectory:
             taken={
                 str(files["video"]): "'data' and 'label', classes 'normal', 'abnormal'"
                 " (any pixel marked)",
-                str(current.path): taken.table(current, 0, {"channels": (1, 2, 3)}),
-                str(stamps.path): taken.table(stamps, 0, {}),
+                str(current.path): taken.table(current, time, {"channels": phases}),
+                str(stamps.path): taken.table(stamps, stamps.time_position(), {}),
             },
             provenance=json.dumps(
                 {
@@ -233,17 +235,33 @@ class BenchmarkDirectory:
         return fmf_split.read_split(self._folder, self.names())
 
 
-def _whole_seconds(table: tables.Table) -> Int[np.ndarray, "N"]:
-    second = np.floor(table.seconds(0)).astype(np.int64)
-    back = np.diff(second) < 0
-    if back.any():
-        row = int(np.argmax(back)) + 1
+def _columns(table: tables.Table) -> tuple[int, tuple[int, ...]]:
+    """Positions of the time and of the three phases.
+
+    Columns without a name, and of text, are left out; with fewer or more than three
+    others nobody can know which are the phases.
+    """
+    time = table.time_position()
+    phases = [
+        i
+        for i, name in enumerate(table.columns)
+        if i != time and not tables.is_nameless(name)
+    ]
+    if len(phases) != 3:
+        phases = [table.position(name) for name in table.channels(time)]
+    if len(phases) != 3:
         raise ValueError(
-            f"{table.path}: time must not go back; got a step of "
-            f"{second[row] - second[row - 1]} s in line {table.line(row)}; sort the "
-            "rows by time"
+            f"{table.path}: currents must have a time and three phases; got columns "
+            f"{list(table.columns)}; leave the others out, and write points in decimals"
         )
-    return second
+    return time, tuple(phases)
+
+
+def _whole_seconds(table: tables.Table, column: int) -> Int[np.ndarray, "N"]:
+    second = np.floor(table.seconds(column))
+    table.check_rising(column, second)
+    clocks.sample_times(second, table.path)  # refuses a clock that stands
+    return second.astype(np.int64)
 
 
 def _check_spans(recording: Recording, files: Mapping[str, str]) -> None:
@@ -268,14 +286,16 @@ def _check_spans(recording: Recording, files: Mapping[str, str]) -> None:
         )
 
 
-def _current_stream(table: tables.Table, second: Int[np.ndarray, "M"]) -> Stream:
+def _current_stream(
+    table: tables.Table, phases: tuple[int, ...], second: Int[np.ndarray, "M"]
+) -> Stream:
     return Stream(
-        values=table.numbers(1, 2, 3).astype(np.float32),
+        values=table.numbers(*phases).astype(np.float32),
         time_s=clocks.spread_within_seconds(second),
         clip=np.zeros(len(second), np.int32),
         label=np.full(len(second), UNLABELLED, np.int32),
         unit="A",
-        channel_names=table.columns[1:4],
+        channel_names=tuple(table.columns[i] for i in phases),
     )
 
 

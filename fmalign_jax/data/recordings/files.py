@@ -12,10 +12,9 @@ import dataclasses
 import functools
 import glob
 import json
-import logging
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int32
@@ -168,10 +167,10 @@ class RecordingFiles:
     def _read_video(self, path: pathlib.Path) -> Recording:
         table = tables.read_table(beside(path, ".csv"))
         time_column = self._time_position(table)
-        sensor_s = clocks.sample_times(
-            self._since_video_start(table, time_column, path), table.path
-        )
-        _warn_of_clock_changes(table, time_column, sensor_s)
+        written_s = table.seconds(time_column)
+        table.check_rising(time_column, written_s)
+        start_s = self._start_s(table, time_column, path)
+        sensor_s = clocks.sample_times(written_s, table.path) - start_s
         frames, frame_s = read_video(
             path,
             frame_size=self._frame_size,
@@ -187,6 +186,7 @@ class RecordingFiles:
                 channels,
             ),
         }
+        labels = self._labels(path, np.concatenate([frame_s, sensor_s]))
         zero_s = min([*frame_s[:1], *sensor_s[:1]])
         recording = Recording(
             name=path.stem,
@@ -195,7 +195,7 @@ class RecordingFiles:
                     values=values,
                     time_s=time_s - zero_s,
                     clip=np.zeros(len(time_s), np.int32),
-                    label=self._labels(path, time_s),
+                    label=labels(time_s),
                     unit=unit,
                     channel_names=names,
                 )
@@ -218,24 +218,22 @@ class RecordingFiles:
             return table.time_position()
         return table.position(self._time_column)
 
-    def _since_video_start(
-        self, table: tables.Table, column: int, video: pathlib.Path
-    ) -> Float[np.ndarray, "N"]:
-        """Times of a table in seconds since the first frame of the video."""
+    def _start_s(self, table: tables.Table, column: int, video: pathlib.Path) -> float:
+        """The first frame of the video, in seconds on the clock of a table."""
         start = self._video_start
         if isinstance(start, dict):
             start = start.get(video.stem)
-        written = table.first_row[column]
-        dated = clocks.is_instant(written) and not clocks.is_number(written)
+        dated = table.is_dated(column)
         if not dated and (start is None or clocks.is_number(str(start))):
-            return table.seconds(column) - float(start or 0)
+            return float(start or 0)
         if not dated or start is None or not clocks.is_instant(str(start)):
             raise ValueError(
                 f"{table.path}: its times and the option video_start must both be "
-                f"seconds or both be dates; got {written!r} and {start!r}; give the "
-                f"moment of the first frame of {video.name} as video_start"
+                f"seconds or both be dates; got {table.first_row[column]!r} and "
+                f"{start!r}; give the moment of the first frame of {video.name} as "
+                "video_start"
             )
-        return table.seconds(column) - clocks.instant(str(start))
+        return clocks.instant(str(start))
 
     def _labels_taken(self, video: pathlib.Path) -> dict[str, str]:
         path = label_file.beside(video)
@@ -249,32 +247,23 @@ class RecordingFiles:
 
     def _labels(
         self, video: pathlib.Path, time_s: Float[np.ndarray, "N"]
-    ) -> Int32[np.ndarray, "N"]:
-        """The class that holds at each time since the first frame."""
+    ) -> Callable[[Float[np.ndarray, "n"]], Int32[np.ndarray, "n"]]:
+        """Returns what gives the class at each time since the first frame.
+
+        Args:
+          video: beside which the labels may lie.
+          time_s: of all samples, since the first frame.
+        """
         path = label_file.beside(video)
         if not path.is_file():
-            return np.full(len(time_s), UNLABELLED, np.int32)
+            return lambda time_s: np.full(len(time_s), UNLABELLED, np.int32)
         table = tables.read_table(path)
         time_column, _ = label_file.columns(table)
-        start_s = self._since_video_start(table, time_column, video)
+        written_s = label_file.starts_s(table)
+        start_s = written_s - self._start_s(table, time_column, video)
         numbers = label_file.numbers(path, self._label_names)
-        return label_file.held(path, start_s, numbers, time_s)
-
-
-def _warn_of_clock_changes(
-    table: tables.Table, column: int, time_s: Float[np.ndarray, "N"]
-) -> None:
-    """Says where local times without an offset leap by an hour."""
-    if not clocks.is_instant(table.first_row[column]):
-        return
-    for row in clocks.clock_changes(time_s).tolist():
-        logging.getLogger(__name__).warning(
-            "%s: the time leaps by an hour in line %d; if that is daylight saving "
-            "time, all rows behind it are an hour late: write times with their offset, "
-            "such as 2024-03-31 03:00:00+02:00",
-            table.path,
-            table.line(row),
-        )
+        label_file.check_within(path, start_s, float(time_s.min()), float(time_s.max()))
+        return lambda time_s: label_file.held(start_s, numbers, time_s)
 
 
 def _pair(frame_size: int | Sequence[int]) -> tuple[int, int]:

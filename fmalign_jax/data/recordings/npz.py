@@ -321,7 +321,8 @@ def _values(
                 f"{source}: whole numbers must fit into 32 bits; got one of "
                 f"{extreme}; number from 0 on, or save them as floats"
             )
-    return values.astype(np.int32 if tokens else np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by its place
+        return values.astype(np.int32 if tokens else np.float32, copy=False)
 
 
 def _column(

@@ -185,6 +185,7 @@ def _build(
     source: Source, directory: Path, *, chunk_samples: int, progress: bool
 ) -> None:
     names = source.names()
+    _check_names(names)
     reader = _Reader(source)
     first = reader.read(names[0])
     total = len(names) * len(first.streams)
@@ -214,6 +215,17 @@ def _build(
             metadata,
         )
     shutil.rmtree(directory / "downloads", ignore_errors=True)  # made, never used
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses names of files that are no text, such as those in GBK on Linux."""
+    for name in names:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        if shown != name:
+            raise ValueError(
+                f"{shown}: the name of a recording must be written in UTF-8; got bytes "
+                "of another kind (GBK, perhaps); rename the file, such as by convmv"
+            )
 
 
 def _write(
