@@ -1,12 +1,16 @@
-"""Kills a training run (-9) at random moments; does it always come back the same?
+"""Kills every command (-9) at random moments; is what it gives always the same?
 
-    python scripts/kill_test.py --kills 20
+    python scripts/kill_test.py --kills 1000 --out docs/results/kills.json
 
-An undisturbed run comes first. Then the same run is started, killed and started again
-until it ends by itself; whenever it ends before all kills are spent, another begins in
-a fresh folder. Each must end with a checkpoint equal bit for bit to the undisturbed
-one's. A moment is uniform over what a start may still last, its start-up included.
-Prints a table and a verdict; exits 1 when any run ended differently.
+Of each command an undisturbed run comes first. Then, in a fresh folder, the same
+command is started, killed and started again until it ends by itself, and its outputs
+are compared with the undisturbed ones: a round. After every kill, what lies in the
+folder must not be half written. A moment is uniform over what a start may still last,
+its start-up included, and a tenth more; after some kills a start is left alone.
+
+`--kills` are shared equally by the commands. The file is written after each round: the
+same call goes on from there. With `--folder` the undisturbed runs are kept too. Prints
+a table; exits 1 when anything was different.
 """
 
 from __future__ import annotations
@@ -18,199 +22,218 @@ import os
 import pathlib
 import random
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
+import kill_commands as own
+from kill_commands import COMMANDS, UNDISTURBED, Command, Outputs
+
+from fmalign_jax.data.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SETTINGS = (
-    "--config.max_steps=150",
-    "--config.checkpoint_every_steps=5",
-    "--config.data.stride_ticks=2",
-    "--config.model.width=16",
-    "--config.model.transformer.ffn=32",
-    "--config.model.transformer.layers=1",
-    "--config.model.modalities.video.stem.features=(8, 8)",
-    "--config.model.modalities.video.stem.strides=(8, 2)",
-    "--config.model.modalities.video.specific.features=(8,)",
-    "--config.model.modalities.current.stem.features=(16, 16)",
-    "--config.objectives.cross_cpc.width=16",
-)
-"""What makes the smoke config still smaller."""
+KILLS_A_ROUND = 6
+MOMENTS = ("before", "within", "after")
+"""Of a kill: before the work began, while it was done, when its result was there."""
+
+_MOST_TOLD = 20  # differences of a command
 
 
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """One start of the run: where it took up, when and whether it was killed."""
+@dataclasses.dataclass
+class Tally:
+    """What was found of one command; a row of the table.
 
-    round: int
-    resumed_step: int | None  # None: killed before it said so
-    lasted_s: float
-    killed: bool
-    saved_step: int
-
-
-def start(folder: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen[str]:
-    """Starts or resumes the run."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "fmalign_jax.train"),
-            *("--config", "configs/pretrain.py:smoke", "--workdir", str(workdir)),
-            f"--config.data.path={folder / 'simulated'}",
-            f"--config.data.prepared_dir={folder / 'prepared'}",
-            *SETTINGS,
-        ],
-        cwd=ROOT,
-        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def attempt(
-    folder: pathlib.Path, workdir: pathlib.Path, *, round: int, kill_after_s: float
-) -> Attempt:
-    """Starts the run and kills it after so long, unless it ended before.
-
-    Raises:
-      RuntimeError: when the run fails by itself.
+    Attributes:
+      rounds: that ended by themselves and were compared.
+      before, within, after: kills, see `MOMENTS`.
+      compared: files, arrays and values that were compared in each round.
+      differences: what was not as in the undisturbed run, a line each.
+      leftovers: hidden files that killed starts left.
+      undisturbed_s: how long an undisturbed run takes.
     """
-    started_s = time.perf_counter()
-    process = start(folder, workdir)
-    try:
-        _, output = process.communicate(timeout=kill_after_s)
-        killed = False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        _, output = process.communicate()
-        killed = True
-    if not killed and process.returncode:
-        raise RuntimeError(f"the run failed by itself:\n{output[-3000:]}")
-    found = re.search(r"(starting|resuming) at step (\d+) of", output)
-    return Attempt(
-        round=round,
-        resumed_step=int(found[2]) if found else None,
-        lasted_s=time.perf_counter() - started_s,
-        killed=killed,
-        saved_step=last_step(workdir),
-    )
+
+    rounds: int = 0
+    before: int = 0
+    within: int = 0
+    after: int = 0
+    compared: int = 0
+    differences: list[str] = dataclasses.field(default_factory=list)
+    leftovers: int = 0
+    undisturbed_s: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        """Returns the kills in all."""
+        return self.before + self.within + self.after
 
 
-def last_step(workdir: pathlib.Path) -> int:
-    """Returns the step of the last checkpoint, 0 without any."""
-    folders = (workdir / "checkpoints").glob("[0-9]*")
-    return max((int(path.name) for path in folders if path.name.isdigit()), default=0)
+class Killer:
+    """Starts and kills one command in folders below WORK."""
+
+    def __init__(self, name: str, work: pathlib.Path, seed: int) -> None:
+        self.name = name
+        self.command: Command = COMMANDS[name]
+        self._work, self._seed = work, seed
+        self._expected: Outputs = {}
+        self._lasts_s = 0.0
+
+    def calm(self) -> tuple[Outputs, float]:
+        """Returns the undisturbed outputs and how long they took, made when absent.
+
+        The first run compiles; the second is the one that counts.
+        """
+        folder = self._work / self.name / UNDISTURBED
+        seconds = folder.with_name("seconds.json")
+        if not seconds.exists():
+            for one in (folder.with_name("warm-up"), folder):
+                shutil.rmtree(one, ignore_errors=True)
+                started_s = time.perf_counter()
+                fault, _ = self._start(one, None)
+                if fault:
+                    raise RuntimeError(f"{self.name} without any kill: {fault}")
+                lasted_s = time.perf_counter() - started_s
+            write_json(seconds, {"undisturbed_s": round(lasted_s, 1)})
+        self._lasts_s = json.loads(seconds.read_text())["undisturbed_s"]
+        self._expected = own.outputs(folder)
+        return self._expected, self._lasts_s
+
+    def round(self, number: int, kills: int, tally: Tally) -> None:
+        """Kills a command at most so many times, compares, and adds to the tally."""
+        moments = random.Random(f"{self._seed} {self.name} {number}")
+        folder = self._work / self.name / f"round-{number}"
+        faults: list[str] = []
+        for kill in range(kills + 1):
+            saved = own.saved_step(folder)
+            # Start-up and compiled programs take about half of a whole training.
+            left = 1 - 0.5 * saved / self.command.steps if self.command.steps else 1.0
+            moment_s = moments.uniform(0, 1.1 * left * self._lasts_s)
+            fault, when = self._start(folder, moment_s if kill < kills else None)
+            faults += fault
+            if when is None:
+                break
+            setattr(tally, when, getattr(tally, when) + 1)
+            halves = self.command.after_kill(folder, self._expected)
+            faults += [f"after a kill {when} the work: {name}" for name in halves]
+        if not faults:
+            faults = own.differences(own.outputs(folder), self._expected)
+        tally.rounds += 1
+        tally.differences += [f"round {number}: {fault}" for fault in faults]
+        tally.differences = tally.differences[:_MOST_TOLD]
+        tally.leftovers += len(own.leftovers(folder))
+        if not faults:  # else it stays, to be looked at
+            self._remove(folder)
+
+    def _start(
+        self, folder: pathlib.Path, kill_after_s: float | None
+    ) -> tuple[list[str], str | None]:
+        """Starts once; returns what was wrong, and when the start was killed."""
+        saved, said = own.saved_step(folder), own.said(folder)
+        said.parent.mkdir(parents=True, exist_ok=True)
+        with said.open("ab") as file:
+            begin = file.tell()
+            name, *arguments = self.command.arguments(self._work, folder)
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"fmalign_jax.{name}", *arguments],
+                cwd=ROOT,
+                env=os.environ | {"XDG_CACHE_HOME": str(self._work / "cache")},
+                stdout=file,
+                stderr=file,
+            )
+            try:
+                status: int | None = process.wait(timeout=kill_after_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                status = None
+        told = said.read_bytes()[begin:].decode(errors="replace")
+        faults = []
+        resumed = re.search(r"(?:starting|resuming) at step (\d+)", told)
+        if resumed and int(resumed[1]) < saved:
+            faults.append(f"went on at step {resumed[1]}, and step {saved} was saved")
+        if status is None:
+            return faults, self._when(folder, told)
+        if status != self.command.status:
+            faults.append(f"ended with status {status}: {told[-500:]}")
+        return faults, None
+
+    def _when(self, folder: pathlib.Path, told: str) -> str:
+        if self._is_done(folder):
+            return "after"
+        return "within" if re.search(self.command.begun, told) else "before"
+
+    def _is_done(self, folder: pathlib.Path) -> bool:
+        if self.name == "monitor":  # it waits for more
+            log = folder / own.LOG
+            return log.exists() and log.read_bytes() == self._expected[own.LOG]
+        return any(folder.glob(self.command.result))
+
+    def _remove(self, folder: pathlib.Path) -> None:
+        beside = folder.parent.glob(f".{folder.name}*")
+        for path in (folder, *beside, *folder.parent.glob(f"{folder.name}.*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
-def content(workdir: pathlib.Path) -> dict[str, np.ndarray | str]:
-    """Returns every array of the last checkpoint, its data position and the curves."""
-    folder = workdir / "checkpoints" / str(last_step(workdir))
-    found: dict[str, np.ndarray | str] = {"step": str(last_step(workdir))}
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        for item in ("model", "optim"):
-            tree = checkpointer.restore(folder / item)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        position = checkpointer.restore(folder / "data", args=ocp.args.JsonRestore())
-        found["data"] = json.dumps(position, sort_keys=True)
-    return found
+def table(tallies: Mapping[str, Tally]) -> str:
+    """Returns the table in Markdown, with a last row of sums."""
+    rows = [
+        ["command", "kills", *MOMENTS, "rounds", "differences", "left over", "compared"]
+    ]
+    rows.append(["---", *["---:"] * (len(rows[0]) - 1)])
+    for name, one in tallies.items():
+        counts = [one.kills, one.before, one.within, one.after, one.rounds]
+        counts += [len(one.differences), one.leftovers, one.compared]
+        rows.append([f"`{name}`", *map(str, counts)])
+    sums = [sum(int(row[i]) for row in rows[2:]) for i in range(1, len(rows[0]) - 1)]
+    rows.append(["all", *map(str, sums), ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def differences(
-    found: dict[str, np.ndarray | str], expected: dict[str, np.ndarray | str]
-) -> list[str]:
-    """Returns the names of what is not the same, bit for bit."""
-
-    def same(a: np.ndarray | str | None, b: np.ndarray | str | None) -> bool:
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            return a.dtype == b.dtype and a.tobytes() == b.tobytes()
-        return type(a) is type(b) and a == b
-
-    names = found.keys() | expected.keys()
-    return sorted(n for n in names if not same(found.get(n), expected.get(n)))
-
-
-def disturb(
-    folder: pathlib.Path, *, kills: int, whole_s: float, steps: int, seed: int
-) -> list[Attempt]:
-    """Runs, kills and resumes until all kills are spent and the last run has ended."""
-    moments = random.Random(seed)
-    attempts: list[Attempt] = []
-    spent, number = 0, 1
-    while True:
-        workdir = folder / f"run-{number}"
-        # A start lasts its start-up, about half of the whole, and the steps to go.
-        left = 1 - last_step(workdir) / steps
-        moment_s = moments.uniform(0, whole_s * (0.5 + 0.5 * left))
-        last = attempt(
-            folder,
-            workdir,
-            round=number,
-            kill_after_s=moment_s if spent < kills else 60 * whole_s,
-        )
-        attempts.append(last)
-        print(row(last), flush=True)
-        spent += last.killed
-        if not last.killed:
-            if spent >= kills:
-                return attempts
-            number += 1
-
-
-def row(attempt: Attempt) -> str:
-    """Returns one line of the table."""
-    resumed = "-" if attempt.resumed_step is None else str(attempt.resumed_step)
-    end = "killed" if attempt.killed else "finished"
-    return (
-        f"{attempt.round:>5}  {resumed:>12}  {attempt.lasted_s:>8.1f}  {end:<8}  "
-        f"{attempt.saved_step:>10}"
-    )
+def read(path: pathlib.Path) -> dict[str, Tally]:
+    """Returns what an earlier call found, by command; nothing without a file."""
+    if not path.exists():
+        return {}
+    return {
+        name: Tally(**found) for name, found in json.loads(path.read_text()).items()
+    }
 
 
 def main() -> int:
     """Runs the test and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=7 * KILLS_A_ROUND)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=[*COMMANDS])
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file of what was found")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="WORK, kept for other calls"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        # The first prepares data and compiles; the second is what a start lasts.
-        for workdir in ("warm-up", "undisturbed"):
-            calm = attempt(folder, folder / workdir, round=0, kill_after_s=3600)
-        print(f"undisturbed: {calm.saved_step} steps in {calm.lasted_s:.1f} s")
-        print("  run  resumed from   after, s  end       last saved", flush=True)
-        attempts = disturb(
-            folder,
-            kills=arguments.kills,
-            whole_s=calm.lasted_s,
-            steps=calm.saved_step,
-            seed=arguments.seed,
-        )
-        expected = content(folder / "undisturbed")
-        rounds = sorted({attempt.round for attempt in attempts})
-        wrong = {
-            number: differences(content(folder / f"run-{number}"), expected)
-            for number in rounds
-        }
-    for number, names in wrong.items():
-        verdict = f"DIFFERENT in {len(names)}: {names[:3]}" if names else "bit-equal"
-        print(f"run {number}: {verdict}")
-    failed = sum(bool(names) for names in wrong.values())
-    print(
-        f"{sum(a.killed for a in attempts)} kills, {len(rounds)} runs, "
-        f"{len(expected)} arrays and values compared: "
-        f"{'FAILED' if failed else 'all bit-equal to the undisturbed run'}"
-    )
-    return int(failed > 0)
+        work = (arguments.folder or pathlib.Path(name)).resolve()
+        out = arguments.out or work / "kills.json"
+        tallies = read(out)
+        share = -(-arguments.kills // len(arguments.commands))
+        for name in arguments.commands:
+            for needed in COMMANDS[name].needs:
+                Killer(needed, work, arguments.seed).calm()
+            killer = Killer(name, work, arguments.seed)
+            expected, lasts_s = killer.calm()
+            tally = tallies.setdefault(name, Tally())
+            tally.compared, tally.undisturbed_s = len(expected), lasts_s
+            while (left := share - tally.kills) > 0:
+                killer.round(tally.rounds + 1, min(left, KILLS_A_ROUND), tally)
+                write_json(out, {n: dataclasses.asdict(t) for n, t in tallies.items()})
+                print(f"{name}: {tally.kills} of {share} kills", flush=True)
+    print(table(tallies))
+    found = [f"{name}: {one}" for name, t in tallies.items() for one in t.differences]
+    print("\n".join(found) or "no difference")
+    return int(bool(found))
 
 
 if __name__ == "__main__":
