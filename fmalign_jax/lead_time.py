@@ -73,6 +73,7 @@ def search(
     material = choose_recordings(config, run)
     settings = settings_of(config, run, material)
     folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
+    # Before the features that a given folder keeps: it is known again by its settings.
     write_json(folder / outputs.SETTINGS, settings)
     keep_in = workdir or run.path
     clips = encode(config, run, material, keep_in)
@@ -97,7 +98,8 @@ def search(
         ),
     }
     report["notes"] = _notes(report, run, config)
-    files.write(folder, report)
+    with outputs.whole(folder, settings) as place:
+        files.write(place, report)
     return report, folder
 
 

@@ -28,8 +28,8 @@ Outputs = dict[str, Content]
 
 UNDISTURBED = "undisturbed"
 LOG = "readings.csv"
-LINES = 20_000
-GROWS_S = 3.0
+LINES = 8000
+GROWS_S = 1.5
 """How long the input of a monitor grows; half of it is there at the start."""
 
 STEPS = 40
@@ -288,7 +288,7 @@ def _monitor(work: pathlib.Path, folder: pathlib.Path) -> list[str]:
         _begin_to_write(table)
     return [
         *("monitor", "--alarm", str(alarm), "--input", str(table), "--follow"),
-        *("--log", str(folder / LOG), "--give_up_after", "1"),
+        *("--log", str(folder / LOG), "--give_up_after", "0.7"),
     ]
 
 
@@ -331,14 +331,14 @@ COMMANDS = {
         needs=("prepare", "train"),
     ),
     "early_warning": Command(
-        _of_run("early_warning", "oracle_epochs=1", "levels=10"),
+        _of_run("early_warning", "oracle_epochs=0", "levels=10"),
         "early_warning.json",
         "windows split",
         whole_or_absent,
         needs=("prepare", "train"),
     ),
     "evaluate": Command(
-        _of_run("evaluate", "oracle_epochs=1", "random_encoders=1"),
+        _of_run("evaluate", "oracle_epochs=0", "random_encoders=1"),
         "eval.json",
         "windows split",
         whole_or_absent,

@@ -64,6 +64,15 @@ class Use(NamedTuple):
         return cls(round(kib / 1024, 1), int(status["Threads"]), files)
 
 
+def cpu_s(process: int) -> float:
+    """Returns the processor time of a process."""
+    # After the name, which is in parentheses; the fields are those of proc(5).
+    fields = (
+        pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    )
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def grown(start: Use, end: Use) -> list[str]:
     """Returns what is more at the end than at the start."""
     found = []
@@ -230,7 +239,8 @@ def _follow(
 ) -> tuple[dict[str, Any], tuple[Use, Use]]:
     """Writes all lines, rotating; returns what was done, and the use on the way."""
     followed.wait_until_read(process)  # it has started
-    started_s, bad, written, start = time.perf_counter(), 0, 0, None
+    started_s, begun_s = time.perf_counter(), cpu_s(process)
+    bad, written, start = 0, 0, None
     waiting: list[str] = []
     for number, (line, good) in enumerate(with_garbage(rows), start=1):
         waiting.append(line)
@@ -247,7 +257,7 @@ def _follow(
     took_s = time.perf_counter() - started_s
     # It has read all when it looks again; the last lines may still be on their way.
     time.sleep(1.0)
-    end = Use.of(process)
+    end, worked_s = Use.of(process), cpu_s(process) - begun_s
     start = start or end
     ticks = len(rows) / tiny_alarm.SETTINGS.samples_per_tick
     found = {
@@ -255,7 +265,9 @@ def _follow(
         "garbage": bad,
         "rotations": dict(followed.turns),
         "seconds": round(took_s, 1),
+        "cpu_s": round(worked_s, 1),
         "ticks_per_s": round(ticks / took_s),
+        "ticks_per_cpu_s": round(ticks / worked_s),
         "start": start._asdict(),
         "end": end._asdict(),
     }

@@ -109,6 +109,26 @@ def test_what_was_encoded_is_read_again(run, shifted, folder, monkeypatch, capsy
     assert "furnace_2" in printed
 
 
+def test_a_search_that_is_stopped_leaves_no_half_picture(
+    run, shifted, folder, monkeypatch
+):
+    def half(path, *_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    own = ("canonical", "association")
+    config = _config(run, recordings=shifted, indicators=own, correct_response=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "draw_lead", half)
+        with pytest.raises(KeyboardInterrupt):
+            lead_time.search(config, folder / "stopped")
+    there = {path.name for path in (folder / "stopped").iterdir()}
+    assert there == {"settings.json", "ticks"}
+    lead_time.search(config, folder / "stopped")
+    there = {path.name for path in (folder / "stopped").iterdir()}
+    assert there == {"settings.json", "ticks", files.REPORT, files.PICTURE}
+
+
 def test_by_default_what_the_run_has_not_seen_is_searched(run):
     config = _config(run, indicators=("canonical", "association"), most_lead_s=10.0)
     report, where = lead_time.search(config)

@@ -209,6 +209,24 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     assert len(SimulatedFurnaces(str(tmp_path), **SMALL).names()) == 3
 
 
+def test_what_killed_ones_left_is_removed(tmp_path, monkeypatch):
+    write, left = SimulatedFurnaces._write_all, []
+
+    def killed(self, root):
+        write(self, root)
+        left.append(root.with_name(f"{root.name}-killed"))
+        root.rename(left[0])  # nothing of it is removed
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SimulatedFurnaces, "_write_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        SimulatedFurnaces(str(tmp_path), **SMALL)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == [left[0].name]
+    source = SimulatedFurnaces(str(tmp_path), **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == [source.directory.name]
+
+
 def test_incomplete_folder_is_never_taken_for_complete(tmp_path):
     source = SimulatedFurnaces(str(tmp_path), **SMALL)
     (source.directory / "simulation.json").unlink()

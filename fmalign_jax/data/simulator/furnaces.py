@@ -299,6 +299,9 @@ class SimulatedFurnaces:
                 raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
+        # What killed ones left. One that is under way finds the set finished, as above.
+        for left in parent.glob(f".{self.directory.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _write_all(self, root: pathlib.Path) -> None:
         (root / "truth").mkdir()
