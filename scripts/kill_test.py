@@ -5,8 +5,9 @@
 Of each command an undisturbed run comes first. Then, in a fresh folder, the same
 command is started, killed and started again until it ends by itself, and its outputs
 are compared with the undisturbed ones: a round. After every kill, what lies in the
-folder must not be half written. A moment is uniform over what a start may still last,
-its start-up included, and a tenth more; after some kills a start is left alone.
+folder must not be half written. A moment is uniform over the processor time that a
+start may still take, its start-up included, and a tenth more: so a busy machine changes
+nothing. After some kills a start is left alone. Needs /proc.
 
 `--kills` are shared equally by the commands. The file is written after each round: the
 same call goes on from there. With `--folder` the undisturbed runs are kept too. Prints
@@ -18,11 +19,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,7 @@ from collections.abc import Mapping
 
 import kill_commands as own
 from kill_commands import COMMANDS, UNDISTURBED, Command, Outputs
+from process_use import cpu_s
 
 from fmalign_jax.data.files import write_json
 
@@ -39,6 +43,7 @@ KILLS_A_ROUND = 6
 MOMENTS = ("before", "within", "after")
 """Of a kill: before the work began, while it was done, when its result was there."""
 
+_POLL_S = 0.01
 _MOST_TOLD = 20  # differences of a command
 
 
@@ -52,7 +57,7 @@ class Tally:
       compared: files, arrays and values that were compared in each round.
       differences: what was not as in the undisturbed run, a line each.
       leftovers: hidden files that killed starts left.
-      undisturbed_s: how long an undisturbed run takes.
+      undisturbed_cpu_s: processor time of an undisturbed run.
     """
 
     rounds: int = 0
@@ -62,7 +67,7 @@ class Tally:
     compared: int = 0
     differences: list[str] = dataclasses.field(default_factory=list)
     leftovers: int = 0
-    undisturbed_s: float = 0.0
+    undisturbed_cpu_s: float = 0.0
 
     @property
     def kills(self) -> int:
@@ -78,10 +83,10 @@ class Killer:
         self.command: Command = COMMANDS[name]
         self._work, self._seed = work, seed
         self._expected: Outputs = {}
-        self._lasts_s = 0.0
+        self._lasts_s = self._took_s = 0.0
 
     def calm(self) -> tuple[Outputs, float]:
-        """Returns the undisturbed outputs and how long they took, made when absent.
+        """Returns the undisturbed outputs and their processor time, made when absent.
 
         The first run compiles; the second is the one that counts.
         """
@@ -90,13 +95,11 @@ class Killer:
         if not seconds.exists():
             for one in (folder.with_name("warm-up"), folder):
                 shutil.rmtree(one, ignore_errors=True)
-                started_s = time.perf_counter()
-                fault, _ = self._start(one, None)
+                fault, _ = self._start(one, math.inf)
                 if fault:
                     raise RuntimeError(f"{self.name} without any kill: {fault}")
-                lasted_s = time.perf_counter() - started_s
-            write_json(seconds, {"undisturbed_s": round(lasted_s, 1)})
-        self._lasts_s = json.loads(seconds.read_text())["undisturbed_s"]
+            write_json(seconds, {"undisturbed_cpu_s": round(self._took_s, 1)})
+        self._lasts_s = json.loads(seconds.read_text())["undisturbed_cpu_s"]
         self._expected = own.outputs(folder)
         return self._expected, self._lasts_s
 
@@ -104,13 +107,14 @@ class Killer:
         """Kills a command at most so many times, compares, and adds to the tally."""
         moments = random.Random(f"{self._seed} {self.name} {number}")
         folder = self._work / self.name / f"round-{number}"
+        self._remove(folder)  # of a call that was stopped in this round
         faults: list[str] = []
         for kill in range(kills + 1):
             saved = own.saved_step(folder)
             # Start-up and compiled programs take about half of a whole training.
             left = 1 - 0.5 * saved / self.command.steps if self.command.steps else 1.0
             moment_s = moments.uniform(0, 1.1 * left * self._lasts_s)
-            fault, when = self._start(folder, moment_s if kill < kills else None)
+            fault, when = self._start(folder, moment_s if kill < kills else math.inf)
             faults += fault
             if when is None:
                 break
@@ -127,9 +131,14 @@ class Killer:
             self._remove(folder)
 
     def _start(
-        self, folder: pathlib.Path, kill_after_s: float | None
+        self, folder: pathlib.Path, kill_after_s: float
     ) -> tuple[list[str], str | None]:
-        """Starts once; returns what was wrong, and when the start was killed."""
+        """Starts once; returns what was wrong, and when the start was killed.
+
+        Args:
+          folder: of the outputs.
+          kill_after_s: in seconds of processor time; infinite for never.
+        """
         saved, said = own.saved_step(folder), own.said(folder)
         said.parent.mkdir(parents=True, exist_ok=True)
         with said.open("ab") as file:
@@ -142,21 +151,22 @@ class Killer:
                 stdout=file,
                 stderr=file,
             )
-            try:
-                status: int | None = process.wait(timeout=kill_after_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                status = None
+            killed = False
+            while process.poll() is None:
+                self._took_s = cpu_s(process.pid)
+                if self._took_s >= kill_after_s:
+                    process.kill()
+                    killed = process.wait() == -signal.SIGKILL
+                time.sleep(_POLL_S)
         told = said.read_bytes()[begin:].decode(errors="replace")
         faults = []
         resumed = re.search(r"(?:starting|resuming) at step (\d+)", told)
         if resumed and int(resumed[1]) < saved:
             faults.append(f"went on at step {resumed[1]}, and step {saved} was saved")
-        if status is None:
+        if killed:
             return faults, self._when(folder, told)
-        if status != self.command.status:
-            faults.append(f"ended with status {status}: {told[-500:]}")
+        if process.returncode != self.command.status:
+            faults.append(f"ended with status {process.returncode}: {told[-500:]}")
         return faults, None
 
     def _when(self, folder: pathlib.Path, told: str) -> str:
@@ -176,7 +186,7 @@ class Killer:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
@@ -225,7 +235,7 @@ def main() -> int:
             killer = Killer(name, work, arguments.seed)
             expected, lasts_s = killer.calm()
             tally = tallies.setdefault(name, Tally())
-            tally.compared, tally.undisturbed_s = len(expected), lasts_s
+            tally.compared, tally.undisturbed_cpu_s = len(expected), lasts_s
             while (left := share - tally.kills) > 0:
                 killer.round(tally.rounds + 1, min(left, KILLS_A_ROUND), tally)
                 write_json(out, {n: dataclasses.asdict(t) for n, t in tallies.items()})

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -94,6 +95,58 @@ def test_what_a_kill_must_not_leave(own, tmp_path):
     (tmp_path / ".b.lock").touch()
     (tmp_path / ".b-3c4d.incomplete").mkdir()
     assert own.leftovers(killed) == [".b-3c4d.incomplete", ".eval-1a2b.incomplete"]
+
+
+@pytest.mark.parametrize(
+    ("left", "last", "named"),
+    [
+        ('{"score": 0.5}', '{"score": 0.5}', []),
+        ('{"sco', '{"score": 0.5}', ["after a kill within the work: eval.json"]),
+        ('{"score": 0.5}', '{"score": 0.6}', ["eval.json"]),
+    ],
+)
+def test_a_round_names_what_was_different(kill_test, tmp_path, left, last, named):
+    killer = kill_test.Killer("evaluate", tmp_path, 0)
+    killer._expected, killer._lasts_s = {"eval.json": '[{"score": 0.5}]'}, 1.0
+    moments = []
+
+    def start(folder, kill_after_s):
+        moments.append(kill_after_s)
+        folder.mkdir(parents=True, exist_ok=True)
+        final = len(moments) == 3
+        (folder / "eval.json").write_text(last if final else left)
+        return [], None if final else "within"
+
+    killer._start = start
+    tally = kill_test.Tally()
+    killer.round(1, 2, tally)
+    assert max(moments[:2]) <= 1.1
+    assert moments[2] == float("inf")
+    assert (tally.within, tally.rounds) == (2, 1)
+    found = [one.removeprefix("round 1: ") for one in tally.differences]
+    assert sorted(set(found)) == named
+    assert (tmp_path / "evaluate" / "round-1").exists() == bool(named)
+
+
+def test_a_start_that_goes_on_too_early_is_named(kill_test, tmp_path, monkeypatch):
+    """Steps before the last checkpoint were done, and must not be done again."""
+    killer = kill_test.Killer("train", tmp_path, 0)
+    folder = tmp_path / "train" / "round-1"
+    (folder / "checkpoints" / "20").mkdir(parents=True)
+    told = "import sys; sys.exit('resuming at step {} of 40')"
+    popen = subprocess.Popen
+    for step, number in ((20, 1), (15, 2)):
+        command = [sys.executable, "-c", told.format(step)]
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                kill_test.subprocess,
+                "Popen",
+                lambda _, command=command, **more: popen(command, **more),
+            )
+            faults, when = killer._start(folder, float("inf"))
+        assert when is None
+        assert len(faults) == number  # beside the status of 1
+    assert faults[0] == "went on at step 15, and step 20 was saved"
 
 
 def test_another_call_goes_on_where_the_file_ends(kill_test, tmp_path, monkeypatch):
