@@ -94,7 +94,7 @@ class Killer:
         seconds = folder.with_name("seconds.json")
         if not seconds.exists():
             for one in (folder.with_name("warm-up"), folder):
-                shutil.rmtree(one, ignore_errors=True)
+                self._remove(one)
                 fault, _ = self._start(one, math.inf)
                 if fault:
                     raise RuntimeError(f"{self.name} without any kill: {fault}")
