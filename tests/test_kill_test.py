@@ -182,3 +182,10 @@ def test_another_call_goes_on_where_the_file_ends(kill_test, tmp_path, monkeypat
     found = kill_test.read(out)
     assert (found["monitor"].kills, found["train"].kills) == (9, 9)
     assert "| `monitor` | 9 | 0 | 9 | 0 | 3 | 1 |" in kill_test.table(found)
+
+
+def test_the_page_shows_what_the_file_holds(kill_test):
+    docs = SCRIPTS.parent / "docs"
+    found = kill_test.read(docs / "results" / "kills.json")
+    assert kill_test.table(found) in (docs / "reliability.md").read_text()
+    assert not any(tally.differences for tally in found.values())
