@@ -10,6 +10,7 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
+from fmalign_jax import train
 from fmalign_jax.config import component, load_file
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.systems.features import Features
@@ -339,3 +340,24 @@ def test_partners_are_found_where_there_is_something_to_find():
     # Three binomial standard errors.
     most = chance + 3 * np.sqrt(chance * (1 - chance) / UNSEEN)
     assert _recall(shuffled=True) <= most
+
+
+@pytest.fixture(scope="module")
+def furnaces(tmp_path_factory):
+    """Where the simulated furnaces of all systems lie."""
+    return tmp_path_factory.mktemp("furnaces")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("name", CONFIGS.SYSTEMS)
+def test_the_shipped_config_trains_in_miniature(name, furnaces, tmp_path):
+    config = CONFIGS.get_config(f"{name}+smoke")
+    config.data.path = str(furnaces / "simulated")
+    config.data.prepared_dir = str(furnaces / "prepared")
+    config.max_steps = 8
+    config.eval_every_epochs = 1.0
+    state, summary = train.train(config, tmp_path / "run")
+    assert int(state.step) == 8
+    assert summary["best_step"] == 8
+    assert np.isfinite(summary["best_score"])
