@@ -122,7 +122,9 @@ def test_features_have_the_shapes_of_the_config(case):
     features = jax.eval_shape(lambda: _features(case))
     shape = (case.config.batch_size, case.config.data.window_ticks)
     for z in features.semantic.values():
-        assert z.shape == (*shape, case.config.model.width)
+        if case.trainer.model.slots_are_ticks:
+            assert z.shape == (*shape, case.config.model.width)
+        assert z.shape[::2] == (shape[0], case.config.model.width)
         assert z.dtype == jnp.float32
     assert set(features.semantic) == set(case.inputs)
     assert features.recording.shape == shape[:1]
@@ -146,6 +148,27 @@ def test_each_modality_is_encoded_from_its_own_input_alone(case):
     for name in case.inputs:
         alone = _encode(case, (name,))[name]
         np.testing.assert_allclose(alone.features, both[name].features, atol=1e-6)
+
+
+def test_without_context_features_are_those_of_single_ticks(case):
+    """What a tick sees of other ticks is what its stem gathers around it."""
+
+    def ticks(inputs):
+        return case.trainer.model.apply(
+            {"params": case.state.params["model"]},
+            inputs,
+            train=False,
+            context=False,
+            method="semantic",
+        )
+
+    found = ticks(case.inputs)
+    last = {m: x.at[:, -1].multiply(-1.0) for m, x in case.inputs.items()}
+    shape = (case.config.batch_size, case.config.data.window_ticks)
+    for m, changed in ticks(last).items():
+        assert found[m].shape == (*shape, case.config.model.width)
+        np.testing.assert_allclose(changed[:, :-3], found[m][:, :-3], atol=1e-6)
+        assert np.abs(changed[:, -1] - found[m][:, -1]).max() > 1e-3
 
 
 def test_a_system_of_one_modality_is_the_same_one(case):

@@ -28,7 +28,7 @@ def score_program(
     deviation: Float[ndarray, " D"],
     features: str,
     abnormal: int,
-    recent_ticks: int,
+    shown: slice,
     shape: tuple[int, int, int, int],
     leads: int = 1,
 ) -> bytearray:
@@ -43,7 +43,7 @@ def score_program(
       deviation: of the features, divided by.
       features: which kind, see `Encodings.features`.
       abnormal: the class whose probability is the score.
-      recent_ticks: n, how many of the last ticks `classify` is shown.
+      shown: which vectors of a window `classify` is shown.
       shape: of the windows [B, T, R, C]; those of a range of L leads hold L * T ticks,
         in order of time.
       leads: L.
@@ -64,13 +64,13 @@ def score_program(
             {"params": params}, inputs, model_state, (modality,), method="encode"
         )
         z, codes, shared = encoded[modality]
-        shown = codes if shared is None else shared.codes
-        code = jnp.full(len(z), NO_CODE, jnp.int32) if shown is None else shown[:, -1]
+        own = codes if shared is None else shared.codes
+        code = jnp.full(len(z), NO_CODE, jnp.int32) if own is None else own[:, -1]
         if table is not None:
             values = table[codes]
         else:
             values = ((shared.variates if use_shared else z) - mean) / deviation
-        return classify(values[:, -recent_ticks:])[:, abnormal], code
+        return classify(values[:, shown])[:, abnormal], code
 
     return serialised(score, shape)
 

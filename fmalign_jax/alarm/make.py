@@ -123,9 +123,14 @@ def model_scores(
     spec: WindowSpec,
     abnormal: int,
 ) -> list[Candidate]:
-    """Returns, for each `recent_s` to choose from, the scores of the last ticks."""
+    """Returns, for each `recent_s` to choose from, the scores of the last ticks.
+
+    Of the whole window alone, where features are not those of ticks.
+    """
     wanted = (round(seconds / spec.tick_s) for seconds in config.recent_s)
     ticks = sorted({min(max(n, 1), spec.window_ticks) for n in wanted})
+    if not model.encoder.system.slots_are_ticks:
+        ticks = [spec.window_ticks]
     found = {
         name: model.probabilities(split, ticks)
         for name, split in splits.reported.items()

@@ -96,7 +96,7 @@ class AlarmModel:
         """Returns what the head says of the last ticks of each of the target's windows.
 
         The encoder sees the whole window. With fewer ticks for the head, the answer
-        comes sooner and is less certain.
+        comes sooner and is less certain. See `shown`.
 
         Args:
           split: the windows.
@@ -107,9 +107,18 @@ class AlarmModel:
         encoded = _encoded(self.encoder, self.frozen, split, self.config)
         features = encoded.features(self.config.target, self.config.features)
         return [
-            self.head.predict((features[:, -n:] - self.mean) / self.deviation)
+            self.head.predict((features[:, self.shown(n)] - self.mean) / self.deviation)
             for n in recent_ticks
         ]
+
+    def shown(self, recent_ticks: int) -> slice:
+        """Returns which vectors of a window the head is shown: of the last ticks.
+
+        All of them, where they belong to the window as a whole.
+        """
+        if not self.encoder.system.slots_are_ticks:
+            return slice(None)
+        return slice(-recent_ticks, None)
 
     def program(
         self, alarm: AlarmSettings, abnormal: int, recent_ticks: int, leads: int
@@ -125,7 +134,7 @@ class AlarmModel:
             deviation=self.deviation,
             features=self.config.features,
             abnormal=abnormal,
-            recent_ticks=recent_ticks,
+            shown=self.shown(recent_ticks),
             shape=(alarm.rows, *alarm.window_shape),
             leads=leads,
         )

@@ -90,6 +90,13 @@ class System(Protocol):
     def views(self) -> tuple[str, ...]:
         """Returns what can be encoded: each modality."""
 
+    @property
+    def slots_are_ticks(self) -> bool:
+        """Returns whether there is one vector of features a tick.
+
+        If not, they belong to the window as a whole: [B, S, D] of S slots.
+        """
+
     def __call__(
         self,
         inputs: Mapping[str, Array],
@@ -110,7 +117,8 @@ class System(Protocol):
           train: whether dropout acts.
           context: False for the features that each tick has by itself: no more than
             its next neighbours in time may reach it. What is trained at a lead shifts
-            features that see a whole window by as much; these it cannot shift.
+            features that see a whole window by as much; these it cannot shift. They
+            are one a tick, [B, T, D], of every system.
         """
 
     def encode(

@@ -61,6 +61,11 @@ class Towers(nn.Module):
         """Returns what can be encoded: each modality."""
         return tuple(self.modalities)
 
+    @property
+    def slots_are_ticks(self) -> bool:
+        """Returns whether there is one vector of features a tick: yes."""
+        return True
+
     def semantic(
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
