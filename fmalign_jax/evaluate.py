@@ -21,6 +21,7 @@ from fmalign_jax.config import evaluation_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.evaluation import (
     calibration,
+    channels,
     code_sharing,
     files,
     lag_weights,
@@ -75,6 +76,7 @@ def evaluate(
     check(config)
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
     config = with_features(config, run.config)
+    channels.check(config, run.config)
     spec = HeadSpec(**config.head.to_dict())
     splits = evaluation_splits.load_splits(config, run.config)
     settings = settings_of(config, run.step, splits)
@@ -84,7 +86,8 @@ def evaluate(
     encoder = FrozenEncoder(run.config, (config.source, config.target), mesh)
     frozen = restore.restore(run, mesh)
     encoded = encode(encoder, frozen, splits, config)
-    probabilities, chosen = transfer(encoded, splits, spec, config)
+    seen, choice = channels.select(encoded, splits, spec, config)
+    probabilities, chosen = transfer(seen, splits, spec, config)
     zero_shot, calibrated = score_all(probabilities, splits, config), None
     if config.calibrate == "paired":
         across = f"{config.source}->{config.target}"
@@ -117,7 +120,8 @@ def evaluate(
         encoder.system, frozen, splits.by_name[splits.headline], run.config
     )
     kinds = kinds_of_features(encoder.system)
-    report["retrieval"] = retrieval.describe(encoded, kinds, splits, config)
+    report["retrieval"] = retrieval.describe(seen, kinds, splits, config)
+    report["channels"] = channels.describe(encoded, choice, splits, spec, config)
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]
@@ -159,9 +163,9 @@ def random_encoders(
         fresh = encoder.random(
             frozen.statistics, few.head.store, few.head.windows, seed=config.seed + draw
         )
-        probabilities, _ = transfer(
-            encode(encoder, fresh, few, config), few, spec, config
-        )
+        encoded = encode(encoder, fresh, few, config)
+        seen, _ = channels.select(encoded, few, spec, config)
+        probabilities, _ = transfer(seen, few, spec, config)
         found.append(score_all(probabilities, few, unbounded))
     return {
         direction: over_draws([one[direction] for one in found])

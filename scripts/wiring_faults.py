@@ -47,6 +47,7 @@ _LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
 _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
+_KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
@@ -207,6 +208,17 @@ FAULTS = (
           'config.features == "semantic" or config.get("retrieval")',
           'config.features == "semantic"', "tests/test_evaluate.py::"
           "test_retrieval_is_said_of_every_kind_of_features_if_asked_for"),
+    Fault("channels_ignored", "fmalign_jax/evaluate.py",
+          "probabilities, chosen = transfer(seen, splits, spec, config)",
+          "probabilities, chosen = transfer(encoded, splits, spec, config)", _KEPT),
+    Fault("channels_of_random_encoders_ignored", "fmalign_jax/evaluate.py",
+          "probabilities, _ = transfer(seen, few, spec, config)",
+          "probabilities, _ = transfer(encoded, few, spec, config)", _KEPT),
+    Fault("keep_ignored", "fmalign_jax/evaluation/channels.py",
+          "keep = self.keep or", "keep = (channels // 2,) or", _KEPT),
+    Fault("share_ignored", "fmalign_jax/evaluation/channels.py",
+          "value = usefulness(vectors, spec.share)", "value = usefulness(vectors)",
+          "tests/test_channels.py::test_each_setting_has_its_effect"),
     Fault("alarm_ignored", _WARNING,
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"

@@ -152,7 +152,11 @@ def test_the_evaluation_config_describes_a_head():
 def test_the_early_warning_config_adds_to_that_of_an_evaluation():
     config = _config(FOLDER / "early_warning.py", None)
     evaluation = evaluation_config()
-    assert set(evaluation) - set(config) == {"random_encoders", "retrieval"}
+    assert set(evaluation) - set(config) == {
+        "channels",
+        "random_encoders",
+        "retrieval",
+    }
     for key in set(evaluation) & set(config):
         assert config[key] == evaluation[key], key
 

@@ -325,7 +325,7 @@ def test_features_are_standardised_as_asked_for(run, states, way):
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
     encoded = transfer.encode(encoder, restore.restore(opened, mesh), splits, config)
-    found = transfer._features(encoded, splits, config)
+    found = transfer.features_of(encoded, splits, config)
     for name, split in splits.by_name.items():
         for modality, values in found[name].items():
             plain = encoded[name].features(modality, config.features)
@@ -520,6 +520,47 @@ def test_retrieval_is_said_of_every_kind_of_features_if_asked_for(run, whole, ca
     assert back["normalised_rank"] == pytest.approx(np.mean(scores), abs=1e-6)
     files.print_report(report, folder)
     assert "retrieval, " in capsys.readouterr().out
+
+
+def test_heads_read_the_channels_that_are_kept(run, whole, capsys):
+    assert whole[1]["channels"] is None
+    assert "channels" not in json.loads((whole[2] / "settings.json").read_text())
+    changes = {"features": "codes", "random_encoders": 1, "retrieval": True}
+    config = _config(run, **changes)
+    plain, _ = command.evaluate(config)
+    config.channels.update({"kind": "toc", "keep": (3,)})
+    report, folder = command.evaluate(config)
+    found = report["channels"]
+
+    opened = restore.open_run(run[0], "best")
+    head = load_splits(_config(run), opened.config).head
+    encodings = opened.encoder(("video", "current"))(head.store, head.windows)
+    used = np.unique([encodings.codes["video"], encodings.codes["current"]])
+    vectors = encodings.vectors[used].astype(np.float64)
+    mean, variance = vectors.mean(axis=0), vectors.var(axis=0, ddof=1)
+    useful = -0.7 * mean**2 + (0.3 + 0.7 / len(used)) * variance
+    assert found["kept"] == sorted(np.argsort(useful)[-3:])
+    assert (found["channels"], found["used_codes"]) == (16, len(used))
+    assert set(found["rows"]) == {"all", "toc", "random", "variance", "worst", "pca"}
+    for direction in DIRECTIONS:
+        toc, every = (found["rows"][kind][direction] for kind in ("toc", "all"))
+        assert toc["auroc"] == report["zero_shot"][direction]["auroc"]
+        assert every["auroc"] == plain["zero_shot"][direction]["auroc"]
+        assert toc["auroc"] != every["auroc"]
+    for name in ("zero_shot", "retrieval"):
+        assert report[name] != plain[name]
+    drawn = (r["references"]["random_encoders"] for r in (report, plain))
+    assert next(drawn) != next(drawn)
+    assert report["code_sharing"] == plain["code_sharing"]
+    files.print_report(report, folder)
+    assert "3 of 16 channels" in capsys.readouterr().out
+
+
+def test_channels_are_chosen_of_code_vectors_alone(run):
+    config = _config(run, features="semantic")
+    config.channels.kind = "toc"
+    with pytest.raises(ValueError, match=r"got features=semantic; add --config\.feat"):
+        command.evaluate(config)
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

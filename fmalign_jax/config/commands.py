@@ -27,6 +27,19 @@ def evaluation_config() -> ConfigDict:
             # Features per modality and without labels: by the "head" split; every
             # "recording" by itself, which takes some minutes of it; or "none".
             "standardise": "head",
+            # Which channels of the code vectors a head sees, if it sees code vectors.
+            "channels": {
+                # "all"; "toc", those on which the codes lie apart; or, to compare with:
+                # "random", "variance", "worst" and "pca" (principal components)
+                "kind": "all",
+                # How many; of several numbers the one that does best within the head
+                # split. Empty: seven shares of all, from a quarter to all.
+                "keep": (),
+                # toc: of top + bottom channels so many are the best, and the worst
+                "top": 1,
+                "bottom": 0,
+                "share": 0.7,  # of likeness in what is best; variance has the rest
+            },
             # "paired": each recording's target scores are moved and scaled to agree
             # with what the head says of its own source, without labels; or "none".
             "calibrate": "none",
@@ -59,7 +72,7 @@ def evaluation_config() -> ConfigDict:
 def early_warning_config() -> ConfigDict:
     """Returns how an alarm on the current alone is made from a run, and compared."""
     config = evaluation_config()
-    del config.random_encoders, config.retrieval
+    del config.random_encoders, config.retrieval, config.channels
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two

@@ -168,6 +168,8 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))
+    if report["channels"] is not None:
+        print_table(channel_rows(report["channels"]))
     if report["retrieval"] is not None:
         print_table(retrieval_rows(report["retrieval"]))
     if report["lag_weights"] is not None:
@@ -228,6 +230,17 @@ def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
         f"(mixed: {number(found['mixing_chance'])})",
     }
     return [list(row) for row in rows.items()]
+
+
+def channel_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of a choice of channels: a row a rule."""
+    directions = list(next(iter(found["rows"].values())))
+    shown = _SHOWN.index("balanced_accuracy")
+    header = f"{found['keep']} of {found['channels']} channels"
+    return [[header, *directions]] + [
+        [kind, *(_cells(row[direction])[shown] for direction in directions)]
+        for kind, row in found["rows"].items()
+    ]
 
 
 def retrieval_rows(found: Mapping[str, Any]) -> list[list[str]]:

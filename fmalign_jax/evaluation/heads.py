@@ -156,6 +156,26 @@ def fit(
     return Head(fitted.predict, fitted.traced, chosen)
 
 
+def held_out(
+    spec: HeadSpec,
+    features: Features,
+    labels: Labels,
+    *,
+    classes: int,
+    groups: Labels,
+    seed: int,
+) -> float:
+    """Returns the mean balanced accuracy on held-out groups, of the best candidate.
+
+    The arguments are those of `fit`.
+
+    Raises:
+      ValueError: one group.
+    """
+    candidates = spec.candidates()
+    return max(_judge(spec, candidates, features, labels, classes, groups, seed))
+
+
 def _judge(
     spec: HeadSpec,
     candidates: list[dict[str, Any]],

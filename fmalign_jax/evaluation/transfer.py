@@ -112,6 +112,9 @@ def settings_of(
         *(f"{name}_data" for name in evaluation_splits.RUN_SPLITS),
     ):
         del settings[key]
+    # Off, a later key changes nothing: the folder is that of an evaluation without it.
+    if settings.get("channels", {}).get("kind") == "all":
+        del settings["channels"]
     fingerprints = {n: split.store.fingerprint for n, split in splits.by_name.items()}
     return settings | {"step": step, "recordings": fingerprints}
 
@@ -147,7 +150,7 @@ def transfer(
       and the settings of the head, by the modality it was trained on.
     """
     head_split, known = splits.head, splits.head.known
-    features = _features(encoded, splits, config)
+    features = features_of(encoded, splits, config)
     probabilities, chosen = {}, {}
     for trained in (config.source, config.target):
         head = heads.fit(
@@ -166,7 +169,7 @@ def transfer(
     return probabilities, chosen
 
 
-def _features(
+def features_of(
     encoded: Mapping[str, Encodings], splits: EvaluationSplits, config: ConfigDict
 ) -> dict[str, dict[str, Float[ndarray, "N T D"]]]:
     """Returns features by split and modality, standardised as asked for."""

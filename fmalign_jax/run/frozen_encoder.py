@@ -55,7 +55,8 @@ class Encodings:
 
     Attributes:
       codes: by modality [N, T]; empty for a system without a codebook.
-      vectors: [M, D], the codes' vectors; None for a system without a codebook.
+      vectors: [M, C], the codes' vectors, of all D channels or of some that an
+        evaluation keeps; None for a system without a codebook.
       semantic: by modality [N, T, D], continuous; empty unless asked for.
       variates: by modality [N, t, r], what the modalities share of each tick that the
         shared level looks at; empty for a system without one.
@@ -65,7 +66,7 @@ class Encodings:
     """
 
     codes: Mapping[str, Int[ndarray, "N T"]]
-    vectors: Float[ndarray, "M D"] | None
+    vectors: Float[ndarray, "M C"] | None
     semantic: Mapping[str, Float[ndarray, "N T D"]]
     variates: Mapping[str, Float[ndarray, "N t r"]]
     shared_codes: Mapping[str, Int[ndarray, "N S"]]
