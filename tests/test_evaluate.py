@@ -502,6 +502,7 @@ def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):
 
 def test_retrieval_is_said_of_every_kind_of_features_if_asked_for(run, whole, capsys):
     assert whole[1]["retrieval"] is None
+    assert "retrieval" not in json.loads((whole[2] / "settings.json").read_text())
     report, folder = command.evaluate(_config(run, retrieval=True, features="codes"))
     found = report["retrieval"]
     opened = restore.open_run(run[0], "best")
