@@ -23,6 +23,7 @@ from fmalign_jax.evaluation import (
     calibration,
     channels,
     code_sharing,
+    few_shot,
     files,
     lag_weights,
     report as evaluation_report,
@@ -122,6 +123,7 @@ def evaluate(
     kinds = kinds_of_features(encoder.system)
     report["retrieval"] = retrieval.describe(seen, kinds, splits, config)
     report["channels"] = channels.describe(encoded, choice, splits, spec, config)
+    report["few_shot"] = few_shot.describe(seen, splits, spec, config)
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]

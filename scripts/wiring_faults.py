@@ -219,6 +219,12 @@ FAULTS = (
     Fault("share_ignored", "fmalign_jax/evaluation/channels.py",
           "value = usefulness(vectors, spec.share)", "value = usefulness(vectors)",
           "tests/test_channels.py::test_each_setting_has_its_effect"),
+    Fault("per_ignored", "fmalign_jax/evaluation/heads.py",
+          '"per": spec.per,', '"per": "class",', "tests/test_prototype_heads.py::"
+          "test_of_one_recording_both_forms_are_the_same"),
+    Fault("few_shot_on_all_channels", "fmalign_jax/evaluate.py",
+          "few_shot.describe(seen,", "few_shot.describe(encoded,",
+          "tests/test_evaluate.py::test_the_few_shot_curve_is_said_if_asked_for"),
     Fault("alarm_ignored", _WARNING,
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"

@@ -2,21 +2,17 @@
 
 import dataclasses
 import itertools
-from unittest import mock
 
 import numpy as np
 import pytest
+from made_up_windows import evaluation_splits
 from ml_collections import ConfigDict
 
 from fmalign_jax.config.commands import evaluation_config
-from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.data.windows.ticks import Ticks
 from fmalign_jax.evaluation import channels
 from fmalign_jax.evaluation.channels import ChannelSpec, kept, usefulness
 from fmalign_jax.evaluation.heads import HeadSpec
-from fmalign_jax.evaluation.labelled_windows import LabelledWindows
-from fmalign_jax.evaluation.splits import HEAD, EvaluationSplits
+from fmalign_jax.evaluation.splits import HEAD
 from fmalign_jax.run.frozen_encoder import Encodings
 
 RULES = [spec for spec in channels.KINDS if spec != "pca"]
@@ -136,32 +132,12 @@ def two_draws(monkeypatch):
     monkeypatch.setattr(channels, "DRAWS", 2)
 
 
-def _split(name, label, recordings=2):
-    """Windows of one tick, the same number of each recording."""
-    n = len(label)
-    number = (np.arange(n) * recordings // n).astype(np.int32)
-    ticks = Ticks(
-        samples={},
-        usable=np.ones(n, bool),
-        label=label.astype(np.int32),
-        recording=number,
-        clip=np.zeros(n, np.int32),
-        segment=number.astype(np.int64),
-        start_s=np.arange(n, dtype=np.float64),
-        end_s=np.arange(n) + 1.0,
-    )
-    store = mock.Mock(spec=RecordingStore)
-    store.names = tuple(f"{name}_{number}" for number in range(recordings))
-    windows = WindowIndex(ticks, np.arange(n), 1, "recording")
-    return LabelledWindows(name, "the run", store, windows, label)
-
-
 def _world(width=6, seed=0, windows=60, exploded=False):
     """Encodings of head and test: a code a class and tick, in both modalities."""
     rng = np.random.default_rng(seed)
     vectors = _vectors(codes=9, width=width, seed=seed).astype(np.float32)
     vectors[8] = 1e3 * vectors[3] if exploded else vectors[7]  # not used
-    encoded, splits = {}, {}
+    encoded, labels = {}, {}
     for name in (HEAD, "test"):
         label = rng.integers(0, 2, windows)
         codes = {
@@ -174,8 +150,8 @@ def _world(width=6, seed=0, windows=60, exploded=False):
         }
         codes["video"][0, :4], codes["video"][1, :4] = [0, 1, 2, 3], [4, 5, 6, 7]
         encoded[name] = Encodings(codes, vectors, {}, {}, {}, None)
-        splits[name] = _split(name, label)
-    return encoded, EvaluationSplits(("normal", "abnormal"), splits, None)
+        labels[name] = label
+    return encoded, evaluation_splits(labels, recordings=2)
 
 
 def _config(**changes):

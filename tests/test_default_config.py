@@ -154,6 +154,7 @@ def test_the_early_warning_config_adds_to_that_of_an_evaluation():
     evaluation = evaluation_config()
     assert set(evaluation) - set(config) == {
         "channels",
+        "few_shot",
         "random_encoders",
         "retrieval",
     }

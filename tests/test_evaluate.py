@@ -18,7 +18,14 @@ from sklearn.metrics import roc_auc_score
 from fmalign_jax import cli, evaluate as command, train
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
-from fmalign_jax.evaluation import calibration, files, supervised, transfer
+from fmalign_jax.evaluation import (
+    calibration,
+    few_shot,
+    files,
+    prototype_heads,
+    supervised,
+    transfer,
+)
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.retrieval import galleries, measures, similarity
@@ -555,6 +562,33 @@ def test_heads_read_the_channels_that_are_kept(run, whole, capsys):
     assert report["code_sharing"] == plain["code_sharing"]
     files.print_report(report, folder)
     assert "3 of 16 channels" in capsys.readouterr().out
+
+
+def test_the_few_shot_curve_is_said_if_asked_for(run, whole, capsys, monkeypatch):
+    monkeypatch.setattr(few_shot, "DRAWS", 2)
+    monkeypatch.setattr(few_shot, "NUMBERS", (1, 5))
+    monkeypatch.setattr(prototype_heads, "EPISODES", 5)
+    assert whole[1]["few_shot"] is None
+    settings = json.loads((whole[2] / "settings.json").read_text())
+    assert "few_shot" not in settings
+    assert "per" not in settings["head"]
+    config = _config(run, few_shot=True, features="codes")
+    config.channels.update({"kind": "toc", "keep": (3,)})
+    config.head.per = "recording"
+    report, folder = command.evaluate(config)
+    curves = report["few_shot"]["heads"]
+    assert list(curves) == ["prototypes", "per_recording", "episodic", "logistic"]
+    for own in curves.values():
+        assert list(own) == ["video->current", "current->current"]
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["few_shot"]
+    assert settings["head"]["per"] == "recording"
+    files.print_report(report, folder)
+    assert "labelled windows a class" in capsys.readouterr().out
+    # Heads of few windows see the same channels as that of all.
+    config.channels.kind = "all"
+    every, _ = command.evaluate(config)
+    assert every["few_shot"]["heads"]["logistic"] != curves["logistic"]
 
 
 def test_channels_are_chosen_of_code_vectors_alone(run):

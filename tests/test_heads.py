@@ -18,6 +18,7 @@ KINDS = [
     HeadSpec(kind="linear", pooling="mean", steps=150, learning_rate=5e-3),
     HeadSpec(kind="linear", pooling="last", steps=150, balanced=True),
     HeadSpec(kind="prototypes", pooling="mean"),
+    HeadSpec(kind="prototypes", per="recording"),
     HeadSpec(kind="neighbours", pooling="mean", neighbours=(3,)),
 ]
 
@@ -204,6 +205,7 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class(kind):
     ("settings", "message"),
     [
         ({"kind": "forest"}, "head.kind must be one of logistic"),
+        ({"per": "furnace"}, "head.per must be one of class, recording; got 'furnace'"),
         ({"pooling": "median"}, "head.pooling must be one of max"),
         ({"neighbours": ()}, "head.neighbours must give one value or more"),
         ({"neighbours": (0,)}, "each at least 1; got"),

@@ -44,8 +44,11 @@ def evaluation_config() -> ConfigDict:
             # with what the head says of its own source, without labels; or "none".
             "calibrate": "none",
             "head": {
-                "kind": "logistic",  # or "linear", "prototypes", "neighbours"
+                # or "linear", "prototypes", "episodic", "neighbours"
+                "kind": "logistic",
                 "pooling": "mean",  # over the ticks of a window; or "max", "last"
+                # prototypes, episodic: one a "class", or one a class and "recording"
+                "per": "class",
                 # Of several values the one that does best within the head split.
                 # logistic; empty: 0.005 on shared features, which are few and each
                 # of them shared, 0.2 on others
@@ -62,6 +65,8 @@ def evaluation_config() -> ConfigDict:
             "random_encoders": 8,
             # Which current belongs to which video, within a recording: also said?
             "retrieval": False,
+            # Heads with 1 to 50 labelled windows of each class: also said?
+            "few_shot": False,
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             "bootstrap_draws": 1000,  # for the intervals
             "seed": 0,
@@ -72,7 +77,7 @@ def evaluation_config() -> ConfigDict:
 def early_warning_config() -> ConfigDict:
     """Returns how an alarm on the current alone is made from a run, and compared."""
     config = evaluation_config()
-    del config.random_encoders, config.retrieval, config.channels
+    del config.random_encoders, config.retrieval, config.channels, config.few_shot
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two

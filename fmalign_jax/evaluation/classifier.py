@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
@@ -40,3 +42,20 @@ def pool(features: Any, pooling: str) -> Any:
         return features.mean(axis=1)
     # A head is trained through its pooling.
     return largest(features, 1) if isinstance(features, jax.Array) else features.max(1)
+
+
+def of_all_classes(
+    probability: Float[ndarray, "N _"], present: Int[ndarray, " _"], classes: int
+) -> Float[ndarray, "N K"]:
+    """Returns probabilities of all classes, 0 for those that were absent."""
+    spread = np.zeros((len(probability), classes))
+    spread[:, present] = probability
+    return spread
+
+
+def of_all_classes_traced(
+    probability: Array, present: Int[ndarray, " _"], classes: int
+) -> Array:
+    """Returns the same of JAX arrays."""
+    spread = jnp.zeros((len(probability), classes), probability.dtype)
+    return spread.at[:, present].set(probability)

@@ -170,6 +170,8 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         print_table(code_rows(report))
     if report["channels"] is not None:
         print_table(channel_rows(report["channels"]))
+    if report["few_shot"] is not None:
+        print_table(few_shot_rows(report["few_shot"]))
     if report["retrieval"] is not None:
         print_table(retrieval_rows(report["retrieval"]))
     if report["lag_weights"] is not None:
@@ -240,6 +242,23 @@ def channel_rows(found: Mapping[str, Any]) -> list[list[str]]:
     return [[header, *directions]] + [
         [kind, *(_cells(row[direction])[shown] for direction in directions)]
         for kind, row in found["rows"].items()
+    ]
+
+
+def few_shot_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of the few-shot curve: a row a head and direction."""
+
+    def cell(own: Mapping[str, Any]) -> str:
+        value, deviation = own["balanced_accuracy"], own["deviation"]
+        if value is None:
+            return "-"
+        return f"{value:.3f}" + ("" if deviation is None else f" ± {deviation:.2f}")
+
+    header = ["labelled windows a class", *map(str, found["labelled"])]
+    return [header] + [
+        [f"{direction}, {name}", *map(cell, curve)]
+        for name, curves in found["heads"].items()
+        for direction, curve in curves.items()
     ]
 
 

@@ -14,19 +14,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpy import ndarray
-from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 
-from fmalign_jax.evaluation.classifier import Features, Fitted, Labels, Predict, pool
+from fmalign_jax.evaluation.classifier import (
+    Features,
+    Fitted,
+    Labels,
+    Predict,
+    of_all_classes,
+    of_all_classes_traced,
+    pool,
+)
 from fmalign_jax.evaluation.linear_head import fit_linear
+from fmalign_jax.evaluation.prototype_heads import PER, fit_episodic, fit_prototypes
 
-KINDS = ("logistic", "linear", "prototypes", "neighbours")
+KINDS = ("logistic", "linear", "prototypes", "episodic", "neighbours")
 POOLINGS = ("max", "mean", "last")
 
 _FOLDS = 3
@@ -41,9 +48,12 @@ class HeadSpec:
       kind: "logistic": multinomial logistic regression on the pooled vectors;
         "linear": Linear D -> D, pooling over the ticks, Linear -> classes, by Adam on
         cross-entropy (the published head, if pooled by "max"); "prototypes": class
-        means of the pooled vectors, squared Euclidean distance; "neighbours": nearest
-        pooled vectors.
+        means of the pooled vectors, squared Euclidean distance; "episodic": the same of
+        a linear map to 32 that is learnt by asking of other recordings; "neighbours":
+        nearest pooled vectors.
       pooling: over the ticks of a window: "max", "mean" or "last".
+      per: prototypes, episodic: what has one prototype of each class, the "class" as a
+        whole or every "recording" (clip, block) with five windows of it or more.
       l2: logistic: lambda of mean cross-entropy + lambda/2 |W|^2; of several the best
         is chosen.
       weight_decay: linear; of several the best is chosen.
@@ -56,6 +66,7 @@ class HeadSpec:
 
     kind: str = "logistic"
     pooling: str = "mean"
+    per: str = "class"
     l2: tuple[float, ...] = (0.2,)
     weight_decay: tuple[float, ...] = (1e-3,)
     neighbours: tuple[int, ...] = (5,)
@@ -68,6 +79,7 @@ class HeadSpec:
         for name, value, known in (
             ("kind", self.kind, KINDS),
             ("pooling", self.pooling, POOLINGS),
+            ("per", self.per, PER),
         ):
             if value not in known:
                 raise ValueError(
@@ -135,11 +147,12 @@ def fit(
       labels: [N], all known, of at least two classes.
       classes: K; the classes without a window are never predicted.
       groups: [N], what must not be divided between fitting and judging a candidate,
-        such as the recording.
-      seed: of parameters and batches.
+        such as the recording; what prototypes are `per`, and episodes ask across.
+      seed: of parameters, batches and episodes.
 
     Raises:
-      ValueError: fewer than two classes, or several candidates and but one group.
+      ValueError: fewer than two classes, several candidates and but one group, or too
+        few groups for episodes.
     """
     if len(np.unique(labels)) < 2:
         raise ValueError(
@@ -152,7 +165,7 @@ def fit(
     if len(candidates) > 1:
         choice = _judge(spec, candidates, features, labels, classes, groups, seed)
         chosen = candidates[int(np.argmax(choice))] | {"choice": choice}
-    fitted = _fit(spec, chosen, features, labels, classes, seed)
+    fitted = _fit(spec, chosen, features, labels, classes, groups, seed)
     return Head(fitted.predict, fitted.traced, chosen)
 
 
@@ -198,7 +211,15 @@ def _judge(
     for settings in candidates:
         found = []
         for own, held in folds:
-            fitted = _fit(spec, settings, features[own], labels[own], classes, seed)
+            fitted = _fit(
+                spec,
+                settings,
+                features[own],
+                labels[own],
+                classes,
+                groups[own],
+                seed,
+            )
             predicted = fitted.predict(features[held]).argmax(axis=1)
             true = labels[held]
             found.append(
@@ -214,6 +235,7 @@ def _fit(
     features: Features,
     labels: Labels,
     classes: int,
+    groups: Labels,
     seed: int,
 ) -> Fitted:
     if spec.kind == "linear":
@@ -232,8 +254,15 @@ def _fit(
     pooled = np.asarray(pool(features, spec.pooling), np.float64)
     if spec.kind == "logistic":
         return _fit_logistic(spec, settings["l2"], pooled, labels, classes)
+    options: dict[str, Any] = {
+        "classes": classes,
+        "pooling": spec.pooling,
+        "per": spec.per,
+    }
     if spec.kind == "prototypes":
-        return _fit_prototypes(spec, pooled, labels, classes)
+        return fit_prototypes(pooled, labels, groups, **options)
+    if spec.kind == "episodic":
+        return fit_episodic(pooled, labels, groups, seed=seed, **options)
     return _fit_neighbours(spec, settings["neighbours"], pooled, labels, classes)
 
 
@@ -252,7 +281,7 @@ def _fit_logistic(
 
     def predict(features: Features) -> Float[ndarray, "N K"]:
         vectors = np.asarray(pool(features, spec.pooling), np.float64)
-        return _spread(model.predict_proba(vectors), model.classes_, classes)
+        return of_all_classes(model.predict_proba(vectors), model.classes_, classes)
 
     weights = np.asarray(model.coef_, np.float32)
     offsets = np.asarray(model.intercept_, np.float32)
@@ -262,32 +291,7 @@ def _fit_logistic(
     def traced(features: Array) -> Array:
         vectors = pool(features, spec.pooling)
         logits = jnp.matmul(vectors, weights.T, precision="highest") + offsets
-        return _spread_traced(jax.nn.softmax(logits), model.classes_, classes)
-
-    return Fitted(predict, traced)
-
-
-def _fit_prototypes(
-    spec: HeadSpec, pooled: Float[ndarray, "N D"], labels: Labels, classes: int
-) -> Fitted:
-    """Class means; sklearn's NearestCentroid refuses features that are all alike."""
-    present = np.unique(labels)
-    means = np.stack([pooled[labels == c].mean(axis=0) for c in present])
-    own = np.square(pooled - means[np.searchsorted(present, labels)]).sum(axis=1)
-    # The scale changes no decision; it keeps probabilities from rounding to 0 and 1.
-    scale = own.mean() or 1.0
-
-    def predict(features: Features) -> Float[ndarray, "N K"]:
-        vectors = np.asarray(pool(features, spec.pooling))
-        distances = euclidean_distances(vectors, means, squared=True)
-        return _spread(softmax(-distances / scale, axis=1), present, classes)
-
-    centres = np.asarray(means, np.float32)
-
-    def traced(features: Array) -> Array:
-        vectors = pool(features, spec.pooling)
-        distances = jnp.square(vectors[:, None] - centres).sum(axis=-1)
-        return _spread_traced(jax.nn.softmax(-distances / scale), present, classes)
+        return of_all_classes_traced(jax.nn.softmax(logits), model.classes_, classes)
 
     return Fitted(predict, traced)
 
@@ -303,22 +307,6 @@ def _fit_neighbours(
 
     def predict(features: Features) -> Float[ndarray, "N K"]:
         vectors = np.asarray(pool(features, spec.pooling))
-        return _spread(model.predict_proba(vectors), model.classes_, classes)
+        return of_all_classes(model.predict_proba(vectors), model.classes_, classes)
 
     return Fitted(predict)
-
-
-def _spread(
-    probability: Float[ndarray, "N _"], present: Int[ndarray, " _"], classes: int
-) -> Float[ndarray, "N K"]:
-    """Returns probabilities of all classes, 0 for those that were absent."""
-    spread = np.zeros((len(probability), classes))
-    spread[:, present] = probability
-    return spread
-
-
-def _spread_traced(
-    probability: Array, present: Int[ndarray, " _"], classes: int
-) -> Array:
-    spread = jnp.zeros((len(probability), classes), probability.dtype)
-    return spread.at[:, present].set(probability)

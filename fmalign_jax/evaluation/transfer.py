@@ -115,8 +115,11 @@ def settings_of(
     # Off, a later key changes nothing: the folder is that of an evaluation without it.
     if settings.get("channels", {}).get("kind") == "all":
         del settings["channels"]
-    if not settings.get("retrieval", True):
-        del settings["retrieval"]
+    for name in ("retrieval", "few_shot"):
+        if not settings.get(name, True):
+            del settings[name]
+    if settings["head"]["per"] == "class":
+        del settings["head"]["per"]
     fingerprints = {n: split.store.fingerprint for n, split in splits.by_name.items()}
     return settings | {"step": step, "recordings": fingerprints}
 
