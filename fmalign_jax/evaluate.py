@@ -121,7 +121,13 @@ def evaluate(
         encoder.system, frozen, splits.by_name[splits.headline], run.config
     )
     kinds = kinds_of_features(encoder.system)
-    report["retrieval"] = retrieval.describe(seen, kinds, splits, config)
+    report["retrieval"] = retrieval.describe(
+        seen,
+        kinds,
+        splits,
+        config,
+        getattr(encoder.system, "similarity", retrieval.similarity),
+    )
     report["channels"] = channels.describe(encoded, choice, splits, spec, config)
     report["few_shot"] = few_shot.describe(seen, splits, spec, config)
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)

@@ -225,6 +225,10 @@ FAULTS = (
     Fault("few_shot_on_all_channels", "fmalign_jax/evaluate.py",
           "few_shot.describe(seen,", "few_shot.describe(encoded,",
           "tests/test_evaluate.py::test_the_few_shot_curve_is_said_if_asked_for"),
+    Fault("similarity_of_the_system_ignored", "fmalign_jax/evaluate.py",
+          'getattr(encoder.system, "similarity", retrieval.similarity)',
+          "retrieval.similarity", "tests/test_evaluate.py::"
+          "test_retrieval_asks_a_system_how_similar_windows_are"),
     Fault("alarm_ignored", _WARNING,
           "chosen = methods[exported]", 'chosen = methods["model"]',
           "tests/test_early_warning.py::"

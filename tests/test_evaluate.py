@@ -28,7 +28,7 @@ from fmalign_jax.evaluation import (
 )
 from fmalign_jax.evaluation.classification_metrics import METRICS
 from fmalign_jax.evaluation.heads import HeadSpec
-from fmalign_jax.evaluation.retrieval import galleries, measures, similarity
+from fmalign_jax.evaluation.retrieval import galleries, measures, nearness, similarity
 from fmalign_jax.evaluation.splits import load_splits
 from fmalign_jax.evaluation.transfer import kinds_of_features
 from fmalign_jax.run import integrity, outputs, restore
@@ -596,6 +596,22 @@ def test_channels_are_chosen_of_code_vectors_alone(run):
     config.channels.kind = "toc"
     with pytest.raises(ValueError, match=r"got features=semantic; add --config\.feat"):
         command.evaluate(config)
+
+
+def test_retrieval_asks_a_system_how_similar_windows_are(run, monkeypatch):
+    monkeypatch.setattr(
+        Cmg, "similarity", lambda _, first, second: nearness(first, second), False
+    )
+    report, _ = command.evaluate(_config(run, retrieval=True, seed=1))
+    opened = restore.open_run(run[0], "best")
+    split = load_splits(_config(run), opened.config).by_name[report["headline_split"]]
+    z = opened.encoder(("video", "current"))(split.store, split.windows).semantic
+    scores = [
+        measures(nearness(z["video"][own], z["current"][own]))["normalised_rank"]
+        for _, own in galleries(split.windows)
+    ]
+    found = report["retrieval"]["features"]["semantic"]["video->current"]
+    assert found["normalised_rank"] == pytest.approx(np.mean(scores), abs=1e-6)
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

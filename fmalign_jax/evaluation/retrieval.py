@@ -8,7 +8,7 @@ like would solve that without any timing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ AT = (1, 5, 10)
 """Numbers of answers within which a partner is looked for."""
 
 Json = dict[str, Any]
+Similarity = Callable[[Float[ndarray, "N S D"], Float[ndarray, "M s D"]], ndarray]
+"""Features of windows to how similar they are [N, M], every pair."""
 
 
 def similarity(
@@ -95,6 +97,7 @@ def describe(
     kinds: Sequence[str],
     splits: EvaluationSplits,
     config: ConfigDict,
+    own_similarity: Similarity = similarity,
 ) -> Json | None:
     """Returns how well each modality finds the other, by split.
 
@@ -103,6 +106,7 @@ def describe(
       kinds: of features that the run has.
       splits: their windows.
       config: of the evaluation.
+      own_similarity: by continuous features; that of the system, if it has one.
 
     Returns:
       For the headline split, and for every split under `splits`: `windows`, the mean
@@ -114,7 +118,9 @@ def describe(
     if not config.retrieval:
         return None
     found = {
-        name: _of_split(encoded[name], kinds, split, splits.classes, config)
+        name: _of_split(
+            encoded[name], kinds, split, splits.classes, config, own_similarity
+        )
         for name, split in splits.reported.items()
     }
     return {**found[splits.headline], "splits": found}
@@ -126,10 +132,12 @@ def _of_split(
     split: LabelledWindows,
     classes: tuple[str, ...],
     config: ConfigDict,
+    own_similarity: Similarity,
 ) -> Json:
     laid = list(galleries(split.windows))
     names = [split.store.names[number] for number, _ in laid]
     directions = ((config.source, config.target), (config.target, config.source))
+    by_kind = {"shared": nearness, "codes": similarity, "semantic": own_similarity}
 
     def mean(scores: list[Float[ndarray, "N N"]]) -> Json | None:
         return _over_recordings(names, [measures(own) for own in scores], config)
@@ -141,7 +149,7 @@ def _of_split(
             kind: {
                 f"{asking}->{asked}": mean(
                     [
-                        (nearness if kind == "shared" else similarity)(
+                        by_kind[kind](
                             encodings.features(asking, kind)[rows],
                             encodings.features(asked, kind)[rows],
                         )

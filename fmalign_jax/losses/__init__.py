@@ -12,15 +12,19 @@ from fmalign_jax.losses.club import (
     random_cycle,
 )
 from fmalign_jax.losses.contrastive import (
+    SCALE_START,
     code_matching,
     code_prediction,
     cosine_logits,
     cwcl,
     cwcl_weights,
     info_nce,
+    largest_cosine,
+    learned_scale,
     log_code_distribution,
     normalise,
     own_is_nearest,
+    smoothed_info_nce,
     triplet,
 )
 from fmalign_jax.losses.correlation import decorrelation
@@ -32,6 +36,7 @@ from fmalign_jax.losses.elementary import (
 )
 
 __all__ = [
+    "SCALE_START",
     "balanced_assignments",
     "club_full",
     "club_sampled",
@@ -46,11 +51,14 @@ __all__ = [
     "gaussian_log_likelihood",
     "gradient_scale",
     "info_nce",
+    "largest_cosine",
+    "learned_scale",
     "log_code_distribution",
     "masked_mean",
     "normalise",
     "own_is_nearest",
     "random_cycle",
+    "smoothed_info_nce",
     "squared_error",
     "triplet",
 ]

@@ -16,6 +16,10 @@ from jaxtyping import Array, Bool, Float, Int
 _EXCLUDED = -1e30
 _EXACT = jax.lax.Precision.HIGHEST
 
+_MOST = 100.0  # of a learned scale, as published with CLIP
+SCALE_START = -1.7918
+"""Of `learned_scale`: it starts at 1 / 0.07, as published with CLIP."""
+
 
 def info_nce(
     logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None = None
@@ -32,6 +36,61 @@ def info_nce(
     """
     log_softmax = jax.nn.log_softmax(_exclude(logits, mask), axis=-1)
     return _counted(-jnp.diagonal(log_softmax, axis1=-2, axis2=-1), mask)
+
+
+def smoothed_info_nce(
+    logits: Float[Array, "B B"],
+    mask: Bool[Array, " B"] | None = None,
+    *,
+    smoothing: float,
+) -> Float[Array, " B"]:
+    """InfoNCE whose target is 1 - smoothing for the partner and even for the rest.
+
+    The even part, smoothing / B, goes to all windows that count, the partner included.
+
+    Args:
+      logits: [B, B], as for `info_nce`.
+      mask: [B], False for windows that are neither counted nor negatives.
+      smoothing: 0 gives `info_nce`.
+
+    >>> smoothed_info_nce(jnp.zeros((2, 2)), smoothing=0.1)
+    Array([0.6931472, 0.6931472], dtype=float32)
+    """
+    counted = jnp.ones(len(logits), bool) if mask is None else mask
+    log_softmax = jax.nn.log_softmax(_exclude(logits, mask), axis=-1)
+    even = jnp.where(counted, log_softmax, 0.0).sum(axis=-1)
+    even /= jnp.maximum(counted.sum(), 1)
+    own = jnp.diagonal(log_softmax)
+    return _counted(-(1 - smoothing) * own - smoothing * even, mask)
+
+
+def learned_scale(raw: Float[Array, ""]) -> Float[Array, ""]:
+    """Returns the scale of cosines, 100 sigmoid(raw).
+
+    Unlike exp(t) with a clamp it cannot exceed 100 and cannot get stuck there.
+
+    >>> learned_scale(jnp.asarray(0.0))
+    Array(50., dtype=float32, weak_type=True)
+    """
+    return _MOST * jax.nn.sigmoid(raw)
+
+
+def largest_cosine(
+    first: Float[Array, "N S D"], second: Float[Array, "M s D"]
+) -> Float[Array, "N M"]:
+    """Returns, of each pair of windows, the cosine of the vectors that are nearest.
+
+    >>> x = jnp.eye(2)
+    >>> largest_cosine(x[None], x[:, None])
+    Array([[1., 1.]], dtype=float32)
+    """
+    cosine = jnp.einsum(
+        "asd,btd->abst", normalise(first), normalise(second), precision=_EXACT
+    )
+    flat = cosine.reshape(*cosine.shape[:2], -1)
+    # By its place: the gradient of a maximum compares once more, for equality.
+    place = jnp.argmax(jax.lax.stop_gradient(flat), axis=-1, keepdims=True)
+    return jnp.take_along_axis(flat, place, axis=-1)[..., 0]
 
 
 def cosine_logits(

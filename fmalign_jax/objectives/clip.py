@@ -12,8 +12,6 @@ from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scal
 from fmalign_jax.objectives.gaps import far_apart
 from fmalign_jax.systems.features import Features
 
-_MOST = 100.0  # of the scale, as published
-_START = -1.7918  # 100 sigmoid(-1.7918) = 1 / 0.07, as published
 _EXCLUDED = -1e30
 
 
@@ -95,8 +93,8 @@ class Clip(nn.Module):
     def _scale(self) -> Float[Array, ""]:
         if self.temperature is not None:
             return jnp.asarray(1.0 / self.temperature, jnp.float32)
-        start = nn.initializers.constant(_START)
-        return _MOST * nn.sigmoid(self.param("scale", start, (), jnp.float32))
+        start = nn.initializers.constant(losses.SCALE_START)
+        return losses.learned_scale(self.param("scale", start, (), jnp.float32))
 
     def _compared(self, features: Features) -> Bool[Array, "B B"]:
         """Which windows are compared: partners, and those that are far enough apart."""
