@@ -179,6 +179,10 @@ def test_episodes_ask_of_other_recordings(recordings):
 def test_the_map_is_what_adam_makes_of_the_episodes(monkeypatch):
     """Three steps, with the gradient of a loss that is written out."""
     monkeypatch.setattr(prototype_heads, "EPISODES", 3)
+    rates = (prototype_heads._LEARNING_RATE, prototype_heads._WEIGHT_DECAY)
+    assert rates == (1e-3, 1e-2)
+    # Of three steps a decay of 0.01 would not be seen.
+    monkeypatch.setattr(prototype_heads, "_WEIGHT_DECAY", 5.0)
     features, labels, groups = _windows(recordings=3)
     pooled = features.mean(axis=1)
     found = prototype_heads._episodes(labels, groups, seed=0)
@@ -192,7 +196,7 @@ def test_the_map_is_what_adam_makes_of_the_episodes(monkeypatch):
         own = jax.nn.log_softmax(-squared)
         return -sum(own[k, :, k].mean() for k in range(3)) / 3
 
-    optimizer = optax.adamw(optax.cosine_decay_schedule(1e-3, 3), weight_decay=1e-2)
+    optimizer = optax.adamw(optax.cosine_decay_schedule(1e-3, 3), weight_decay=5.0)
     state = optimizer.init(kernel)
     for support, queries, asked in zip(*episodes, strict=True):
         assert asked.all()
