@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from changed_run import change_settings
 
 from fmalign_jax import evaluate, train
 from fmalign_jax.config import evaluation_config, shared_level
@@ -244,9 +245,10 @@ def test_a_head_reads_the_features_of_the_config(run, evaluated):
 def test_a_config_that_was_changed_since_is_named(run, folder):
     copy = folder / "changed"
     shutil.copytree(run[0], copy)
-    settings = json.loads((copy / "config.json").read_text())
-    settings["codebook"]["shared"]["student_weight"] = 0.5
-    (copy / "config.json").write_text(json.dumps(settings))
+    shared = {"student_weight": 0.5}
+    change_settings(
+        copy, lambda settings: settings["codebook"]["shared"].update(shared)
+    )
     with pytest.raises(ValueError, match=r"config.json describes; got another .*2 arr"):
         restore.restore(open_run(copy, "latest"), sharding.make_mesh())
 
