@@ -10,7 +10,6 @@ the two match make curves. docs/lead.md says how to read them.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 import time
@@ -25,19 +24,16 @@ from fmalign_jax.config import lead_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.lead import files, labels
 from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, OF_CODES, OF_LABELS
-from fmalign_jax.lead.labels import MOST_RECORDINGS, Response
 from fmalign_jax.lead.recordings import (
     SearchData,
     choose_recordings,
     encode,
     settings_of,
-    training_data,
 )
 from fmalign_jax.lead.search import FEW_UNITS, FOUND, find_lead
 from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.restore import OpenedRun
-from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.systems.system import make_system
 
 
@@ -81,7 +77,7 @@ def search(
     if config.labels:
         clips = _labelled(clips, material, data)
     elif config.correct_response:
-        late = _response(config, run, keep_in)
+        late = labels.response_in_training(config, run, keep_in)
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
@@ -101,21 +97,6 @@ def search(
     with outputs.whole(folder, settings) as place:
         files.write(place, report)
     return report, folder
-
-
-def _response(
-    config: ConfigDict, run: OpenedRun, keep_in: pathlib.Path
-) -> Response | None:
-    """Measures the delay of the reference's encoder on recordings of the training."""
-    material = training_data(run)
-    if material is None:
-        return None
-    some = dataclasses.replace(material, numbers=material.numbers[:MOST_RECORDINGS])
-    data, store = run.config.data, material.store
-    if (store.timelines()[0].streams[data.reference_stream].label == UNLABELLED).all():
-        return None
-    clips = encode(config, run, some, keep_in)
-    return labels.response(clips, store, config, data)
 
 
 def _labelled(

@@ -121,17 +121,12 @@ def load_pool(
 
 def measured_response(run: OpenedRun, folder: pathlib.Path) -> Response | None:
     """Measures the delay of the video's encoder on recordings of the training."""
-    config = search_config(run.path)
-    trained = lead_recordings.training_data(run)
-    if trained is None:
+    if lead_recordings.training_data(run) is None:
         raise ValueError(
             f"{run.path}: the run's own data are needed to measure its encoder's "
             f"delay; got none at {run.config.data.path}; put them there"
         )
-    some = trained.numbers[: labels.MOST_RECORDINGS]
-    trained = dataclasses.replace(trained, numbers=some)
-    clips = lead_recordings.encode(config, run, trained, folder)
-    return labels.response(clips, trained.store, config, run.config.data)
+    return labels.response_in_training(search_config(run.path), run, folder)
 
 
 def later(clip: Clip, seconds: float) -> Clip:
@@ -376,7 +371,7 @@ def answers_table(cases: Sequence[Case]) -> str:
         holds = [c["interval_s"][0] <= c["lead_s"] <= c["interval_s"][1] for c in found]
         rows.append(
             [
-                *(kind, level, share([c in found for c in own])),
+                *(kind, level, share([c["estimate_s"] is not None for c in own])),
                 f"{np.median(error):+.1f}",
                 f"{np.median(np.abs(error)):.1f}",
                 f"{np.abs(error).max():.0f}",

@@ -220,12 +220,11 @@ def baseline_scores(
 
 def samples_of(split: LabelledWindows, stream: str, spec: WindowSpec) -> list[Samples]:
     """Returns the samples of all ticks that windows read, by recording and clip."""
-    ticks, start = split.windows.ticks, split.windows.start
-    read = np.zeros(len(ticks), bool)
-    read[split.windows.rows(np.arange(len(start)))] = True
+    tick = split.windows.read_ticks()
+    segment = split.windows.ticks.segment[tick]
     return [
-        _samples(split, stream, np.flatnonzero(read & (ticks.segment == number)), spec)
-        for number in np.unique(ticks.segment[start])
+        _samples(split, stream, tick[segment == number], spec)
+        for number in np.unique(segment)
     ]
 
 

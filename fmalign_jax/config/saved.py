@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -55,9 +55,18 @@ def digest(config: ConfigDict) -> str:
     return short_digest(text, size=4)
 
 
-def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Returns in words where a run of one config cannot go on with the other."""
-    return _differences(_lasting(saved), _lasting(given))
+def differences(
+    saved: Mapping[str, Any], given: Mapping[str, Any], *, besides: Sequence[str] = ()
+) -> list[str]:
+    """Returns in words where a run of one config cannot go on with the other.
+
+    Args:
+      saved: one config.
+      given: the other.
+      besides: further keys that may differ.
+    """
+    may_change = (*MAY_CHANGE, *besides)
+    return _differences(_lasting(saved, may_change), _lasting(given, may_change))
 
 
 def _add_later_keys(settings: dict[str, Any]) -> None:
@@ -71,14 +80,16 @@ def _add_later_keys(settings: dict[str, Any]) -> None:
         entry.setdefault(name, value)
 
 
-def _lasting(settings: Any, prefix: str = "") -> Any:
+def _lasting(
+    settings: Any, may_change: Sequence[str] = MAY_CHANGE, prefix: str = ""
+) -> Any:
     """Returns the settings without the keys that may change or need not be there."""
     if not isinstance(settings, dict):
         return settings
     return {
-        key: _lasting(value, f"{prefix}{key}.")
+        key: _lasting(value, may_change, f"{prefix}{key}.")
         for key, value in settings.items()
-        if f"{prefix}{key}" not in MAY_CHANGE
+        if f"{prefix}{key}" not in may_change
         and not (f"{prefix}{key}" in ABSENT and value == ABSENT[f"{prefix}{key}"])
     }
 

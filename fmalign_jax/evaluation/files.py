@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -265,19 +265,17 @@ def few_shot_rows(found: Mapping[str, Any]) -> list[list[str]]:
 def retrieval_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """Returns what is printed of the retrieval: a row a direction, and references."""
     shown = [f"recall@{k}" for k in retrieval.AT] + ["median_rank", "normalised_rank"]
-    rows = [[f"{name}, by {kind}", own] for kind, name, own in _retrieved(found)]
+    rows = [
+        [f"{direction}, by {kind}", own]
+        for kind, directions in found["features"].items()
+        for direction, own in directions.items()
+    ]
     rows += [[f"by {name}", own] for name, own in found["references"].items()]
     header = f"retrieval, {found['windows']:.0f} windows a recording"
     return [[header, *shown]] + [
         [name, *("-" if own is None else f"{own[key]:.3g}" for key in shown)]
         for name, own in rows
     ]
-
-
-def _retrieved(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    for kind, directions in found["features"].items():
-        for direction, own in directions.items():
-            yield kind, direction, own
 
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,9 @@ from scipy.stats import median_abs_deviation, t
 
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.lead import curves, indicators, layout as lead_layout, statistics
+from fmalign_jax.lead.recordings import encode, training_data
 from fmalign_jax.lead.tick_features import Clip, TickFeatures, lay_windows
+from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.structs import UNLABELLED
 
 KIND = "canonical"
@@ -89,6 +92,29 @@ def with_labels(
         )
         found.append(dataclasses.replace(clip, reference=reference))
     return found
+
+
+def response_in_training(
+    config: ConfigDict, run: OpenedRun, keep_in: pathlib.Path
+) -> Response | None:
+    """Measures the delay of the reference's encoder on recordings of the training.
+
+    Args:
+      config: of the search.
+      run: whose encoders.
+      keep_in: where features are kept.
+
+    Returns:
+      None where these recordings are gone or have no labels, or as `response`.
+    """
+    material = training_data(run)
+    if material is None:
+        return None
+    some = dataclasses.replace(material, numbers=material.numbers[:MOST_RECORDINGS])
+    data, store = run.config.data, material.store
+    if (store.timelines()[0].streams[data.reference_stream].label == UNLABELLED).all():
+        return None
+    return response(encode(config, run, some, keep_in), store, config, data)
 
 
 def response(

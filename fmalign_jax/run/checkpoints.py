@@ -60,9 +60,10 @@ class Checkpoints:
         """
         self._directory = directory.absolute()
         if jax.process_index() == 0:
-            for file in integrity.damaged_scores(self._directory, SCORE):
-                logging.warning("%s is damaged: removed; its score is lost", file)
-                file.unlink()
+            for file, score in integrity.scores(self._directory, SCORE).items():
+                if score is None:
+                    logging.warning("%s is damaged: removed; its score is lost", file)
+                    file.unlink()
         multihost_utils.sync_global_devices("scores checked")
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -348,16 +349,15 @@ def saved_steps(directory: pathlib.Path) -> tuple[list[int], int | None]:
         ocp.CheckpointManager(directory.absolute(), options=options) as manager,
     ):
         steps = sorted(manager.all_steps())
-    for file in integrity.damaged_scores(directory, SCORE):
-        logging.warning("%s is damaged: its score does not count", file)
-    scores = {
-        step: score
-        for step in steps
-        if (score := integrity.whole_score(directory / str(step), SCORE)) is not None
-    }
+    scored = []
+    for file, score in integrity.scores(directory, SCORE).items():
+        name = file.parents[1].name
+        if score is None:
+            logging.warning("%s is damaged: its score does not count", file)
+        elif name in map(str, steps):
+            scored.append((score, int(name)))
     # Of equal ones the latest, as in training.
-    best = max(scores, key=lambda step: (scores[step], step), default=None)
-    return steps, best
+    return steps, max(scored)[1] if scored else None
 
 
 def saved_model(

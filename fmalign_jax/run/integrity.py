@@ -78,20 +78,20 @@ def check_readable(item: pathlib.Path) -> None:
             tensorstore.open(store).result().read().result()
 
 
-def damaged_scores(directory: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """Returns the files of metrics that hold no whole value of this name.
+def scores(directory: pathlib.Path, name: str) -> dict[pathlib.Path, float | None]:
+    """Returns the score of every checkpoint that has one, by its file; None if damaged.
 
     A value that is not finite would keep all checkpoints from being opened; another
     than the digests say would make the wrong one the best.
     """
     files = sorted(directory.glob("[0-9]*/metrics/metrics"))
-    return [file for file in files if whole_score(file.parents[1], name) is None]
+    return {file: _whole_score(file, name) for file in files}
 
 
-def whole_score(checkpoint: pathlib.Path, name: str) -> float | None:
-    """Returns the score of a checkpoint; None if it has none, or a damaged one."""
+def _whole_score(file: pathlib.Path, name: str) -> float | None:
+    checkpoint = file.parents[1]
     try:
-        score = float(json.loads((checkpoint / "metrics/metrics").read_text())[name])
+        score = float(json.loads(file.read_text())[name])
     except (OSError, ValueError, TypeError, KeyError, IndexError):
         return None
     try:

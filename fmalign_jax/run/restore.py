@@ -154,11 +154,7 @@ def _check_config(run: OpenedRun, settings: Mapping[str, Any]) -> None:
         copy = checkpoint.saved_config(run.checkpoints, run.step)
     except Exception as error:  # Orbax raises bare ones on unreadable items
         raise _unreadable(run, error) from error
-    different = [
-        line
-        for line in saved.differences(copy, settings)
-        if not line.startswith("data.path ")
-    ]
+    different = saved.differences(copy, settings, besides=("data.path",))
     if different:
         raise ValueError(
             f"{run.path / 'config.json'}: must be the config of the training; got "
