@@ -276,14 +276,14 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str, Any]:
     """Measures our step and PyTorch's in turn, of the same config and batch."""
     import torch
-    from torch_step import TorchTrainer
+    import torch_systems
 
     config = configured(arguments, dataclasses.replace(sizes, devices=1))
     cases.without_augmentation(config)
     stepper = Stepper(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float64 if form.endswith("fp64") else torch.float32
-    trainer = TorchTrainer(config, stepper.case.tick_shapes)
+    trainer = torch_systems.make_trainer(config, stepper.case.tick_shapes)
     trainer.copy_from(jax.device_get(stepper.state))
     trainer = trainer.to(device, dtype)
     trainer.make_optimisers()

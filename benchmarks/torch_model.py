@@ -185,7 +185,7 @@ class MaxPool(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with dropout of its weights."""
+    """Multi-head attention to itself or to keys, with dropout of its weights."""
 
     def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
@@ -193,10 +193,11 @@ class Attention(nn.Module):
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.heads, self.dropout, self.causal = heads, dropout, causal
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        keys = x if keys is None else keys
         q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            layer(given).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, given in ((self.query, x), (self.key, keys), (self.value, keys))
         )
         rate = self.dropout if self.training else 0.0
         found = F.scaled_dot_product_attention(
@@ -230,11 +231,11 @@ class SemanticEncoder(nn.Module):
         inputs: int,
         width: int,
         layers: int,
-        heads: int,
-        ffn: int,
-        dropout: float,
-        positions: str,
-        causal: bool,
+        heads: int = 4,
+        ffn: int = 256,
+        dropout: float = 0.1,
+        positions: str = "none",
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if positions != "none":

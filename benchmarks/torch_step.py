@@ -8,7 +8,7 @@ device.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,20 @@ def distances(z: Tensor, vectors: Tensor) -> Tensor:
     return torch.where(positive, root, torch.zeros_like(root))
 
 
+def adamw(trained: Sequence[nn.Parameter], settings: ConfigDict) -> torch.optim.AdamW:
+    """Returns the optimiser of a config; vectors and scalars do not decay."""
+    decays = [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        decays,
+        lr=settings.learning_rate,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+
+
 class Model(nn.Module):
     """Encoders of all modalities."""
 
@@ -74,10 +88,11 @@ class Model(nn.Module):
                 pool: Any = build(parts["pool"], stem.shape)
                 setattr(self, f"pools_{m}", pool)
                 width = pool.shape[0]
-            specific: Any = build(parts["specific"], stem.shape)
-            setattr(self, f"specifics_{m}", specific)
-            self.map_shapes[m] = specific.shape
-            self.summaries[m] = specific.summary
+            if "specific" in parts:
+                specific: Any = build(parts["specific"], stem.shape)
+                setattr(self, f"specifics_{m}", specific)
+                self.map_shapes[m] = specific.shape
+                self.summaries[m] = specific.summary
             encoder = SemanticEncoder(width, entries["width"], **entries["transformer"])
             setattr(self, f"semantics_{m}", encoder)
 
@@ -178,22 +193,12 @@ class TorchTrainer(nn.Module):
                 for layer in range(module.num_layers):
                     getattr(module, f"bias_ih_l{layer}").requires_grad_(False)
         settings = self.config.optimizer
-        trained = [
+        self.trained = [
             p
             for p in (*self.model.parameters(), *self.objectives.parameters())
             if p.requires_grad
         ]
-        self.trained = trained
-        decays = [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            decays,
-            lr=settings.learning_rate,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer = adamw(self.trained, settings)
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(),
             lr=settings.critic_learning_rate,
