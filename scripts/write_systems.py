@@ -6,8 +6,9 @@
 Every number is of recordings that neither pre-training nor the head has seen (`test`),
 at the last step. Means over seeds with their standard deviation; differences from CLIP
 are paired by recording, with the error of recordings and seeds, and adjusted for the
-number of comparisons (Holm). The text of introduction.md, in the folder of the table,
-comes first. What was not run is an empty cell.
+number of comparisons (Holm); a picture shows them recording by recording. With --trials
+a table of each system's six trials. The text of introduction.md, in the folder of the
+table, comes first. What was not run is an empty cell.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy import ndarray
+from scipy.stats import permutation_test
 from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread, table
 
 from fmalign_jax.data.files import write_text
@@ -65,6 +68,7 @@ def zero_shot(runs: Sequence[Run]) -> str:
                 str(len(own)),
                 *(spread(score(run, "codes", d) for run in own) for d in DIRECTIONS),
                 spread(score(run, "codes_by_recording", FORTH) for run in own),
+                spread(_auroc(run) for run in own),
                 share,
                 *(
                     spread(
@@ -77,26 +81,104 @@ def zero_shot(runs: Sequence[Run]) -> str:
             ]
         )
     header = ["system", "steps, training", "seeds", *DIRECTIONS]
-    header += [f"{FORTH}, by recording", "of the oracle", f"{FORTH}, {HARD}"]
-    return table([*header, f"{FORTH}, {CONTROL}", f"less {BASE}"], rows)
+    header += [f"{FORTH}, by recording", f"{FORTH}, AUROC", "of the oracle"]
+    header += [f"{FORTH}, {HARD}", f"{FORTH}, {CONTROL}"]
+    return table([*header, f"less {BASE}"], rows)
 
 
-def _differences(systems: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """Returns by system how far it is from CLIP, with interval and adjusted p."""
+def _auroc(run: Run) -> float:
+    found = run["evaluations"]["codes"]["zero_shot"][FORTH]["test"]["auroc"]
+    return float("nan") if found is None else float(found)
+
+
+def _beside_base(
+    systems: Mapping[str, Sequence[Run]],
+) -> tuple[list[str], dict[str, tuple[ndarray, ndarray]]]:
+    """Returns recordings, and by system its transfer [R, S] and CLIP's [R, s]."""
     if BASE not in systems:
-        return {}
+        return [], {}
     names, base = by_recording(systems[BASE])
     found = {}
     for system, runs in systems.items():
         own_names, values = by_recording(runs)
         if system != BASE and own_names == names:
-            found[system] = difference(values, base)
+            found[system] = values, base
+    return names, found
+
+
+def _differences(systems: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Returns by system how far it is from CLIP, with interval and adjusted p."""
+    _, beside = _beside_base(systems)
+    found = {system: difference(*both) for system, both in beside.items()}
     compared = {name: own for name, own in found.items() if own is not None}
     adjusted = holm([own.p for own in compared.values()])
     return {
         name: f"{own.mean:+.3f} [{own.interval[0]:+.3f}, {own.interval[1]:+.3f}], "
-        f"p {p:.2g}"
+        f"p {p:.2g}; these models {_of_these_models(*beside[name]):.2g}"
         for (name, own), p in zip(compared.items(), adjusted, strict=True)
+    }
+
+
+def _of_these_models(values: ndarray, base: ndarray) -> float:
+    """Returns the exact p of no difference between the models that were trained.
+
+    Over recordings alone, each difference with either sign: it knows nothing of seeds.
+    """
+    apart = values.mean(axis=1) - base.mean(axis=1)
+    found = permutation_test(
+        (apart,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    return float(found.pvalue)
+
+
+def draw_differences(runs: Sequence[Run], path: pathlib.Path) -> bool:
+    """Draws how far each system is from CLIP, by recording; says whether it could."""
+    own = [run for run in runs if run["fold"] == DEFAULT]
+    names, beside = _beside_base(grouped(own, "variant"))
+    if not beside:
+        return False
+    figure = Figure(figsize=(9, 1.2 + 0.45 * len(beside)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, (values, base) in enumerate(beside.values()):
+        apart = values.mean(axis=1) - base.mean(axis=1)
+        axes.plot(apart, np.full(len(names), row), "o", color="tab:blue", alpha=0.5)
+        axes.plot(apart.mean(), row, "|", color="black", markersize=16)
+    axes.axvline(0.0, color="0.6", linestyle=":")
+    axes.set_yticks(range(len(beside)), list(beside))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"balanced accuracy, {FORTH}, less {BASE}: each point a recording")
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def trials(runs: Sequence[Run]) -> str:
+    """Returns the trials of each system; what is judged by is bold where it is best."""
+    rows = []
+    for system, own in grouped([_trial(run) for run in runs], "system").items():
+        best = min(own, key=lambda trial: trial["rank"])
+        rows += [
+            [
+                system,
+                trial["setting"],
+                f"**{trial['rank']:.3f}**" if trial is best else f"{trial['rank']:.3f}",
+                f"{score(trial['run'], 'codes', FORTH, 'validation'):.3f}",
+            ]
+            for trial in own
+        ]
+    header = ["system", "learning rate, own setting", "normalised rank, validation"]
+    return table([*header, f"{FORTH}, validation"], rows)
+
+
+def _trial(run: Run) -> dict[str, Any]:
+    """Returns a trial's system and settings, and the rank that it is judged by."""
+    system, *setting = run["variant"].split("+")
+    found = run["evaluations"]["codes"]["retrieval"]["validation"]["features"]
+    ranks = [own["normalised_rank"] for own in found["semantic"].values()]
+    return {
+        "system": system,
+        "setting": ", ".join(setting),
+        "rank": float(np.mean(ranks)),
+        "run": run,
     }
 
 
@@ -153,20 +235,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=pathlib.Path, help="a .json file of study.py")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
+    parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
     folder = arguments.out.with_suffix("")
+    drawn = draw_differences(runs, folder / "differences.png")
     parts = [
         "# Systems side by side",
         (folder / "introduction.md").read_text(),
         "## Zero-shot transfer",
         zero_shot(runs),
+        f"![By recording]({folder.name}/differences.png)" if drawn else "",
         references(runs),
         "## Retrieval within a recording",
         retrieval(runs),
-        provenance(runs),
     ]
-    write_text(arguments.out, "\n\n".join(part.strip() for part in parts) + "\n")
+    if arguments.trials:
+        tried = json.loads(arguments.trials.read_text())
+        parts += ["## Trials, one seed, judged without labels", trials(tried)]
+    parts.append(provenance(runs))
+    write_text(arguments.out, "\n\n".join(p.strip() for p in parts if p) + "\n")
 
 
 if __name__ == "__main__":

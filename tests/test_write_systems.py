@@ -23,8 +23,10 @@ def _run(variant, fold, seed, values, *, oracle=None):
     """A run whose recordings have the given accuracies."""
     names = {f"furnace {i}": value for i, value in enumerate(values)}
     names["of one class"] = None
-    own = {"balanced_accuracy": sum(values) / len(values), "by_recording": names}
-    scored = {"zero_shot": {d: {"test": own} for d in DIRECTIONS}}
+    mean = sum(values) / len(values)
+    own = {"balanced_accuracy": mean, "auroc": mean + 0.05, "by_recording": names}
+    both = {"test": own, "validation": own}
+    scored = {"zero_shot": dict.fromkeys(DIRECTIONS, both)}
     reference = {"test": {"balanced_accuracy": oracle}}
     directions = dict.fromkeys(DIRECTIONS[:2], RETRIEVED)
     codes = scored | {
@@ -32,10 +34,11 @@ def _run(variant, fold, seed, values, *, oracle=None):
         "oracle": oracle and reference,
         "random_encoders": {"video->current": reference} if oracle else {},
         "retrieval": {
-            "test": {
+            split: {
                 "features": {"semantic": directions},
                 "references": {"chance": RETRIEVED | {"recall@1": 0.01}},
             }
+            for split in ("test", "validation")
         },
     }
     return {
@@ -64,11 +67,20 @@ def page(tmp_path, monkeypatch):
         _run("micu", "default", 0, (0.6, 0.7)),
         _run("clip", "no_precursor", 0, (0.5, 0.5)),
     ]
+    tried = [
+        _run("clip+0.001+None", "default", 0, (0.7, 0.7)),
+        _run("clip+0.003+0.1", "default", 0, (0.8, 0.8)),
+    ]
+    found = {d: RETRIEVED | {"normalised_rank": 0.1} for d in DIRECTIONS[:2]}
+    codes = tried[1]["evaluations"]["codes"]
+    codes["retrieval"]["validation"] = {"features": {"semantic": found}}
     (tmp_path / "toy.json").write_text(json.dumps(runs))
+    (tmp_path / "trials.json").write_text(json.dumps(tried))
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "introduction.md").write_text("What it shows.")
     out = tmp_path / "toy.md"
     argv = ["write", str(tmp_path / "toy.json"), "--out", str(out)]
+    argv += ["--trials", str(tmp_path / "trials.json")]
     monkeypatch.setattr(sys, "argv", argv)
     writer.main()
     return out.read_text()
@@ -79,14 +91,15 @@ def test_the_tables_have_a_row_a_system(page):
     assert "What it shows." in page
     clip = next(row for row in rows if row[:1] == ["clip"])
     assert clip[1:4] == ["320, 60 s", "2", "0.750 ± 0.071"]
-    assert clip[8] == "0.833"  # of the oracle's 0.9
-    assert clip[9:11] == ["", "0.500"]  # not run on `hard`; the control
-    assert clip[11] == ""  # not compared with itself
+    assert clip[8] == "0.800 ± 0.071"  # AUROC
+    assert clip[9] == "0.833"  # of the oracle's 0.9
+    assert clip[10:12] == ["", "0.500"]  # not run on `hard`; the control
+    assert clip[12] == ""  # not compared with itself
     recipe = next(row for row in rows if row[:1] == ["recipe"])
-    assert recipe[10] == ""
-    assert recipe[11].startswith("+0.100 [")
+    assert recipe[11] == ""
+    assert recipe[12].startswith("+0.100 [")
     micu = next(row for row in rows if row[:1] == ["micu"])
-    assert micu[11].startswith("-0.100 [")
+    assert micu[12].startswith("-0.100 [")
     found = next(row for row in rows if row[:2] == ["default", "micu"])
     assert found[2:] == ["video->current", "0.250", "0.500", "0.750", "3.000", "0.125"]
     beside = next(row for row in rows if row[2:3] == ["by chance"])
@@ -98,9 +111,26 @@ def test_the_tables_have_a_row_a_system(page):
 def test_p_values_are_adjusted_for_the_number_of_systems(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     told = {
-        row[0]: float(row[11].rpartition(" ")[2])
+        row[0]: float(row[12].partition(", p ")[2].partition(";")[0])
         for row in rows
-        if row and row[0] in ("recipe", "micu") and len(row) == 12
+        if row and row[0] in ("recipe", "micu") and len(row) == 13
     }
     # Two comparisons of the same size: the smaller p counts twice, the other no less.
     assert told["recipe"] == told["micu"] > 0.05
+
+
+def test_the_exact_test_is_of_recordings_alone(page):
+    # Both recordings differ in one direction: 2 of 4 signs are as far from zero.
+    rows = [x for x in page.splitlines() if x.startswith("| micu | 320")]
+    assert rows[0].rstrip(" |").endswith("these models 0.5")
+
+
+def test_differences_are_drawn_by_recording(page, tmp_path):
+    assert "![By recording](toy/differences.png)" in page
+    assert (tmp_path / "toy" / "differences.png").stat().st_size > 5000
+
+
+def test_the_best_trial_of_a_system_is_marked(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    assert ["clip", "0.001, None", "0.125", "0.700"] in rows
+    assert ["clip", "0.003, 0.1", "**0.100**", "0.800"] in rows
