@@ -1,32 +1,40 @@
 """Makes the tables of systems side by side from what scripts/study.py found.
 
     python scripts/write_systems.py docs/results/systems.json \\
-        --out docs/results/systems.md
+        --study configs/studies/systems.py --out docs/results/systems.md
 
 Every number is of recordings that neither pre-training nor the head has seen (`test`),
 at the last step. Means over seeds with their standard deviation; differences from CLIP
 are paired by recording, with the error of recordings and seeds, and adjusted for the
-number of comparisons (Holm); a picture shows them recording by recording. With --trials
-a table of each system's six trials. The text of introduction.md, in the folder of the
-table, comes first. What was not run is an empty cell.
+number of comparisons (Holm); a picture shows them recording by recording. --study adds
+how many parameters each system has, --trials the six trials of each. The text of
+introduction.md, in the folder of the table, comes first. What was not run is an empty
+cell.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 from scipy.stats import permutation_test
 from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread, table
 
+from fmalign_jax.config import load_file
 from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluation.population import difference, holm
+from fmalign_jax.training.state import fresh_state, make_trainer
 
 Run = Mapping[str, Any]
 
@@ -230,12 +238,64 @@ def references(runs: Sequence[Run]) -> str:
     return table(["furnaces", "oracle, current", "random encoders", "chance"], rows)
 
 
+SAMPLES = {"video": ((64, 64, 3), jnp.uint8), "current": ((3,), jnp.float32)}
+"""Shape and dtype of one sample of a furnace's streams."""
+
+
+def sizes(study: ModuleType, systems: Sequence[str]) -> str:
+    """Returns how many parameters each system has, counted without running any."""
+    rows = []
+    for name in systems:
+        if name in study.VARIANTS:
+            found = _parameters(study, name)
+            rows.append([name, *(f"{count / 1e6:.2f} M" for count in found)])
+    header = ["system", "parameters that encode both modalities", "in training"]
+    return table(header, rows)
+
+
+def _parameters(study: ModuleType, name: str) -> tuple[int, int]:
+    """Returns the number of parameters that `encode` needs, and of all in training."""
+    config = study.train_config(DEFAULT, study.DATA)
+    study.VARIANTS[name](config)
+    trainer = make_trainer(config, steps_per_epoch=80, steps=320)
+    rows, ticks = config.batch_size, config.data.window_ticks
+
+    def array(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    streams = {
+        m: array((rows, ticks, config.data.samples_per_tick[m], *shape), dtype)
+        for m, (shape, dtype) in SAMPLES.items()
+    }
+    floats = {m: array(x.shape) for m, x in streams.items()}
+    channels = {m: array(shape[-1:]) for m, (shape, _) in SAMPLES.items()}
+    batch = {
+        "streams": streams,
+        "mask": array((rows,), bool),
+        "recording": array((rows,), jnp.int32),
+        "time_s": array((rows, 2)),
+    }
+    statistics = {m: {"mean": x, "std": x} for m, x in channels.items()}
+    state = jax.eval_shape(functools.partial(fresh_state, trainer), batch, statistics)
+    encoders = jax.eval_shape(
+        functools.partial(trainer.model.init, train=False, method="semantic"),
+        jax.random.key(0),
+        floats,
+    )
+    counts = [
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        for tree in (encoders["params"], (state.params, state.critic_params))
+    ]
+    return counts[0], counts[1]
+
+
 def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=pathlib.Path, help="a .json file of study.py")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
     parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
+    parser.add_argument("--study", type=pathlib.Path, help="its file, to count sizes")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
     folder = arguments.out.with_suffix("")
@@ -253,6 +313,9 @@ def main() -> None:
     if arguments.trials:
         tried = json.loads(arguments.trials.read_text())
         parts += ["## Trials, one seed, judged without labels", trials(tried)]
+    if arguments.study:
+        names = list(grouped(runs, "variant"))
+        parts += ["## Sizes", sizes(load_file(arguments.study), names)]
     parts.append(provenance(runs))
     write_text(arguments.out, "\n\n".join(p.strip() for p in parts if p) + "\n")
 

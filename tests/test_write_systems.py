@@ -134,3 +134,14 @@ def test_the_best_trial_of_a_system_is_marked(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     assert ["clip", "0.001, None", "0.125", "0.700"] in rows
     assert ["clip", "0.003, 0.1", "**0.100**", "0.800"] in rows
+
+
+def test_parameters_are_counted_as_two_towers_have_them(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    writer = load_file(SCRIPTS / "write_systems.py")
+    study = load_file(SCRIPTS.parent / "configs" / "studies" / "systems.py")
+    (encode, train) = writer._parameters(study, "clip")
+    assert train == encode + 1  # the learned scale
+    recipe = writer._parameters(study, "recipe")
+    assert recipe[0] == encode  # the same encoders
+    assert recipe[1] > 2 * encode  # decoders, critics, networks of the losses
