@@ -37,7 +37,7 @@ LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 KNOBS: Mapping[str, tuple[str, tuple[Any, Any]]] = {
     "clip": ("objectives.clip.temperature", (None, 0.1)),
     "micu": ("objectives.code_jigsaw.weight", (1.0, 0.0)),
-    "onellm": ("model.router", ("soft", "soft_input")),
+    "onellm": ("model.encoder.dropout", (0.1, 0.0)),
     "qformer": ("model.dropout", (0.1, 0.0)),
 }
 """By system one setting of its own, and the two values that are tried."""
