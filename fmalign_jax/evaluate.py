@@ -109,6 +109,7 @@ def evaluate(
         "splits": evaluation_report.describe(splits, config),
         "zero_shot": zero_shot,
         "calibration": calibrated,
+        "supervised": classifiers(run.config, frozen, splits, spec, config),
         "references": {
             "chance": 1 / len(splits.classes),
             "majority": evaluation_report.majority(splits, config),
@@ -206,10 +207,47 @@ def supervised_reference(
     found = {name: trained.predict(split) for name, split in splits.reported.items()}
     return {
         "modality": config.target,
+        "parameters": trained.parameters,
         "epoch": trained.best_epoch,
         "held_out_loss": trained.losses,
         **score_splits(found, splits, config),
     }
+
+
+def classifiers(
+    run_config: ConfigDict,
+    frozen: EncoderState,
+    splits: EvaluationSplits,
+    spec: HeadSpec,
+    config: ConfigDict,
+) -> dict[str, Any]:
+    """Returns the scores of each classifier that the config names.
+
+    They are trained with the labels of the head split and see what they are tested on:
+    compare them with the oracle, never with the transfer.
+    """
+    known = splits.head.chosen(splits.head.known)
+    found = {}
+    for name, entry in config.get("classifiers", {}).items():
+        trained = supervised.train_classifier(
+            known,
+            groups(known),
+            run_config,
+            entry.to_dict(),
+            frozen.statistics,
+            classes=len(splits.classes),
+            balanced=spec.balanced,
+            seed=config.seed,
+        )
+        said = {split: trained.predict(own) for split, own in splits.reported.items()}
+        found[name] = {
+            "inputs": list(entry.modalities),
+            "parameters": trained.parameters,
+            "epoch": trained.best_epoch,
+            "held_out_loss": trained.losses,
+            **score_splits(said, splits, config),
+        }
+    return found
 
 
 def main(config: ConfigDict) -> None:

@@ -96,7 +96,7 @@ def evaluated(
     """Evaluates a run at its last step; returns what the study keeps of it."""
     variant, fold, seed = key
     started_s = time.perf_counter()
-    evaluations = {}
+    evaluations, with_labels = {}, {}
     for name, changes in EVALUATIONS.items():
         settings = study.evaluate_config(fold, data)
         settings.update(changes)
@@ -107,7 +107,9 @@ def evaluated(
         if not references or (variant, name) != (RECIPE, "codes"):
             settings.random_encoders = 0
             settings.oracle_epochs = 0
+            settings.classifiers = {}
         report, _ = evaluate(settings)
+        with_labels |= supervised_brief(report)
         beside = report["references"]
         evaluations[name] = {
             "step": report["checkpoint"]["step"],
@@ -129,6 +131,7 @@ def evaluated(
         "evaluate_s": round(time.perf_counter() - started_s, 1),
         "validation": summary["validation"],
         "evaluations": evaluations,
+        "supervised": with_labels,
         "commit": commit(),
         "python": platform.python_version(),
         "jax": jax.__version__,
@@ -194,6 +197,22 @@ def of_recordings(scores: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         recording: own["balanced_accuracy"]
         for recording, own in scores.get("by_recording", {}).items()
+    }
+
+
+def supervised_brief(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what tables show of what learned with labels, the oracle included."""
+    found = dict(report["supervised"])
+    oracle = report["references"]["oracle"]
+    if oracle is not None:
+        found["oracle"] = oracle | {"inputs": [oracle["modality"]]}
+    return {
+        name: {"inputs": own["inputs"], "parameters": own["parameters"]}
+        | {
+            split: {metric: scores[metric] for metric in (*KEPT, "f1", "fdr", "mdr")}
+            for split, scores in own["splits"].items()
+        }
+        for name, own in found.items()
     }
 
 

@@ -238,6 +238,30 @@ def references(runs: Sequence[Run]) -> str:
     return table(["furnaces", "oracle, current", "random encoders", "chance"], rows)
 
 
+SUPERVISED = ("accuracy", "balanced_accuracy", "f1", "fdr", "mdr", "auroc")
+
+
+def supervised(runs: Sequence[Run]) -> str:
+    """Returns what learned with labels: the oracle, and classifiers by name."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run["fold"] == DEFAULT:
+            for name, scores in run.get("supervised", {}).items():
+                found.setdefault(name, []).append(scores)
+    rows = [
+        [
+            name,
+            "+".join(own[0]["inputs"]),
+            str(len(own)),
+            *(spread(scores["test"][key] for scores in own) for key in SUPERVISED),
+            f"{own[0]['parameters'] / 1e6:.2f} M",
+        ]
+        for name, own in found.items()
+    ]
+    header = ["classifier", "inputs at test", "seeds", *SUPERVISED, "parameters"]
+    return table([name.replace("_", " ") for name in header], rows) if rows else ""
+
+
 SAMPLES = {"video": ((64, 64, 3), jnp.uint8), "current": ((3,), jnp.float32)}
 """Shape and dtype of one sample of a furnace's streams."""
 
@@ -310,6 +334,8 @@ def main() -> None:
         "## Retrieval within a recording",
         retrieval(runs),
     ]
+    if with_labels := supervised(runs):
+        parts += ["## With labels, never to be compared with transfer", with_labels]
     if arguments.trials:
         tried = json.loads(arguments.trials.read_text())
         parts += ["## Trials, one seed, judged without labels", trials(tried)]

@@ -165,6 +165,9 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     if references["oracle"]:
         scores = references["oracle"]
         rows.append([f"oracle {report['target']}", headline, *_cells(scores)])
+    for name, scores in report["supervised"].items():
+        read = "+".join(scores["inputs"])
+        rows.append([f"supervised {name}, {read}", headline, *_cells(scores)])
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))

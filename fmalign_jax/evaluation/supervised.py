@@ -1,13 +1,16 @@
-"""The oracle: the target's encoder trained from scratch with the target's own labels.
+"""Supervised references: the oracle, and classifiers that a config names.
 
-What labels for every window of the target would give; zero-shot transfer has none.
+The oracle is the target's encoder trained from scratch with the target's own labels:
+what labels for every window of the target would give; zero-shot transfer has none. Any
+other classifier is a Linen module from the inputs of some modalities to logits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +24,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
+from fmalign_jax.config.build import build
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
@@ -35,23 +39,21 @@ _HELD_OUT = 5  # one part in so many judges the epochs
 _WINDOWS_AT_ONCE = 8  # of a gradient: each takes a copy of the parameters
 _LEAST_UPDATES = 50  # in an epoch
 _PATIENCE = 4  # epochs without improvement, after which it stops
-# With a run's own 1e-3 and no decay it over-fits ten recordings within five epochs and
-# ends below a head on frozen codes.
-_LEARNING_RATE = 3e-4
-_WEIGHT_DECAY = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Oracle:
-    """A supervised encoder of one modality, and how it was trained.
+    """A supervised classifier, and how it was trained.
 
     Attributes:
       predict: a split to the class probabilities [N, K] of its windows.
       losses: cross-entropy on the held-out groups after each epoch.
+      parameters: how many it has.
     """
 
     predict: Callable[[LabelledWindows], Float[ndarray, "N K"]]
     losses: list[float]
+    parameters: int = 0
 
     @property
     def best_epoch(self) -> int:
@@ -60,12 +62,79 @@ class Oracle:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Network:
-    """Encoder and head of one modality, and what its inputs are made with."""
+class Training:
+    """How a classifier is trained; those of the oracle by default.
+
+    Attributes:
+      epochs: at most, of 50 updates or more each.
+      learning_rate: at the start; it follows a cosine down to 0.
+      weight_decay: of AdamW.
+      batch_size: windows; None for the run's.
+    """
+
+    epochs: int
+    # With a run's own 1e-3 and no decay the oracle over-fits ten recordings within five
+    # epochs and ends below a head on frozen codes.
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.3
+    batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _EncoderAndHead:
+    """The run's encoder of a modality, from scratch, and a linear head."""
 
     modality: str
-    system: Any
+    encoder: FrozenEncoder
     head: PooledLinear
+    statistics: Any
+
+    def init(self, key: Key[Array, ""], streams: Streams) -> Any:
+        """Returns the first parameters, the encoder's as those of a run."""
+        encoder_key, head_key = jax.random.split(key)
+        params = self.encoder.fresh_params(encoder_key, streams, self.statistics)
+        z = jnp.zeros((1, 1, self.encoder.system.width))
+        return {"encoder": params, "head": self.head.init(head_key, z)["params"]}
+
+    def apply(
+        self, params: Any, values: Any, *, train: bool, rngs: Mapping[str, Any]
+    ) -> Any:
+        semantic: Any = self.encoder.system.apply(
+            {"params": params["encoder"]},
+            values,
+            train=train,
+            method="semantic",
+            rngs=rngs,
+        )
+        return self.head.apply({"params": params["head"]}, semantic[self.modality])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Module:
+    """A Linen module ``(inputs, train) -> logits`` that a config names."""
+
+    module: Any
+    statistics: Any
+
+    def init(self, key: Key[Array, ""], streams: Streams) -> Any:
+        values = preprocess.normalise(
+            jax.tree.map(jnp.asarray, streams), self.statistics
+        )
+        found = jax.jit(functools.partial(self.module.init, train=False))(key, values)
+        return found["params"]
+
+    def apply(
+        self, params: Any, values: Any, *, train: bool, rngs: Mapping[str, Any]
+    ) -> Any:
+        return self.module.apply({"params": params}, values, train=train, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """A classifier, and what its inputs are made with."""
+
+    modalities: tuple[str, ...]
+    classifier: _EncoderAndHead | _Module
     statistics: Any
     time_warp: Mapping[str, float]
     augmentation: Mapping[str, Mapping[str, float]]
@@ -87,17 +156,10 @@ class _Network:
                 samples_per_tick=self.samples_per_tick,
             )
             rngs = {"dropout": dropout_key}
-        semantic: Any = self.system.apply(
-            {"params": params["encoder"]},
-            values,
-            train=key is not None,
-            method="semantic",
-            rngs=rngs,
+        found: Any = self.classifier.apply(
+            params, values, train=key is not None, rngs=rngs
         )
-        logits: Any = self.head.apply(
-            {"params": params["head"]}, semantic[self.modality]
-        )
-        return logits
+        return jnp.asarray(found)
 
 
 def train(
@@ -128,53 +190,140 @@ def train(
         improvement on the held-out groups.
       seed: of parameters, order, dropout and augmentation.
     """
+    own = sharding.on_one_device({modality: statistics[modality]})
+    encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
+    classifier = _EncoderAndHead(
+        modality, encoder, PooledLinear(classes, spec.pooling), own
+    )
+    return _fitted(
+        _network(classifier, config, (modality,), own),
+        split,
+        groups,
+        config,
+        Training(epochs),
+        classes=classes,
+        balanced=spec.balanced,
+        seed=seed,
+    )
+
+
+def train_classifier(
+    split: LabelledWindows,
+    groups: Int[ndarray, " N"],
+    config: ConfigDict,
+    entry: Mapping[str, Any],
+    statistics: Statistics,
+    *,
+    classes: int,
+    balanced: bool,
+    seed: int,
+) -> Oracle:
+    """Trains a classifier that a config names, in the same way.
+
+    Args:
+      split: the head split, all windows labelled.
+      groups: [N], as for `train`.
+      config: of the run: augmentation, batch size.
+      entry: ``{"name": dotted name, "modalities": names, "training": settings of
+        `Training`, **options of the module}``; the module is also given `classes`.
+      statistics: of the inputs, as in the run.
+      classes: K.
+      balanced: whether every class weighs the same in the loss.
+      seed: of parameters, order, dropout and augmentation.
+
+    Raises:
+      ValueError: an unknown option, or a modality that the run does not have.
+    """
+    options = dict(entry)
+    modalities = tuple(options.pop("modalities"))
+    training = Training(**options.pop("training"))
+    if unknown := sorted(set(modalities) - set(config.model.modalities)):
+        raise ValueError(
+            "a classifier reads modalities of the run, "
+            f"{', '.join(sorted(config.model.modalities))}; got {', '.join(unknown)}; "
+            "correct its modalities"
+        )
+    own = {m: s for m, s in statistics.items() if m in modalities}
+    own = sharding.on_one_device(own)
+    module = build(options, "a classifier", classes=classes)
+    return _fitted(
+        _network(_Module(module, own), config, modalities, own),
+        split,
+        groups,
+        config,
+        training,
+        classes=classes,
+        balanced=balanced,
+        seed=seed,
+    )
+
+
+def _network(
+    classifier: _EncoderAndHead | _Module,
+    config: ConfigDict,
+    modalities: tuple[str, ...],
+    statistics: Any,
+) -> _Network:
+    return _Network(
+        modalities,
+        classifier,
+        statistics,
+        config.time_warp.to_dict(),
+        {m: s for m, s in config.augment.to_dict().items() if m in modalities},
+        config.data.samples_per_tick.to_dict(),
+    )
+
+
+def _fitted(
+    network: _Network,
+    split: LabelledWindows,
+    groups: Int[ndarray, " N"],
+    config: ConfigDict,
+    training: Training,
+    *,
+    classes: int,
+    balanced: bool,
+    seed: int,
+) -> Oracle:
+    """Trains, judges every epoch on a fifth of the groups, and keeps the best one."""
     folds = min(_HELD_OUT, len(np.unique(groups)))
     own, held = next(GroupKFold(folds).split(groups, groups=groups))
     fitted, judged = split.chosen(own), split.chosen(held)
-    encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
-    network = _Network(
-        modality,
-        encoder.system,
-        PooledLinear(classes, spec.pooling),
-        sharding.on_one_device({m: s for m, s in statistics.items() if m == modality}),
-        config.time_warp.to_dict(),
-        {m: s for m, s in config.augment.to_dict().items() if m == modality},
-        config.data.samples_per_tick.to_dict(),
-    )
-    weights = class_weights(fitted.label, classes, balanced=spec.balanced)
-    batch_size = min(config.batch_size, len(fitted))
-    updates = epochs * (_epoch_windows(len(fitted), batch_size) // batch_size)
+    weights = class_weights(fitted.label, classes, balanced=balanced)
+    batch_size = min(training.batch_size or config.batch_size, len(fitted))
+    updates = training.epochs * (_epoch_windows(len(fitted), batch_size) // batch_size)
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.optimizer.clip_norm),
         optax.adamw(
-            optax.cosine_decay_schedule(_LEARNING_RATE, updates),
-            weight_decay=_WEIGHT_DECAY,
+            optax.cosine_decay_schedule(training.learning_rate, updates),
+            weight_decay=training.weight_decay,
         ),
     )
     step = _make_step(network, optimizer, weights)
     apply = jax.jit(network.logits)
     key, first = jax.random.key(seed), np.arange(batch_size)
-    params = _start(network, encoder, _streams(fitted, modality, first), key)
+    params = network.classifier.init(key, _streams(fitted, network.modalities, first))
     state = (params, optimizer.init(params))
     best, losses = params, []
-    for epoch in range(epochs):
+    for epoch in range(training.epochs):
         order = _epoch_order(
             len(fitted), batch_size, np.random.default_rng([seed, epoch])
         )
         for start in range(0, len(order) - batch_size + 1, batch_size):
             rows = order[start : start + batch_size]
             step_key = jax.random.fold_in(key, epoch * len(order) + start)
-            streams = _streams(fitted, modality, rows)
+            streams = _streams(fitted, network.modalities, rows)
             state = step(state, step_key, streams, fitted.label[rows])
-        probability = _predict(apply, state[0], judged, modality, config.batch_size)
+        probability = _predict(apply, state[0], judged, network, config.batch_size)
         losses.append(log_loss(judged.label, probability, labels=np.arange(classes)))
         if losses[-1] == min(losses):
             best = state[0]
         elif epoch - int(np.argmin(losses)) >= _PATIENCE:
             break
     return Oracle(
-        lambda other: _predict(apply, best, other, modality, config.batch_size),
+        lambda other: _predict(apply, best, other, network, config.batch_size),
         [float(loss) for loss in losses],
+        sum(x.size for x in jax.tree.leaves(best)),
     )
 
 
@@ -189,16 +338,6 @@ def _epoch_order(
     """Returns the windows of an epoch, shuffled."""
     passes = _epoch_windows(windows, batch_size) // windows
     return np.concatenate([rng.permutation(windows) for _ in range(passes)])
-
-
-def _start(
-    network: _Network, encoder: FrozenEncoder, streams: Streams, key: Key[Array, ""]
-) -> Any:
-    """Returns the first parameters, the encoder's as those of a run."""
-    encoder_key, head_key = jax.random.split(key)
-    params = encoder.fresh_params(encoder_key, streams, network.statistics)
-    z = jnp.zeros((1, 1, network.system.width))
-    return {"encoder": params, "head": network.head.init(head_key, z)["params"]}
 
 
 def _make_step(
@@ -240,22 +379,26 @@ def _predict(
     apply: Callable[..., Any],
     params: Any,
     split: LabelledWindows,
-    modality: str,
+    network: _Network,
     batch_size: int,
 ) -> Float[ndarray, "N K"]:
     """Returns the probabilities of all windows; the last batch is filled up."""
     logits = []
     for start in range(0, len(split), batch_size):
         rows = np.minimum(start + np.arange(batch_size), len(split) - 1)
-        logits.append(np.asarray(apply(params, _streams(split, modality, rows))))
+        logits.append(
+            np.asarray(apply(params, _streams(split, network.modalities, rows)))
+        )
     return softmax(np.concatenate(logits)[: len(split)].astype(np.float64), axis=1)
 
 
 def _streams(
-    split: LabelledWindows, modality: str, rows: Int[ndarray, " B"]
+    split: LabelledWindows, modalities: Sequence[str], rows: Int[ndarray, " B"]
 ) -> dict[str, ndarray]:
-    """Reads one stream of some windows."""
+    """Reads some streams of some windows."""
     ticks = split.windows.ticks
-    alone = dataclasses.replace(ticks, samples={modality: ticks.samples[modality]})
+    alone = dataclasses.replace(
+        ticks, samples={m: ticks.samples[m] for m in modalities}
+    )
     windows = dataclasses.replace(split.windows, ticks=alone)
     return pipeline.assemble(split.store, windows, rows)["streams"]
