@@ -27,13 +27,14 @@ def test_every_variant_is_a_config_that_can_be_built(path):
         config = study.train_config(next(iter(study.FOLDS)), "folder")
         change(config)
         check_config(config)
-        if path.stem != "systems":  # each of which has measures of its own
+        if not path.stem.startswith("system"):  # each of which has measures of its own
             assert config.score == "equal_share"  # that no variant takes away
         make_trainer(config, steps_per_epoch=1, steps=1)
         seen[name] = config.to_json()
     evaluation = study.evaluate_config(next(iter(study.FOLDS)), "folder")
     HeadSpec(**evaluation.head.to_dict() | {"l2": (0.2,)})  # left open, by features
-    assert seen["recipe"] == plain.to_json()
+    if path.stem != "system_trials":  # the recipe has none
+        assert seen["recipe"] == plain.to_json()
     assert len(set(seen.values())) == len(seen)  # every variant varies something
 
 
