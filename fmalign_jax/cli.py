@@ -20,7 +20,10 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+
+from fmalign_jax.arguments import Parser, add_trust_code
+from fmalign_jax.flags import define_flags
 
 TRUST_CODE = "FMALIGN_JAX_TRUST_CODE"
 """Environment variable: packages or modules of the user's own, separated by commas,
@@ -75,12 +78,8 @@ def run(main: Main, default: Callable[[], ConfigDict]) -> None:
     )
 
 
-class Arguments(argparse.ArgumentParser):
-    """Arguments of a command that takes no config; errors in one clean line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the command."""
-        _fail(f"{message}; try --help")
+class Arguments(Parser):
+    """Arguments of a command that takes no config."""
 
     def run(self, main: Callable[[argparse.Namespace], Any]) -> None:
         """Parses the command line, then calls `main(arguments)`."""
@@ -88,40 +87,6 @@ class Arguments(argparse.ArgumentParser):
         arguments = self.parse_args()
         trust(arguments.trust_code)
         _guarded(lambda: main(arguments))
-
-
-def define_flags() -> None:
-    """Defines the flags of all commands, once."""
-    if "config" in flags.FLAGS:
-        return
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Config file, such as configs/pretrain.py or configs/pretrain.py:smoke",
-    )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder to write to; by default runs/CONFIG-DIGEST, or RUN/evaluation",
-    )
-    flags.DEFINE_bool(
-        "show_config",
-        False,
-        "Print every setting, with what differs from the default, and do nothing else",
-    )
-    flags.DEFINE_list(
-        "trust_code",
-        [],
-        "Packages of your own whose classes the config of a saved run may name",
-    )
-    flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of process 0, when a run has several processes"
-    )
-    flags.DEFINE_integer("processes", 1, "Number of processes of the run")
-    flags.DEFINE_integer("process", 0, "Index of this process")
-    flags.DEFINE_integer(
-        "wait_s", 300, "Seconds to wait for the other processes of the run", 1
-    )
 
 
 def config_name() -> str:
@@ -149,17 +114,6 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _fail(_unwrapped(error))
     return remaining
-
-
-def add_trust_code(arguments: argparse.ArgumentParser) -> None:
-    """Adds the argument `trust_code` to those of a command."""
-    arguments.add_argument(
-        "--trust_code",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="PACKAGES",
-        help="packages of your own whose classes the config of a saved run may name",
-    )
 
 
 def trust(packages: Sequence[str]) -> None:

@@ -29,29 +29,8 @@ from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone, last_logged
 from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
+from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor
 from fmalign_jax.data.clocks import instant, is_number
-
-SILENT = 3
-"""Exit status when no usable row came for `--give_up_after` seconds."""
-
-_LIVE_SECONDS = {
-    "no_data_after": (30.0, "say NO DATA when no usable row came for so long"),
-    "frozen_after": (120.0, "say FROZEN when all values stayed the same for so long"),
-    "out_of_range_after": (
-        60.0,
-        "say OUT OF RANGE when every row had a value far beyond training for so long",
-    ),
-    "stale_clock_after": (
-        300.0,
-        "say STALE CLOCK when dates that come are so far from this machine's clock",
-    ),
-    "heartbeat": (0.0, "say every so many seconds that the monitor is alive"),
-    "give_up_after": (
-        0.0,
-        f"end with status {SILENT} when no usable row came for so long",
-    ),
-}
-"""By flag: seconds, 0 for never; and what a live monitor does."""
 
 _STATES = ("normal", "ALARM")
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
@@ -225,52 +204,7 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         prog="python -m fmalign_jax.monitor",
         description="Watches a current and warns early.",
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--checkpoint",
-        type=pathlib.Path,
-        help="folder of a run; its alarm is made first if there is none",
-    )
-    which.add_argument("--alarm", type=pathlib.Path, help="an exported alarm")
-    parser.add_argument(
-        "--require_signature",
-        type=pathlib.Path,
-        metavar="PUBLIC_KEY",
-        help="refuse an alarm that the owner of this Ed25519 key (PEM) has not signed",
-    )
-    parser.add_argument(
-        "--input", required=True, help="a CSV file, or - for standard input"
-    )
-    parser.add_argument(
-        "--follow", action="store_true", help="wait for lines that are added to it"
-    )
-    parser.add_argument(
-        "--log", type=pathlib.Path, help="a CSV file to which readings are added"
-    )
-    parser.add_argument(
-        "--changes", action="store_true", help="show only raised and cleared alarms"
-    )
-    parser.add_argument(
-        "--raise_at",
-        type=float,
-        metavar="P",
-        help="raise the alarm at this probability, not at the one chosen on validation",
-    )
-    for name, (default, text) in _LIVE_SECONDS.items():
-        parser.add_argument(
-            f"--{name}",
-            type=float,
-            default=default,
-            metavar="S",
-            help=f"{text} ({default:g} s; 0: never; live)",
-        )
-    parser.add_argument(
-        "--trust_code",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="PACKAGES",
-        help="packages of your own whose classes the config of a saved run may name",
-    )
+    add_monitor(parser)
     return parser.parse_args(given)
 
 
@@ -299,7 +233,7 @@ def _run(arguments: argparse.Namespace) -> None:
     live = piped or arguments.follow
     alarm.warm_up()
     monitor, started_s = Monitor(alarm, live=live), time.perf_counter()
-    after_s = {name: getattr(arguments, name) or math.inf for name in _LIVE_SECONDS}
+    after_s = {name: getattr(arguments, name) or math.inf for name in LIVE_SECONDS}
     watchdog = None
     if live:
         watchdog = Watchdog(

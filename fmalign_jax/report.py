@@ -21,6 +21,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from fmalign_jax import cli
+from fmalign_jax.arguments import add_report
 from fmalign_jax.data.files import write_text
 from fmalign_jax.run_report.data import collect
 
@@ -107,19 +108,5 @@ if __name__ == "__main__":
     arguments = cli.Arguments(
         prog="python -m fmalign_jax.report", description=__doc__.splitlines()[0]
     )
-    arguments.add_argument(
-        "run", type=pathlib.Path, metavar="RUN_DIR", help="the folder of a run"
-    )
-    arguments.add_argument(
-        "--evaluation",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="the folder of its evaluation; by default RUN_DIR/evaluation",
-    )
-    arguments.add_argument(
-        "--out",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="the file to write; by default RUN_DIR/report.html",
-    )
+    add_report(arguments)
     arguments.run(main)

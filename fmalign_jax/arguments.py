@@ -1,0 +1,116 @@
+"""What the commands without a config take. Knows neither JAX nor any command.
+
+So that a command can say what it takes without importing what it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from typing import NoReturn
+
+SILENT = 3
+"""Exit status of the monitor when no usable row came for `--give_up_after` seconds."""
+
+LIVE_SECONDS = {
+    "no_data_after": (30.0, "say NO DATA when no usable row came for so long"),
+    "frozen_after": (120.0, "say FROZEN when all values stayed the same for so long"),
+    "out_of_range_after": (
+        60.0,
+        "say OUT OF RANGE when every row had a value far beyond training for so long",
+    ),
+    "stale_clock_after": (
+        300.0,
+        "say STALE CLOCK when dates that come are so far from this machine's clock",
+    ),
+    "heartbeat": (0.0, "say every so many seconds that the monitor is alive"),
+    "give_up_after": (
+        0.0,
+        f"end with status {SILENT} when no usable row came for so long",
+    ),
+}
+"""Of the monitor, by flag: seconds, 0 for never; and what it does while it is live."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of a command that takes no config; errors in one clean line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command."""
+        print(f"error: {message}; try --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def add_trust_code(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument `trust_code` to those of a command."""
+    parser.add_argument(
+        "--trust_code",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="PACKAGES",
+        help="packages of your own whose classes the config of a saved run may name",
+    )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `report`."""
+    parser.add_argument(
+        "run", type=pathlib.Path, metavar="RUN_DIR", help="the folder of a run"
+    )
+    parser.add_argument(
+        "--evaluation",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="the folder of its evaluation; by default RUN_DIR/evaluation",
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the file to write; by default RUN_DIR/report.html",
+    )
+
+
+def add_monitor(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `monitor`."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        help="folder of a run; its alarm is made first if there is none",
+    )
+    which.add_argument("--alarm", type=pathlib.Path, help="an exported alarm")
+    parser.add_argument(
+        "--require_signature",
+        type=pathlib.Path,
+        metavar="PUBLIC_KEY",
+        help="refuse an alarm that the owner of this Ed25519 key (PEM) has not signed",
+    )
+    parser.add_argument(
+        "--input", required=True, help="a CSV file, or - for standard input"
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="wait for lines that are added to it"
+    )
+    parser.add_argument(
+        "--log", type=pathlib.Path, help="a CSV file to which readings are added"
+    )
+    parser.add_argument(
+        "--changes", action="store_true", help="show only raised and cleared alarms"
+    )
+    parser.add_argument(
+        "--raise_at",
+        type=float,
+        metavar="P",
+        help="raise the alarm at this probability, not at the one chosen on validation",
+    )
+    for name, (default, text) in LIVE_SECONDS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            default=default,
+            metavar="S",
+            help=f"{text} ({default:g} s; 0: never; live)",
+        )
+    add_trust_code(parser)
