@@ -11,6 +11,9 @@ Variants
           (OneLLM, Han et al. 2024), aligned as in `clip`; no labels
   qformer learned queries read the video, a class token the current; contrast of the
           nearest query and matching of pairs (BLIP-2, Li et al. 2023); no labels
+  alignvsr the current is a row of units, 64 codes that it alone moves; the video
+          learns to attend to those around each tick and to those of the window
+          (AlignVSR, Liu et al. 2024); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -131,9 +134,44 @@ def qformer(config: ConfigDict) -> None:
     config.score = "query_accuracy"
 
 
+def alignvsr(config: ConfigDict) -> None:
+    codebook = config.codebook
+    clip(config)
+    config.model.name = "fmalign_jax.systems.alignvsr.AlignVsr"
+    config.model.asking, config.model.asked = "video", "current"
+    config.codebook = codebook
+    codebook.codes = 64
+    # The current alone moves the units, and there is no level above them.
+    del codebook["ema_mix"], codebook["idle_rule"], codebook["shared"]
+    objectives = "fmalign_jax.objectives."
+    pair = {"asking": "video", "asked": "current"}
+    config.objectives = ConfigDict(
+        {
+            "self_contrast": component(
+                objectives + "self_contrast.SelfContrast",
+                weight=1.0,
+                second_views=("current",),
+            ),
+            "commitment": component(
+                objectives + "commitment.Commitment",
+                weight=1.0,
+                weights={"current": {"current": 0.25}},
+            ),
+            "local_alignment": component(
+                objectives + "local_alignment.LocalAlignment", weight=1.0, **pair
+            ),
+            "global_alignment": component(
+                objectives + "global_alignment.GlobalAlignment", weight=1.0, **pair
+            ),
+        }
+    )
+    config.score = "unit_gain"
+
+
 SYSTEMS: dict[str, Change] = {
     "clip": clip,
     "micu": micu,
     "onellm": onellm,
     "qformer": qformer,
+    "alignvsr": alignvsr,
 }

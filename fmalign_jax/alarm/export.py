@@ -63,7 +63,7 @@ def score_program(
         encoded: Any = encoder.system.apply(
             {"params": params}, inputs, model_state, (modality,), method="encode"
         )
-        z, codes, shared = encoded[modality]
+        z, codes, shared, _ = encoded[modality]
         own = codes if shared is None else shared.codes
         code = jnp.full(len(z), NO_CODE, jnp.int32) if own is None else own[:, -1]
         if table is not None:

@@ -25,7 +25,7 @@ AT = (1, 5, 10)
 """Numbers of answers within which a partner is looked for."""
 
 Json = dict[str, Any]
-Similarity = Callable[[Float[ndarray, "N S D"], Float[ndarray, "M s D"]], ndarray]
+Similarity = Callable[[Float[ndarray, "N S *D"], Float[ndarray, "M s *D"]], ndarray]
 """Features of windows to how similar they are [N, M], every pair."""
 
 
@@ -106,7 +106,8 @@ def describe(
       kinds: of features that the run has.
       splits: their windows.
       config: of the evaluation.
-      own_similarity: by continuous features; that of the system, if it has one.
+      own_similarity: by continuous features, or what the system compares in their
+        place; that of the system, if it has one.
 
     Returns:
       For the headline split, and for every split under `splits`: `windows`, the mean
@@ -137,7 +138,20 @@ def _of_split(
     laid = list(galleries(split.windows))
     names = [split.store.names[number] for number, _ in laid]
     directions = ((config.source, config.target), (config.target, config.source))
-    by_kind = {"shared": nearness, "codes": similarity, "semantic": own_similarity}
+    by_kind = {
+        "shared": (nearness, "shared"),
+        "codes": (similarity, "codes"),
+        "semantic": (own_similarity, "compared"),
+    }
+
+    def scores(
+        kind: str, asking: str, asked: str, rows: Int[ndarray, " n"]
+    ) -> Float[ndarray, "N N"]:
+        compare, read = by_kind[kind]
+        return compare(
+            encodings.features(asking, read)[rows],
+            encodings.features(asked, read)[rows],
+        )
 
     def mean(scores: list[Float[ndarray, "N N"]]) -> Json | None:
         return _over_recordings(names, [measures(own) for own in scores], config)
@@ -148,13 +162,7 @@ def _of_split(
         "features": {
             kind: {
                 f"{asking}->{asked}": mean(
-                    [
-                        by_kind[kind](
-                            encodings.features(asking, kind)[rows],
-                            encodings.features(asked, kind)[rows],
-                        )
-                        for _, rows in laid
-                    ]
+                    [scores(kind, asking, asked, rows) for _, rows in laid]
                 )
                 for asking, asked in directions
             }

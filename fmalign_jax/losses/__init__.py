@@ -4,6 +4,12 @@ Nothing here knows modalities, configs or parameters; ``fmalign_jax.objectives``
 these functions. B windows, T ticks, D code width, M codes, S summary width.
 """
 
+from fmalign_jax.losses.alignment import (
+    global_alignment,
+    local_alignment,
+    log_weights,
+    units_near,
+)
 from fmalign_jax.losses.assignment import balanced_assignments, cross_entropy
 from fmalign_jax.losses.club import (
     club_full,
@@ -49,11 +55,14 @@ __all__ = [
     "cwcl_weights",
     "decorrelation",
     "gaussian_log_likelihood",
+    "global_alignment",
     "gradient_scale",
     "info_nce",
     "largest_cosine",
     "learned_scale",
+    "local_alignment",
     "log_code_distribution",
+    "log_weights",
     "masked_mean",
     "normalise",
     "own_is_nearest",
@@ -61,4 +70,5 @@ __all__ = [
     "smoothed_info_nce",
     "squared_error",
     "triplet",
+    "units_near",
 ]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, pair_entries
-from fmalign_jax.systems.cmg import CmgFeatures
+from fmalign_jax.systems.code_statistics import CodeFeatures
 
 
 class Commitment(nn.Module):
@@ -24,7 +24,7 @@ class Commitment(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: CmgFeatures, *, train: bool
+        self, features: CodeFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and ``commitment/<student>-><teacher>``, unweighted."""
         check_names(self.weights, features.semantic, table_name="commitment weights")

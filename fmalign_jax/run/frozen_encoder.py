@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, no_type_check
 
 import flax.struct
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -63,6 +63,8 @@ class Encodings:
       shared_codes: by modality [N, S], the shared code of each segment; as `variates`.
       shared_vectors: [K, r], the shared codes' vectors; None without a shared level.
       shared_settings: the run's `codebook.shared`; None without a shared level.
+      compared: by modality [N, T, s, K], what the system's own similarity compares in
+        place of continuous features; as these, and empty for a system that has no such.
     """
 
     codes: Mapping[str, Int[ndarray, "N T"]]
@@ -72,18 +74,23 @@ class Encodings:
     shared_codes: Mapping[str, Int[ndarray, "N S"]]
     shared_vectors: Float[ndarray, "K r"] | None
     shared_settings: Mapping[str, Any] | None = None
+    compared: Mapping[str, Float[ndarray, "N T s K"]] = dataclasses.field(
+        default_factory=dict
+    )
 
-    def features(self, modality: str, kind: str) -> Float[ndarray, "N T _"]:
+    def features(self, modality: str, kind: str) -> Float[ndarray, "N T *_"]:
         """Returns one vector a tick.
 
         Args:
           modality: whose.
-          kind: "shared", the variates; "codes", the code vectors; or "semantic", the
-            continuous features.
+          kind: "shared", the variates; "codes", the code vectors; "semantic", the
+            continuous features; or "compared", and the continuous ones without such.
         """
         if kind == "shared":
             return self.variates[modality]
-        if kind == "semantic":
+        if kind == "compared" and modality in self.compared:
+            return self.compared[modality]
+        if kind in ("semantic", "compared"):
             return self.semantic[modality]
         assert kind == "codes", kind
         assert self.vectors is not None, "a system without codes has no code vectors"
@@ -166,20 +173,17 @@ class FrozenEncoder:
         self._check_fits(frozen, store, windows)
         found: dict[str, dict[str, list[ndarray]]] = {
             part: {m: [] for m in self.system.views}
-            for part in ("codes", "semantic", "variates", "shared_codes")
+            for part in ("codes", "semantic", "variates", "shared_codes", "compared")
         }
-        for batch in pipeline.evaluation_batches(
-            store, windows, batch_size=self._batch_size
-        ):
-            streams = {m: batch["streams"][m] for m in self.system.modalities}
-            placed = sharding.place_batch(streams, self._mesh)
-            mask = batch["mask"]
+        for placed, mask in self._batches(store, windows):
             encoded = jax.device_get(self._encode(frozen, placed, context=context))
             for name, encoding in encoded.items():
                 if encoding.codes is not None:
                     found["codes"][name].append(encoding.codes[mask])
                 if keep_semantic:
                     found["semantic"][name].append(encoding.features[mask])
+                if keep_semantic and encoding.compared is not None:
+                    found["compared"][name].append(encoding.compared[mask])
                 if encoding.shared is not None:
                     found["variates"][name].append(encoding.shared.variates[mask])
                     found["shared_codes"][name].append(encoding.shared.codes[mask])
@@ -197,6 +201,16 @@ class FrozenEncoder:
             if shared is None
             else self._config.codebook.shared.to_dict(),
         )
+
+    def _batches(
+        self, store: RecordingStore, windows: WindowIndex
+    ) -> Iterator[tuple[Mapping[str, Array], Bool[ndarray, " B"]]]:
+        """Yields the streams of windows on the devices, and which rows are windows."""
+        for batch in pipeline.evaluation_batches(
+            store, windows, batch_size=self._batch_size
+        ):
+            streams = {m: batch["streams"][m] for m in self.system.modalities}
+            yield sharding.place_batch(streams, self._mesh), batch["mask"]
 
     def random(
         self,
@@ -220,9 +234,12 @@ class FrozenEncoder:
         first = pipeline.assemble(store, few, np.arange(len(few)))
         streams = {m: first["streams"][m] for m in self.system.modalities}
         params = self.fresh_params(model_key, streams, statistics)
-        untrained = EncoderState(params, self.system.empty_model_state(), statistics)
-        seen = alone(untrained, store, some, keep_semantic=True)
-        semantic = {m: jnp.asarray(z) for m, z in seen.semantic.items()}
+        seen = []
+        for placed, mask in alone._batches(store, some):
+            found = jax.device_get(alone._semantic(params, statistics, placed))
+            seen.append({m: z[mask] for m, z in found.items()})
+        # In this order, which decides where codes are placed.
+        semantic = {m: jnp.concatenate([z[m] for z in seen]) for m in self.system.views}
         model_state = self.system.init_model_state(state_key, semantic)
         if self.system.has_shared_level:
             rows = {
@@ -242,6 +259,16 @@ class FrozenEncoder:
         return FrozenEncoder(
             self._config, list(self.system.modalities), sharding.one_device_mesh()
         )
+
+    @functools.cached_property
+    def _semantic(self) -> Any:
+        def semantic(params: Any, statistics: Any, streams: Any) -> Any:
+            values = preprocess.normalise(streams, statistics)
+            return self.system.apply(
+                {"params": params}, values, train=False, method="semantic"
+            )
+
+        return jax.jit(semantic, out_shardings=sharding.batch_sharded(self._mesh))
 
     @functools.cached_property
     def _init(self) -> Any:

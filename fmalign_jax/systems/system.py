@@ -44,11 +44,16 @@ class Encoding(NamedTuple):
       features: fp32, continuous.
       codes: the code of each feature; None for a system without a codebook.
       shared: None for a system without a shared level.
+      compared: fp32, vectors of each tick: two ticks are as similar as those of them
+        whose inner product is largest. What a system's own `similarity` compares in
+        place of features, and the search for the lead by it; None for a system that
+        compares features.
     """
 
     features: Float[Array, "B T D"]
     codes: Int[Array, "B T"] | None
     shared: SharedEncoding | None = None
+    compared: Float[Array, "B T s K"] | None = None
 
 
 @runtime_checkable

@@ -50,9 +50,13 @@ class Towers(nn.Module):
             for m, e in self.modalities.items()
             if e["pool"]
         }
-        entry = {"name": SEMANTIC_ENCODER, **self.transformer}
         self.semantics = {
-            m: build(entry, "model.transformer", width=self.width, dtype=self.dtype)
+            m: build(
+                {"name": SEMANTIC_ENCODER, **self.encoder_settings(m)},
+                "model.transformer",
+                width=self.width,
+                dtype=self.dtype,
+            )
             for m in self.modalities
         }
 
@@ -72,6 +76,10 @@ class Towers(nn.Module):
         """Returns semantic features, of some or all modalities."""
         stems = self.stem_features(inputs)
         return self.from_stems(stems, train=train, context=context)
+
+    def encoder_settings(self, modality: str) -> Mapping[str, Any]:
+        """Returns the kwargs of a modality's `SemanticEncoder`: those of all."""
+        return self.transformer
 
     def build_part(self, modality: str, part: str) -> nn.Module:
         """Builds a part of a modality as the config describes it."""

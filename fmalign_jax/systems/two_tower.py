@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from fmalign_jax.losses import normalise
 from fmalign_jax.systems.features import Features
-from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding
+from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding, Statistics
 from fmalign_jax.systems.towers import Towers
 
 
@@ -157,11 +157,11 @@ class TwoTower(Towers):
         """Returns nothing: there is no shared level."""
         return None
 
-    def code_vectors(self, model_state: ModelState) -> None:
+    def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"] | None:
         """Returns nothing: there are no codes."""
         return None
 
-    def statistics(self, features: Features) -> PairStatistics:
+    def statistics(self, features: Features) -> Statistics:
         """Returns how near windows are to their partners and to others."""
         return PairStatistics.from_features(features)
 
