@@ -14,6 +14,9 @@ Variants
   alignvsr the current is a row of units, 64 codes that it alone moves; the video
           learns to attend to those around each tick and to those of the window
           (AlignVSR, Liu et al. 2024); no labels
+  fused_control  a control: the recipe, but the current sees the video before it is
+          quantised. Its codes agree, and say nothing of the current; `evaluate` refuses
+          it, scripts/fusion_control.py shows why (docs/systems.md, Controls)
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -47,7 +50,8 @@ PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 
 
 def get_config(variant: str = "clip") -> ConfigDict:
-    known = [f"{name}{size}" for name in SYSTEMS for size in ("", "+smoke")]
+    changes = SYSTEMS | CONTROLS
+    known = [f"{name}{size}" for name in changes for size in ("", "+smoke")]
     if variant not in known:
         raise ValueError(
             f"configs/systems.py has the variants {', '.join(known)}; got "
@@ -55,7 +59,7 @@ def get_config(variant: str = "clip") -> ConfigDict:
         )
     name, _, size = variant.partition("+")
     config = load_file(PRETRAIN).get_config(size or "default")
-    SYSTEMS[name](config)
+    changes[name](config)
     return config
 
 
@@ -168,6 +172,10 @@ def alignvsr(config: ConfigDict) -> None:
     config.score = "unit_gain"
 
 
+def fused_control(config: ConfigDict) -> None:
+    config.model.name = "fmalign_jax.systems.fused.Fused"
+
+
 SYSTEMS: dict[str, Change] = {
     "clip": clip,
     "micu": micu,
@@ -175,3 +183,6 @@ SYSTEMS: dict[str, Change] = {
     "qformer": qformer,
     "alignvsr": alignvsr,
 }
+
+CONTROLS: dict[str, Change] = {"fused_control": fused_control}
+"""No systems to compare: they break a rule, so that it shows what the rule is for."""

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import train
 from fmalign_jax.config import component, load_file
+from fmalign_jax.evaluation import retrieval
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import System, make_system
 from fmalign_jax.training import sharding, step as train_step
@@ -26,7 +28,7 @@ def cmg(config: ConfigDict) -> None:
     config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
 
 
-SYSTEMS = {"cmg": cmg, **CONFIGS.SYSTEMS}
+SYSTEMS = {"cmg": cmg, **CONFIGS.SYSTEMS, **CONFIGS.CONTROLS}
 IDLE = {"micu": "['model']['specifics_video']['Dense_"}
 """Parameters that a system has and does not learn: the summary that CLUB reads."""
 
@@ -146,9 +148,14 @@ def test_encode_gives_what_the_features_hold(case):
 
 def test_each_modality_is_encoded_from_its_own_input_alone(case):
     both = _encode(case, tuple(case.inputs))
-    for name in case.inputs:
-        alone = _encode(case, (name,))[name]
-        np.testing.assert_allclose(alone.features, both[name].features, atol=1e-6)
+    apart = [
+        np.abs(_encode(case, (name,))[name].features - both[name].features).max()
+        for name in case.inputs
+    ]
+    assert (max(apart) <= 1e-6) == case.trainer.model.encodes_alone
+    # A control that breaks the rule breaks it clearly.
+    assert case.trainer.model.encodes_alone == (case.name not in CONFIGS.CONTROLS)
+    assert case.trainer.model.encodes_alone or max(apart) > 0.1
 
 
 def test_without_context_features_are_those_of_single_ticks(case):
@@ -288,6 +295,13 @@ def test_an_unknown_part_of_a_modality_is_refused():
         tiny.first_state(config)
 
 
+def test_a_control_that_mixes_modalities_is_never_evaluated_as_if_it_did_not():
+    config, mesh = _config("fused_control"), sharding.make_mesh(jax.devices()[:1])
+    FrozenEncoder(config, ["current"], mesh)
+    with pytest.raises(ValueError, match=r"own input alone; got .*Fused, a control"):
+        FrozenEncoder(config, ["video", "current"], mesh)
+
+
 # Learning what modalities share, and nothing where there is nothing
 
 
@@ -305,25 +319,44 @@ def _planted(rng: np.random.Generator, windows: int, ticks: int, mixing: dict) -
     }
 
 
-def _recall(shuffled: bool) -> float:
-    """Trains CLIP on planted pairs; returns how many unseen partners rank first."""
-    config = _config("clip")
+def _planted_config(name: str) -> ConfigDict:
+    """Returns a config whose inputs are single vectors a tick."""
+    config = _config(name)
     config.batch_size = 32
     config.optimizer.learning_rate = 3e-3
     config.augment = ConfigDict({})
-    config.model.transformer.dropout = 0.0
+    # It hides the small signal that the queries of `qformer` start from.
+    for part in (config.model, *map(config.model.get, ("transformer", "encoder"))):
+        if part and "dropout" in part:
+            part.dropout = 0.0
     for parts in config.model.modalities.values():
         parts.stem = component("fmalign_jax.models.encoders.FeatureStem")
         parts.pool = None
-    rng = np.random.default_rng(0)
-    mixing = {m: rng.normal(size=(LATENT, WIDE)) for m in ("video", "current")}
+        if "specific" in parts:
+            parts.specific = component(
+                "fmalign_jax.models.encoders.DenseSpecific", features=8
+            )
+    if "reconstruction" in config.objectives:
+        config.objectives.reconstruction.weight = 0.0
+    return config
+
+
+def _recalls(name: str) -> dict[bool, float]:
+    """Trains a system on planted pairs, and on shuffled ones.
+
+    Returns:
+      By whether they were shuffled, how many partners of unseen windows rank first.
+    """
+    config = _planted_config(name)
     ticks = config.data.window_ticks
     statistics = {
-        m: {"mean": np.zeros(WIDE), "std": np.full(WIDE, 3.0)} for m in mixing
+        m: {"mean": np.zeros(WIDE), "std": np.full(WIDE, 3.0)}
+        for m in ("video", "current")
     }
     statistics = jax.tree.map(lambda x: x.astype(np.float32), statistics)
     mesh = sharding.make_mesh(jax.devices()[:1])
     trainer = make_trainer(config, steps_per_epoch=10, steps=200)
+    step = train_step.make_train_step(trainer, mesh)
 
     def batch(streams):
         rows = len(streams["video"])
@@ -334,36 +367,55 @@ def _recall(shuffled: bool) -> float:
             "time_s": np.arange(rows, dtype=float),
         }
 
-    state, step = None, train_step.make_train_step(trainer, mesh)
-    for _ in range(200):
-        streams = _planted(rng, config.batch_size, ticks, mixing)
-        if shuffled:
-            streams["current"] = rng.permutation(streams["current"])
-        placed = sharding.place_batch(batch(streams), mesh)
-        if state is None:
-            state = init_state(trainer, placed, statistics, mesh)
-        state, _ = step(state, placed)
-    unseen = _planted(rng, UNSEEN, ticks, mixing)
-    encoded = trainer.model.apply(
-        {"params": state.params["model"]},
-        {m: jnp.asarray(x) / 3.0 for m, x in unseen.items()},
-        state.model_state,
-        ("video", "current"),
-        method="encode",
-    )
-    means = {m: np.asarray(e.features.mean(axis=1)) for m, e in encoded.items()}
-    unit = {m: x / np.linalg.norm(x, axis=1, keepdims=True) for m, x in means.items()}
-    nearest = (unit["video"] @ unit["current"].T).argmax(axis=1)
-    return float(np.mean(nearest == np.arange(UNSEEN)))
+    found = {}
+    for shuffled in (False, True):
+        rng, state = np.random.default_rng(0), None
+        mixing = {m: rng.normal(size=(LATENT, WIDE)) for m in statistics}
+        for _ in range(200):
+            streams = _planted(rng, config.batch_size, ticks, mixing)
+            if shuffled:
+                streams["current"] = rng.permutation(streams["current"])
+            placed = sharding.place_batch(batch(streams), mesh)
+            if state is None:
+                state = init_state(trainer, placed, statistics, mesh)
+            state, _ = step(state, placed)
+        unseen = _planted(rng, UNSEEN, ticks, mixing)
+        encoded = trainer.model.apply(
+            {"params": state.params["model"]},
+            {m: jnp.asarray(x) / 3.0 for m, x in unseen.items()},
+            state.model_state,
+            ("video", "current"),
+            method="encode",
+        )
+        features = {m: np.asarray(own.features) for m, own in encoded.items()}
+        similarity = getattr(trainer.model, "similarity", retrieval.similarity)
+        alike = similarity(features["video"], features["current"])
+        found[shuffled] = float(np.mean(alike.argmax(axis=1) == np.arange(UNSEEN)))
+    return found
 
 
 @pytest.mark.slow
-def test_partners_are_found_where_there_is_something_to_find():
-    chance = 1 / UNSEEN
-    assert _recall(shuffled=False) >= 5 * chance
+@pytest.mark.parametrize("name", CONFIGS.SYSTEMS)
+def test_partners_are_found_where_there_is_something_to_find(name):
+    if make_system(_config(name)).uses_labels:
+        pytest.skip("pairs alone teach it nothing: it learns from labels")
+    found, chance = _recalls(name), 1 / UNSEEN
+    assert found[False] >= 5 * chance
     # Three binomial standard errors.
-    most = chance + 3 * np.sqrt(chance * (1 - chance) / UNSEEN)
-    assert _recall(shuffled=True) <= most
+    assert found[True] <= chance + 3 * np.sqrt(chance * (1 - chance) / UNSEEN)
+
+
+@pytest.mark.slow
+def test_permuted_labels_change_no_parameter(case):
+    if case.trainer.model.uses_labels:
+        pytest.skip("labels shape its features")
+    shape = (case.config.batch_size, case.config.data.window_ticks)
+    label = np.random.default_rng(0).integers(-1, 2, shape).astype(np.int32)
+    states = [
+        case.step(jax.tree.map(jnp.copy, case.state), case.batch | {"label": own})[0]
+        for own in (label, label[::-1].copy())
+    ]
+    _equal(*states)
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,8 @@ class FrozenEncoder:
           mesh: devices that share each batch.
 
         Raises:
-          ValueError: the run knows no such modality.
+          ValueError: the run knows no such modality, or several are asked for of a
+            system that does not encode each from its own input alone.
         """
         known = set(config.model.modalities)
         unknown = sorted(set(modalities) - known)
@@ -139,6 +140,12 @@ class FrozenEncoder:
                 " correct --config.source and --config.target"
             )
         self.system = make_system(config, modalities)
+        if len(modalities) > 1 and not self.system.encodes_alone:
+            raise ValueError(
+                "modalities are compared where each is encoded from its own input "
+                f"alone; got a run of {config.model.name}, a control that mixes them; "
+                "compare it with scripts/fusion_control.py"
+            )
         self._config = config
         self._mesh = mesh
         # Whatever the number of devices, each takes the same number of rows.

@@ -80,6 +80,8 @@ class System(Protocol):
     Attributes:
       modalities: by name what each of them is built of.
       uses_labels: whether labels shape the features; a run is then not label-free.
+      encodes_alone: whether each modality is encoded from its own input alone, whatever
+        else is given. If not, nothing that two encoded modalities share is evidence.
       has_codes: whether `encode` gives codes.
       has_shared_level: whether it also gives a shared level, and `fit_shared` fits it.
       random_streams: names of the random keys that it draws from in training.
@@ -87,6 +89,7 @@ class System(Protocol):
 
     modalities: Mapping[str, Any]
     uses_labels: bool
+    encodes_alone: bool
     has_codes: bool
     has_shared_level: bool
     random_streams: tuple[str, ...]

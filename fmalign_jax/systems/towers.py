@@ -38,6 +38,7 @@ class Towers(nn.Module):
 
     parts: ClassVar[tuple[str, ...]] = ("stem", "pool")
     uses_labels: ClassVar[bool] = False
+    encodes_alone: ClassVar[bool] = True
     random_streams: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def setup(self) -> None:
