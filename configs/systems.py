@@ -17,6 +17,12 @@ Variants
   fused_control  a control: the recipe, but the current sees the video before it is
           quantised. Its codes agree, and say nothing of the current; `evaluate` refuses
           it, scripts/fusion_control.py shows why (docs/systems.md, Controls)
+  distilled
+          two towers: the video learns by a contrast with itself, the current by
+          predicting the video's features (student and teacher, without a label)
+  temporal
+          two towers and a contrast of single ticks with their partners at the same time
+          (C3T, Kamboj et al. 2024); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -174,6 +180,38 @@ def alignvsr(config: ConfigDict) -> None:
 
 def fused_control(config: ConfigDict) -> None:
     config.model.name = "fmalign_jax.systems.fused.Fused"
+def distilled(config: ConfigDict) -> None:
+    clip(config)
+    config.objectives = ConfigDict(
+        {
+            "self_contrast": component(
+                "fmalign_jax.objectives.self_contrast.SelfContrast",
+                weight=1.0,
+                second_views=("video",),
+            ),
+            "feature_distillation": component(
+                "fmalign_jax.objectives.feature_distillation.FeatureDistillation",
+                weight=1.0,
+                weights={"current": {"video": 1.0}},
+            ),
+        }
+    )
+    config.score = "distilled_accuracy"
+
+
+def temporal(config: ConfigDict) -> None:
+    clip(config)
+    config.objectives = ConfigDict(
+        {
+            "temporal_alignment": component(
+                "fmalign_jax.objectives.temporal_alignment.TemporalAlignment",
+                weight=1.0,
+                anchor="video",
+                positive="current",
+            )
+        }
+    )
+    config.score = "tick_accuracy"
 
 
 SYSTEMS: dict[str, Change] = {
@@ -182,6 +220,8 @@ SYSTEMS: dict[str, Change] = {
     "onellm": onellm,
     "qformer": qformer,
     "alignvsr": alignvsr,
+    "distilled": distilled,
+    "temporal": temporal,
 }
 
 CONTROLS: dict[str, Change] = {"fused_control": fused_control}
