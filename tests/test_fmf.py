@@ -214,6 +214,25 @@ def test_thinned_frames_are_a_choice_of_the_frames(written, rate_hz):
         np.testing.assert_array_equal(getattr(video, key), expected)
 
 
+@pytest.mark.parametrize("rate_hz", [None, 10.0, 0.3])
+def test_masks_are_those_of_the_frames_of_the_stream(written, monkeypatch, rate_hz):
+    root, arrays = written
+    monkeypatch.setattr(fmf_video, "_SLAB_FRAMES", 10)
+    whole = fmf.BenchmarkDirectory(str(root)).read(NAME).streams["video"]
+    directory = fmf.BenchmarkDirectory(str(root), max_frame_rate_hz=rate_hz)
+    video = directory.read(NAME).streams["video"]
+    index = np.searchsorted(whole.time_s, video.time_s)
+    position = np.random.default_rng(0).permutation(len(index))
+    expected = (arrays["label"] > 0).transpose(0, 2, 1)[index][position]
+    found = directory.masks(NAME, position)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found.any(axis=(1, 2)), video.label[position])
+    with pytest.raises(ValueError, match=rf"\[0, {len(index)}\); got 0 to"):
+        directory.masks(NAME, np.array([0, len(index)]))
+    with pytest.raises(ValueError, match="the name must be one of"):
+        directory.masks("another", position)
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 7, 32, 125])
 def test_slabs_of_any_size_give_the_same(written, monkeypatch, chunk):
     root, arrays = written

@@ -33,3 +33,8 @@ def test_a_stream_that_no_recording_has_is_named_with_the_path(config):
     store = dataset.open_dataset(config)
     with pytest.raises(ValueError, match=r"raw/\*\.npz: .*\['text'\]; add them"):
         dataset.make_windows(store, config)
+
+
+def test_recordings_without_masks_are_refused(config):
+    with pytest.raises(ValueError, match=r"data\.source: masks .*RecordingFiles"):
+        dataset.open_masks(config.data)

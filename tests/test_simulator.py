@@ -7,10 +7,17 @@ import re
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from fmalign_jax.data import simulator
 from fmalign_jax.data.fmf import BenchmarkDirectory
-from fmalign_jax.data.simulator import PROFILES, SimulatedFurnaces, furnaces, simulate
+from fmalign_jax.data.simulator import (
+    PROFILES,
+    SimulatedFurnaces,
+    furnaces,
+    shell,
+    simulate,
+)
 from fmalign_jax.data.simulator.circuit import ADC_STEP_A
 from fmalign_jax.data.simulator.profiles import DEFAULT, changed
 
@@ -133,6 +140,31 @@ def test_what_is_written_is_what_was_simulated(tmp_path):
         # Rows are put back to within a second of when they were measured.
         assert current.unit == "A"
         assert len(current.time_s) == len(recording.current)
+
+
+def test_masks_are_where_the_glow_was_drawn(tmp_path, monkeypatch):
+    settings = {**SMALL, "duration_s": 900.0, "recordings": 2}
+    source = SimulatedFurnaces(str(tmp_path), **settings)
+    name = simulate(DEFAULT, duration_s=900.0, seed=0).name
+    frames = source.read(name).streams["video"].values
+    position = np.arange(len(frames))[::-3]
+    masks = source.masks(name, position)
+    again = SimulatedFurnaces(str(tmp_path / "again"), **settings)
+    np.testing.assert_array_equal(again.masks(name, position), masks)
+
+    drawn = shell.draw_spots
+    monkeypatch.setattr(
+        shell,
+        "draw_spots",
+        lambda *given: [spot for spot in drawn(*given) if not spot.labelled],
+    )
+    without = simulate(DEFAULT, duration_s=900.0, seed=0)
+    assert not without.masks.any()
+    difference = np.abs(frames.astype(int) - without.frames)[position].mean(axis=-1)
+    far = ~ndimage.binary_dilation(masks, np.ones((1, 25, 25)))
+    assert masks.any(axis=(1, 2)).mean() > 0.1
+    assert difference[masks].mean() > 20
+    assert difference[far].mean() < 0.1
 
 
 def test_truth_lies_beside_without_pickles(tmp_path):

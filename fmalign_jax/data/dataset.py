@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import build
@@ -18,6 +19,8 @@ from fmalign_jax.structs import UNLABELLED
 
 _FILES = "fmalign_jax.data.recordings.RecordingFiles"
 _BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
+
+Masks = Callable[[str, Int[np.ndarray, "n"]], Bool[np.ndarray, "n H W"]]
 
 
 def open_dataset(config: ConfigDict) -> RecordingStore:
@@ -69,6 +72,25 @@ def _source(data: ConfigDict) -> builder.Source:
         ) from error
     source: builder.Source = kind(data.path, **data.options.to_dict())
     return source
+
+
+def open_masks(data: ConfigDict) -> Masks:
+    """Opens the masks of the frames of a data set, for what is measured afterwards.
+
+    Returns:
+      A function of the name of a recording and positions [n] in its stream "video",
+      to bool [n, H, W], True where the condition is abnormal.
+
+    Raises:
+      ValueError: the raw data are missing, or give no masks.
+    """
+    masks: Masks | None = getattr(_source(data), "masks", None)
+    if masks is None:
+        raise ValueError(
+            f"data.source: masks of frames are needed; got {data.source}, which has "
+            "none; use simulated furnaces or a folder in layout V2"
+        )
+    return masks
 
 
 def window_spec(

@@ -19,7 +19,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from fmalign_jax.data import clocks, tables, taken
 from fmalign_jax.data.files import fingerprint
@@ -159,17 +159,9 @@ class BenchmarkDirectory:
         Raises:
           ValueError: a file is missing, damaged, or not as the layout says.
         """
-        if name not in self.names():
-            raise ValueError(
-                f"{self._folder}: the name must be one of {self.names()}; got {name!r}"
-                "; choose one of them"
-            )
-        files = {
-            "video": self._folder / "videos" / f"{name}.mat",
-            "current": self._folder / "currents" / f"{name}.csv",
-        }
-        current = tables.read_table(files["current"])
-        stamps = tables.read_table(self._folder / "timestamps" / f"{name}.csv")
+        self._check_name(name)
+        files = self._files(name)
+        current, stamps = self._clocks(name)
         time, phases = _columns(current)
         current_second = _whole_seconds(current, time)
         frame_second = _whole_seconds(stamps, stamps.time_position())
@@ -202,6 +194,37 @@ class BenchmarkDirectory:
         check_recording(recording, self._folder / name, sources=sources)
         return recording
 
+    def masks(
+        self, name: str, frame: Int[np.ndarray, "n"]
+    ) -> Bool[np.ndarray, "n H W"]:
+        """Reads the pixels that are marked abnormal, for what is measured afterwards.
+
+        They are no stream of a recording: no model ever reads them.
+
+        Args:
+          name: of the recording.
+          frame: positions among the frames of its stream "video".
+
+        Raises:
+          ValueError: a file is missing or damaged, or there is no such frame.
+        """
+        self._check_name(name)
+        current, stamps = self._clocks(name)
+        second = _whole_seconds(stamps, stamps.time_position())
+        # Which frames are kept depends on where the clock starts.
+        second -= min(_whole_seconds(current, _columns(current)[0])[0], second[0])
+        path = self._files(name)["video"]
+        with fmf_video.opened_video(path) as (data, masks):
+            time_s = clocks.spread_within_seconds(second[: len(data)])
+            keep = clocks.thin(time_s, max_rate_hz=self._max_frame_rate_hz)
+            kept = np.flatnonzero(keep)
+            if frame.size and not 0 <= frame.min() <= frame.max() < len(kept):
+                raise ValueError(
+                    f"{path}: frames must lie in [0, {len(kept)}); got {frame.min()} "
+                    f"to {frame.max()}; give positions in the stream 'video'"
+                )
+            return fmf_video.read_masks(masks, kept[frame])
+
     def fingerprint(self) -> str:
         """Digest of names, sizes and times of all files, and of the frame rate."""
         files = [
@@ -210,6 +233,26 @@ class BenchmarkDirectory:
             for path in self._folder.glob(pattern)
         ]
         return fingerprint(files, options=self._max_frame_rate_hz)
+
+    def _files(self, name: str) -> dict[str, pathlib.Path]:
+        return {
+            "video": self._folder / "videos" / f"{name}.mat",
+            "current": self._folder / "currents" / f"{name}.csv",
+        }
+
+    def _clocks(self, name: str) -> tuple[tables.Table, tables.Table]:
+        """Reads the table of the current, and that of the frames' seconds."""
+        return (
+            tables.read_table(self._files(name)["current"]),
+            tables.read_table(self._folder / "timestamps" / f"{name}.csv"),
+        )
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.names():
+            raise ValueError(
+                f"{self._folder}: the name must be one of {self.names()}; got {name!r}"
+                "; choose one of them"
+            )
 
     def _read_video(
         self, path: pathlib.Path, second: Int[np.ndarray, "N"]

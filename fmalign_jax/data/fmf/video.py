@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import h5py
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 _SLAB_FRAMES = 1024
 
@@ -111,3 +111,22 @@ def read_frames(
         abnormal[target] = (masks[rows][chosen] > 0).any(axis=(1, 2))
         done = target.stop
     return frames, abnormal
+
+
+def read_masks(
+    masks: h5py.Dataset, frame: Int[np.ndarray, "n"]
+) -> Bool[np.ndarray, "n H W"]:
+    """Reads the masks of some frames, given in any order.
+
+    Args:
+      masks: [T, W, H].
+      frame: positions in the file.
+    """
+    read, place = np.unique(frame, return_inverse=True)
+    found = np.empty((len(read), *masks.shape[:0:-1]), bool)
+    for start in range(0, len(masks), _SLAB_FRAMES):
+        rows = slice(*np.searchsorted(read, (start, start + _SLAB_FRAMES)))
+        if rows.start < rows.stop:
+            slab = masks[start : start + _SLAB_FRAMES]
+            found[rows] = (slab[read[rows] - start] > 0).transpose(0, 2, 1)
+    return found[place]

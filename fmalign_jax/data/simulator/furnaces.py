@@ -270,6 +270,12 @@ class SimulatedFurnaces:
         """Reads one recording."""
         return self._benchmark.read(name)
 
+    def masks(
+        self, name: str, frame: Int[np.ndarray, "n"]
+    ) -> Bool[np.ndarray, "n 64 64"]:
+        """Reads where the glow was drawn, as `BenchmarkDirectory.masks`."""
+        return self._benchmark.masks(name, frame)
+
     def fingerprint(self) -> str:
         """Digest of all parameters of the simulation and of its version."""
         text = json.dumps(self._parameters, sort_keys=True)
