@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,13 @@ import pytest
 from fresh_parameters import fresh_parameters
 
 from fmalign_jax.config.overrides import load_file
+from fmalign_jax.data.store import RecordingStore
+from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.ticks import Ticks
 from fmalign_jax.evaluation import glow, glow_decoder, localisation_metrics as metrics
 from fmalign_jax.evaluation.glow_decoder import GlowDecoder
+from fmalign_jax.evaluation.pointing import Looks
+from fmalign_jax.run.frozen_encoder import Encodings
 
 
 def test_a_query_of_zeros_is_the_plain_decoder():
@@ -154,3 +160,51 @@ def test_without_an_effect_it_is_said_to_be_plain_segmentation(script):
     assert said["a"] == "the query matters"
     assert "plain video segmentation" in said["b"]
     assert "too few" in said["c"]
+
+
+def test_frames_are_those_of_the_last_ticks_and_of_their_recordings():
+    number = 12
+    recording = np.repeat(np.arange(2, dtype=np.int32), 6)
+    position = np.tile(np.arange(6), 2)
+    ticks = Ticks(
+        samples={"video": np.stack([2 * position, 2 * position + 1], axis=1)},
+        usable=np.ones(number, bool),
+        label=np.zeros(number, np.int32),
+        recording=recording,
+        clip=np.zeros(number, np.int32),
+        segment=recording.astype(np.int64),
+        start_s=position.astype(np.float64),
+        end_s=position + 1.0,
+    )
+    windows = WindowIndex(ticks, np.array([0, 3, 6, 8]), 3, "recording")
+
+    def masks(name, frame):
+        """A glow in one recording only, at a place that tells the frame."""
+        found = np.zeros((len(frame), 8, 16), bool)
+        if name == "second":
+            found[np.arange(len(frame)), 0, frame] = True
+        return found
+
+    store = mock.Mock(spec=RecordingStore)
+    store.names = ("first", "second")
+    store.gather = lambda stream, recording, frame: np.repeat(
+        200 * masks(store.names[recording], frame)[..., None], 3, axis=-1
+    ).astype(np.uint8)
+    features = np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2)
+    encoded = Encodings(
+        {}, None, {"video": features, "current": -features}, {}, {}, None
+    )
+    asked = {}
+
+    def look(queries):
+        asked.update(queries)
+        return Looks(np.zeros((4, 1, 2, 3)), np.zeros((4, 1, 2)), {})
+
+    found = glow.frames_of(windows, store, masks, encoded, "semantic", look)
+    assert found.glows.tolist() == [False, False, True, True]
+    # Windows of three ticks, two frames each: frames 5, 11 and 5, 9 of the recordings.
+    assert found.masks.nonzero()[2].tolist() == [5, 9]
+    np.testing.assert_array_equal(found.query["current"], -features[:, 2])
+    assert asked.keys() == {"video", "current"}
+    assert not found.hidden.any()
+    np.testing.assert_array_equal(found.touched[:, 0], [[0, 0], [0, 0], [1, 0], [0, 1]])
