@@ -180,6 +180,8 @@ def alignvsr(config: ConfigDict) -> None:
 
 def fused_control(config: ConfigDict) -> None:
     config.model.name = "fmalign_jax.systems.fused.Fused"
+
+
 def distilled(config: ConfigDict) -> None:
     clip(config)
     config.objectives = ConfigDict(

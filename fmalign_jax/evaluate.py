@@ -37,6 +37,7 @@ from fmalign_jax.evaluation.report import (
     score_all,
     score_splits,
     scored_rows,
+    scores_key,
 )
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.evaluation.transfer import (
@@ -48,6 +49,7 @@ from fmalign_jax.evaluation.transfer import (
     transfer,
     with_features,
 )
+from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import sharding
@@ -89,25 +91,27 @@ def evaluate(
     encoded = encode(encoder, frozen, splits, config)
     seen, choice = channels.select(encoded, splits, spec, config)
     probabilities, chosen = transfer(seen, splits, spec, config)
-    zero_shot, calibrated = score_all(probabilities, splits, config), None
+    scores, calibrated = score_all(probabilities, splits, config), None
     if config.calibrate == "paired":
         across = f"{config.source}->{config.target}"
         probabilities = calibration.calibrated(probabilities, splits, config)
-        before = zero_shot[across]
-        zero_shot[across] = score_splits(probabilities[across], splits, config)
-        calibrated = calibration.describe(before, zero_shot[across], config)
+        before = scores[across]
+        scores[across] = score_splits(probabilities[across], splits, config)
+        calibrated = calibration.describe(before, scores[across], config)
 
+    labels = label_level(run.config)
     report = {
         "run": str(run.path),
         "checkpoint": {"step": run.step, "chosen": run.chosen},
         "source": config.source,
         "target": config.target,
+        "labels": labels,
         "classes": list(splits.classes),
         "features": config.features,
         "head": chosen,
         "headline_split": splits.headline,
         "splits": evaluation_report.describe(splits, config),
-        "zero_shot": zero_shot,
+        scores_key(labels): scores,
         "calibration": calibrated,
         "supervised": classifiers(run.config, frozen, splits, spec, config),
         "references": {

@@ -27,6 +27,7 @@ from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.probe import LabelledValidation
 from fmalign_jax.evaluation.shared_validation import SharedValidation
+from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.directory import RunDirectory, default_path
 from fmalign_jax.training import logged_values, resident, sharding, step as train_step
@@ -104,8 +105,9 @@ def train(
             checkpoints.wait()
             seconds = round(time.perf_counter() - started_s, 1)
             summary = summarise(run, checkpoints, state, data) | {
+                "labels": label_level(config),
                 # A run that was finished already keeps the time that it took.
-                "seconds": earlier["seconds"] if earlier else seconds
+                "seconds": earlier["seconds"] if earlier else seconds,
             }
     run.finish(summary)
     return state, summary

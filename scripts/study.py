@@ -34,6 +34,7 @@ from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluate import evaluate
+from fmalign_jax.evaluation.report import scores_key, scores_of
 from fmalign_jax.sweep import train_together
 from fmalign_jax.sweeps.members import combinations
 from fmalign_jax.train import train
@@ -114,7 +115,9 @@ def evaluated(
         evaluations[name] = {
             "step": report["checkpoint"]["step"],
             "chance": beside["chance"],
-            "zero_shot": {d: brief(s) for d, s in report["zero_shot"].items()},
+            scores_key(report["labels"]): {
+                d: brief(s) for d, s in scores_of(report).items()
+            },
             "code_sharing": report["code_sharing"] and sharing_brief(report),
             "retrieval": report["retrieval"] and retrieval_brief(report),
             "oracle": brief(beside["oracle"]),

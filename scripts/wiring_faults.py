@@ -48,6 +48,7 @@ _SHARED = "tests/test_shared_level.py::test_"
 _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
+_LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
@@ -237,6 +238,17 @@ FAULTS = (
           "for name in (HEAD, VALIDATION)", "for name in (HEAD,)",
           "tests/test_early_warning.py::"
           "test_the_alarm_knows_between_which_values_the_current_was"),
+    Fault("labels_asked_for_not_given", _STATE,
+          'label=batch["label"] if asked else None,',
+          'label=jnp.zeros_like(batch["label"]) if asked else None,',
+          _WIRED + "labels_reach_an_objective_that_asks_for_them_and_no_other"),
+    Fault("labels_given_to_all", _STATE,
+          'label=batch["label"] if asked else None,', 'label=batch.get("label", 0),',
+          _WIRED + "without_such_an_objective_a_step_reads_no_labels"),
+    Fault("supervised_called_zero_shot", "fmalign_jax/evaluation/report.py",
+          'return "zero_shot" if labels == NO_LABELS else "supervised_representation"',
+          'return "zero_shot"',
+          _LABELLED + "is_not_called_zero_shot"),
     Fault("signing_key_ignored", _WARNING, "signature.sign(place / ALARM, key_path)",
           "signature.path_of(place / ALARM).touch()", _SIGNED),
     Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',

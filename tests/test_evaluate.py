@@ -653,8 +653,9 @@ def test_changed_raw_files_are_noted_and_new_dates_are_not(
 
 
 def test_a_system_that_uses_labels_is_not_called_zero_shot(
-    run, whole, folder, monkeypatch
+    run, whole, folder, monkeypatch, capsys
 ):
+    assert whole[1]["labels"] == "L0"
     assert not any("not zero-shot" in note for note in whole[1]["notes"])
     labelled = folder / "labelled"
     shutil.copytree(run[0], labelled, ignore=shutil.ignore_patterns("evaluation*"))
@@ -665,5 +666,10 @@ def test_a_system_that_uses_labels_is_not_called_zero_shot(
     ):
         command.evaluate(_config((labelled,)))
     monkeypatch.setenv(cli.TRUST_CODE, __name__)
-    report, _ = command.evaluate(_config((labelled,)))
+    report, place = command.evaluate(_config((labelled,)))
     assert any("its numbers are not zero-shot" in note for note in report["notes"])
+    assert report["labels"] == "L2"
+    assert "zero_shot" not in report
+    assert list(report["supervised_representation"]) == DIRECTIONS
+    files.print_report(report, place)
+    assert "not zero-shot, labels L2" in capsys.readouterr().out

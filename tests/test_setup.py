@@ -2,11 +2,13 @@
 
 import logging
 
+import flax.linen as nn
 import numpy as np
 import pytest
 import tiny
 
 from fmalign_jax import sweep
+from fmalign_jax.config import component
 from fmalign_jax.sweeps import data as sweep_data
 from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import setup, sharding
@@ -64,3 +66,25 @@ def test_the_log_says_how_many_windows_each_recording_gives(config, caplog):
     setup.load_data(config)
     assert f"fewer windows than a batch ({config.batch_size})" in caplog.text
     assert caplog.text.rstrip().endswith(", ".join(data.store.names))
+
+
+class Labelled(nn.Module):
+    """An objective that asks for labels."""
+
+    labels = "L2"
+
+
+def test_an_objective_with_labels_needs_labelled_recordings(tmp_path):
+    config = tiny.tiny_config(tmp_path)
+    config.objectives.told = component(f"{__name__}.Labelled", weight=1.0)
+    assert len(setup.load_data(config).training)
+    for file in (tmp_path / "raw").glob("*.npz"):
+        arrays = dict(np.load(file))
+        arrays["frame_label"] = np.full_like(arrays["frame_label"], -1)
+        np.savez(file, **arrays)
+    with pytest.raises(
+        ValueError, match=r"labels \(L2\) needs labelled training windows; got none of"
+    ):
+        setup.load_data(config)
+    config.objectives.told.weight = 0.0
+    assert len(setup.load_data(config).training)

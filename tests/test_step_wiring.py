@@ -11,7 +11,9 @@ import pytest
 import tiny
 
 from fmalign_jax.config.default import component
-from fmalign_jax.training import sharding, step as train_step
+from fmalign_jax.objectives.total import label_level
+from fmalign_jax.training import preprocess, sharding, step as train_step
+from fmalign_jax.training.state import encode
 
 MODALITIES = ("current", "video")
 
@@ -30,6 +32,18 @@ class Witness(nn.Module):
         seen |= {f"semantic/{m}": z.sum() for m, z in features.semantic.items()}
         loss = sum(jnp.square(z).mean(axis=(1, 2)) for z in features.semantic.values())
         return loss, seen
+
+
+class LabelWitness(Witness):
+    """The same, of an objective that asks for labels."""
+
+    labels = "L2"
+
+    @nn.compact
+    def __call__(self, features, *, train):
+        loss, seen = Witness.__call__(self, features, train=train)
+        told = features.label.sum(axis=1)
+        return loss * (1 + told), seen | {"label": told}
 
 
 def _digest(values):
@@ -89,6 +103,55 @@ def _augmented(steps=1, **augment):
 def noisy():
     """Two steps in which the current alone is augmented."""
     return _augmented(2, current={"jitter": 0.5}, video={"jitter": 0.0})
+
+
+# Labels
+
+
+def _shown(config, label):
+    """What two steps make of one batch with these labels: metrics, and parameters."""
+    trainer, mesh, state = tiny.first_state(config)
+    step = train_step.make_train_steps(trainer, mesh)
+    batch = sharding.place_batch(tiny.random_batch(config) | {"label": label}, mesh)
+    state, metrics = step(state, [batch, batch])
+    return metrics["scalars"], state.params
+
+
+def test_labels_reach_an_objective_that_asks_for_them_and_no_other():
+    config = _config()
+    label = tiny.random_batch(config)["label"]
+    other = 1 - label
+    _, params = _shown(config, label)
+    jax.tree.map(np.testing.assert_array_equal, params, _shown(config, other)[1])
+    config.objectives.witness.name = f"{__name__}.LabelWitness"
+    for given in (label, other):
+        metrics, apart = _shown(config, given)
+        np.testing.assert_allclose(metrics["label"], given.sum(axis=1).mean())
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), params, apart)
+    assert not any(jax.tree.leaves(same["model"]["semantics_video"]["projection"]))
+
+
+def test_without_such_an_objective_a_step_reads_no_labels():
+    config = _config()
+    trainer, mesh, state = tiny.first_state(config)
+    batch = sharding.place_batch(tiny.random_batch(config), mesh)
+    del batch["label"]
+    inputs = preprocess.normalise(batch["streams"], state.statistics)
+    features = encode(
+        trainer, state.params["model"], state.model_state, inputs, batch, train=False
+    )
+    assert features.label is None
+    assert trainer.objectives.labels == label_level(config) == "L0"
+
+
+def test_the_level_is_the_highest_of_objectives_with_a_weight():
+    config = _config()
+    config.objectives.told = component(
+        f"{__name__}.LabelWitness", weight=0.5, second_views=()
+    )
+    assert label_level(config) == "L2"
+    config.objectives.told.weight = 0.0
+    assert label_level(config) == "L0"
 
 
 # Augmentation

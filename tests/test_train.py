@@ -99,6 +99,7 @@ def test_a_run_writes_what_it_promises(finished, folder):
     assert json.loads((workdir / "summary.json").read_text()) == summary
     assert summary["finished"]
     assert summary["step"] == summary["steps"] == 8
+    assert summary["labels"] == "L0"
     assert pathlib.Path(summary["latest_checkpoint"]).is_dir()
     assert pathlib.Path(summary["best_checkpoint"]).is_dir()
 

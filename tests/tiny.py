@@ -163,6 +163,7 @@ def random_batch(config: ConfigDict, seed: int = 0) -> dict:
         streams["text"] = tokens.astype(np.int32)
     return {
         "streams": streams,
+        "label": rng.integers(0, 2, shape).astype(np.int32),
         "mask": np.ones(config.batch_size, bool),
         "recording": np.arange(config.batch_size, dtype=np.int32) % 2,
         "time_s": 10.0 * np.arange(config.batch_size),

@@ -22,7 +22,8 @@ from fmalign_jax.data.files import csv_cell, replacing
 from fmalign_jax.evaluation import fonts, plots, retrieval
 from fmalign_jax.evaluation.classification_metrics import Predictions
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
-from fmalign_jax.evaluation.report import Probabilities
+from fmalign_jax.evaluation.report import Probabilities, scores_of
+from fmalign_jax.objectives.total import NO_LABELS
 from fmalign_jax.run.frozen_encoder import Encodings
 
 _SHOWN = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
@@ -144,8 +145,10 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
             f"{name}: {split['labelled']} labelled windows of {split['windows']}, "
             f"{len(split['recordings'])} recordings of {split['origin']}{seen}"
         )
-    rows = [["", "split", *_SHOWN]]
-    for direction, scores in report["zero_shot"].items():
+    level = report["labels"]
+    title = "" if level == NO_LABELS else f"not zero-shot, labels {level}"
+    rows = [[title, "split", *_SHOWN]]
+    for direction, scores in scores_of(report).items():
         for name, own in scores["splits"].items():
             rows.append([direction, name, *_cells(own)])
     if report["calibration"] is not None:

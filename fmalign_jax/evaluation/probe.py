@@ -22,6 +22,8 @@ from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.evaluation import heads, splits as evaluation_splits, transfer
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.report import scores_key
+from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training.state import TrainState
 
@@ -61,6 +63,7 @@ class LabelledValidation:
             for name in (evaluation_splits.HEAD, evaluation_splits.VALIDATION)
         )
         self._seed = config.seed
+        self._prefix = scores_key(label_level(config))
         self._modalities = tuple(config.model.modalities)
         self._encoder = FrozenEncoder(config, self._modalities, mesh)
 
@@ -68,10 +71,13 @@ class LabelledValidation:
     def names(self) -> list[str]:
         """Returns the names of the scores."""
         pairs = itertools.product(self._modalities, repeat=2)
-        return [_name(source, target) for source, target in pairs]
+        return [self._name(source, target) for source, target in pairs]
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Returns ``zero_shot/<fitted on>-><tested on>``, balanced accuracies."""
+        """Returns ``zero_shot/<fitted on>-><tested on>``, balanced accuracies.
+
+        Under ``supervised_representation/`` where an objective learns from labels.
+        """
         frozen = EncoderState(
             state.params["model"], state.model_state, state.statistics
         )
@@ -95,16 +101,15 @@ class LabelledValidation:
             )
             for target in self._modalities:
                 predicted = head.predict(tried.features(target, kind)).argmax(axis=1)
-                scores[_name(source, target)] = float(
+                scores[self._name(source, target)] = float(
                     recall_score(
                         true, predicted, labels=np.unique(true), average="macro"
                     )
                 )
         return scores
 
-
-def _name(source: str, target: str) -> str:
-    return f"zero_shot/{source}->{target}"
+    def _name(self, source: str, target: str) -> str:
+        return f"{self._prefix}/{source}->{target}"
 
 
 def _labelled_rows(split: LabelledWindows) -> LabelledWindows:

@@ -19,11 +19,26 @@ from fmalign_jax.evaluation.classification_metrics import (
 )
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits, seen_in_pretraining
+from fmalign_jax.objectives.total import LABELS, NO_LABELS
 from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
-from fmalign_jax.systems.system import make_system
 
 Probabilities = Mapping[str, Mapping[str, Float[ndarray, "N K"]]]
 """Of each class, by direction ("video->current"), then by split."""
+
+
+def scores_key(labels: str) -> str:
+    """Returns under which name a report or a validation keeps scores of directions.
+
+    Args:
+      labels: the level of `LABELS` of the run.
+    """
+    return "zero_shot" if labels == NO_LABELS else "supervised_representation"
+
+
+def scores_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the scores of a report by direction, whatever its run's labels."""
+    found: Mapping[str, Any] = report[scores_key(report["labels"])]
+    return found
 
 
 def score_all(
@@ -131,8 +146,8 @@ def scored_rows(
 def describe(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:
     """Returns by split where it came from and whether pre-training has seen it.
 
-    `inductive`: no recording of it was in pre-training; `transductive`: some were,
-    without their labels (`seen_recordings` says which, and how that is known);
+    `inductive`: no recording of it was in pre-training; `transductive`: some were
+    (`seen_recordings` says which, and how that is known);
     `unknown`: the recordings of the run are not available.
     """
     streams = (config.source, config.target)
@@ -175,17 +190,18 @@ def notes(
 ) -> list[str]:
     """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
-    if make_system(run.config).uses_labels:
+    level = report["labels"]
+    without = ", without labels" if level == NO_LABELS else ""
+    if level != NO_LABELS:
         found.append(
-            "labels shaped the features of this run's system "
-            f"({run.config.model.name}): its numbers are not zero-shot; compare them "
+            f"{LABELS[level]} ({level}): its numbers are not zero-shot; compare them "
             "with the oracle"
         )
     if splits.headline == "validation":
         found.append(
             "there is no test split: the numbers are those of the validation split, on "
-            "which the best checkpoint was chosen, without labels; give unseen "
-            "recordings with --config.test_data=GLOB"
+            f"which the best checkpoint was chosen{without}; give unseen recordings "
+            "with --config.test_data=GLOB"
         )
     pretraining = splits.pretraining
     if pretraining is None:
@@ -201,10 +217,8 @@ def notes(
     for name, split in report["splits"].items():
         if name != "head" and split["seen_in_pretraining"]:
             seen = ", ".join(split["seen_recordings"])
-            found.append(
-                f"{name} is transductive: pre-training saw {seen}, without labels"
-            )
-    target = report["zero_shot"][f"{report['source']}->{report['target']}"]
+            found.append(f"{name} is transductive: pre-training saw {seen}{without}")
+    target = scores_of(report)[f"{report['source']}->{report['target']}"]
     for name, scores in target["splits"].items():
         if scores["note"]:
             found.append(f"{name}: {scores['note']}")

@@ -9,9 +9,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from fmalign_jax.config.build import build, load
 from fmalign_jax.systems.features import Features
+from fmalign_jax.systems.system import make_system
+
+NO_LABELS = "L0"
+"""The level of a run that no label reaches; only such a run is zero-shot."""
+LABELS = {
+    NO_LABELS: "no label reaches the representation",
+    "L1": "labels of one modality shape the representation",
+    "L2": "labels of what is tested shape the representation",
+}
+"""By level, in rising order, what labels have to do with a run."""
 
 
 class Objectives(nn.Module):
@@ -23,7 +34,8 @@ class Objectives(nn.Module):
     ``params[<term name>]``, so that critics are split off by name. A term with a field
     `second_views` finds ``features.second_view`` of those modalities in training. What
     it needs beside `Features`, it names in a class attribute `needs`; the random keys
-    that it draws from in training, in `random_streams`.
+    that it draws from in training, in `random_streams`. A class attribute `labels`, a
+    level of `LABELS`, gives it ``features.label``.
 
     Attributes:
       terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
@@ -69,6 +81,15 @@ class Objectives(nn.Module):
         asked = (entry.get("second_views", ()) for entry in self.terms.values())
         return tuple(sorted({name for names in asked for name in names}))
 
+    @property
+    def labels(self) -> str:
+        """The highest level of labels that some term asks for."""
+        asked = (
+            getattr(load(entry.get("name", "")), "labels", NO_LABELS)
+            for entry in self.terms.values()
+        )
+        return max(asked, default=NO_LABELS)
+
     def __call__(
         self, features: Features, *, train: bool
     ) -> tuple[dict[str, Float[Array, " B"]], dict[str, Array]]:
@@ -110,3 +131,19 @@ class Objectives(nn.Module):
         """Returns the sum of the critics' own losses, for the inner optimiser."""
         critics = [getattr(self, name) for name in self.critic_names]
         return sum((c.critic_loss(features) for c in critics), jnp.zeros(()))
+
+
+def make_objectives(config: ConfigDict) -> Objectives:
+    """Builds the terms of a config that have a weight."""
+    terms = {
+        name: {key: value for key, value in term.items() if key != "weight"}
+        for name, term in config.objectives.to_dict().items()
+        if term["weight"] != 0
+    }
+    return Objectives(terms=terms, dtype=jnp.dtype(config.compute_dtype))
+
+
+def label_level(config: ConfigDict) -> str:
+    """Returns the level of `LABELS` of a run, by its config."""
+    system = "L2" if make_system(config).uses_labels else NO_LABELS
+    return max(system, make_objectives(config).labels)

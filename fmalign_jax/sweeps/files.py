@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import cli
 from fmalign_jax.config.saved import to_json
+from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.run.directory import RunDirectory
 from fmalign_jax.sweeps.members import LEAD, Member
@@ -74,6 +75,7 @@ class MemberFolder:
         self.member = member
         self.diverged: str | None = None
         self._settings = to_json(config)
+        self._labels = label_level(config)
         self._run = RunDirectory(path, config, write=True)
         self._checkpoints = Checkpoints(self._run.checkpoints, keep_steps=[middle_step])
 
@@ -125,7 +127,7 @@ class MemberFolder:
             "best_step": best,
             "best_score": self._checkpoints.score(best),
         }
-        self._run.finish(row)
+        self._run.finish({**row, "labels": self._labels})
         own = {"name": self.member.name, "changes": dict(self.member.changes)}
         return {**own, "run": str(self.path), **row}
 

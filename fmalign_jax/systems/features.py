@@ -20,6 +20,8 @@ class Features:
       recording: int32 [B], which recording each window is of.
       time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
         recording's clock. Both are None where the system alone is used.
+      label: int32 [B, T], class of each tick, -1 unknown; None unless an objective asks
+        for labels.
       second_view: by modality [B, T, D], semantic features of the same windows under
         another augmentation; of the modalities that an objective asks for, in training
         only.
@@ -30,6 +32,7 @@ class Features:
     mask: Bool[Array, " B"]
     recording: Int[Array, " B"] | None = None
     time_s: Float[Array, "B 2"] | None = None
+    label: Int[Array, "B T"] | None = None
     second_view: dict[str, Float[Array, "B T D"]] = flax.struct.field(
         default_factory=dict
     )

@@ -79,7 +79,8 @@ class System(Protocol):
 
     Attributes:
       modalities: by name what each of them is built of.
-      uses_labels: whether labels shape the features; a run is then not label-free.
+      uses_labels: whether its inputs hold labels; a run is then not label-free, as one
+        whose objectives ask for labels.
       encodes_alone: whether each modality is encoded from its own input alone, whatever
         else is given. If not, nothing that two encoded modalities share is evidence.
       has_codes: whether `encode` gives codes.

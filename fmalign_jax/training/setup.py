@@ -16,6 +16,8 @@ from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.data.windows.statistics import channel_statistics
+from fmalign_jax.objectives.total import NO_LABELS, make_objectives
+from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.training import sharding
 from fmalign_jax.training.state import Trainer, TrainState, init_state
 
@@ -93,8 +95,23 @@ def load_data(config: ConfigDict) -> Data:
         )
     steps = min(planned, config.max_steps) if config.max_steps else planned
     training = dataset.training_windows(store, config, windows)
+    _check_labels(training, config)
     _log_windows(store, windows["train"], config)
     return Data(store, windows, training, steps_per_epoch, planned, steps)
+
+
+def _check_labels(training: WindowIndex, config: ConfigDict) -> None:
+    """Refuses training windows without the labels that an objective asks for."""
+    level = make_objectives(config).labels
+    if level == NO_LABELS:
+        return
+    label = training.ticks.label[training.read_ticks()]
+    if (label == UNLABELLED).all():
+        raise ValueError(
+            f"an objective with labels ({level}) needs labelled training windows; got "
+            f"none of {len(training)} in {config.data.path}; label the recordings, or "
+            "give the objective the weight 0"
+        )
 
 
 def _log_windows(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from fmalign_jax.objectives.total import Objectives
+from fmalign_jax.objectives.total import NO_LABELS, Objectives, make_objectives
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.initialise import initialise
 from fmalign_jax.systems.system import ModelState, make_system
@@ -112,16 +112,9 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
     schedule = make_schedule(
         config.optimizer, steps_per_epoch=steps_per_epoch, steps=steps
     )
-    entries = config.to_dict()
-    terms = {
-        name: {key: value for key, value in term.items() if key != "weight"}
-        for name, term in entries["objectives"].items()
-        if term["weight"] != 0
-    }
-    dtype = jnp.dtype(config.compute_dtype)
     return Trainer(
         model=make_system(config),
-        objectives=Objectives(terms=terms, dtype=dtype),
+        objectives=make_objectives(config),
         optimizer=optax.chain(
             optax.clip_by_global_norm(config.optimizer.clip_norm),
             optax.adamw(
@@ -261,6 +254,11 @@ def encode(
     features: Any = trainer.model.apply(
         {"params": params}, inputs, model_state, batch["mask"], train=train, rngs=rngs
     )
+    # Where no term asks for labels, nothing in the program may read them.
+    asked = trainer.objectives.labels != NO_LABELS
     return dataclasses.replace(
-        features, recording=batch["recording"], time_s=batch["time_s"]
+        features,
+        recording=batch["recording"],
+        time_s=batch["time_s"],
+        label=batch["label"] if asked else None,
     )

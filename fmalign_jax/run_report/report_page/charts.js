@@ -66,8 +66,8 @@ function byLabel(stage, windows, where, legend) {
 
 /** Rows of the picture of results: name, scores, colour. */
 function zeroRows() {
-  const { zero_shot, references, source, target } = DATA.evaluation;
-  const rows = Object.entries(zero_shot).map(([way, scores]) => ({ way, name: direction(way), scores, color: way === `${source}->${target}` ? "#c0392b" : "#0b5c8c" }));
+  const { references, source, target } = DATA.evaluation;
+  const rows = Object.entries(SCORES).map(([way, scores]) => ({ way, name: direction(way), scores, color: way === `${source}->${target}` ? "#c0392b" : "#0b5c8c" }));
   const first = `${source}->${target}`;
   rows.sort((a, b) => Number(b.way === first) - Number(a.way === first));
   if (references.random_encoders) rows.push({ name: say("random", { way: direction(first) }), scores: references.random_encoders[first], color: "#8fa3b3" });

@@ -11,7 +11,7 @@ function drawTiles() {
   const evaluation = DATA.evaluation;
   if (evaluation) {
     const way = `${evaluation.source}->${evaluation.target}`;
-    const scores = evaluation.zero_shot[way];
+    const scores = SCORES[way];
     const references = evaluation.references;
     const beside = [say("chance_is", { n: fixed(references.chance) })];
     if (references.random_encoders) beside.push(say("random_is", { n: fixed(references.random_encoders[way].balanced_accuracy) }));

@@ -7,9 +7,14 @@ let language = "en";
 
 const $ = (id) => document.getElementById(id);
 
+/** Whether labels shaped the features of the run: its results are then not zero-shot. */
+const LABELLED = (DATA.evaluation?.labels ?? "L0") !== "L0";
+const SCORES = LABELLED ? DATA.evaluation.supervised_representation : DATA.evaluation?.zero_shot;
+
 /** The words of a key in the chosen language, with {name} filled in. */
 function say(key, values = {}) {
-  return WORDS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const words = WORDS[language];
+  return ((LABELLED && words[key + "_labelled"]) || words[key]).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
 /** The name of a modality or class: translated if it is a common one. */
