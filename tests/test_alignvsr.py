@@ -1,26 +1,19 @@
 """AlignVSR: two losses, a bank of units and a similarity, by their equations."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from fresh_parameters import fresh_parameters
 from test_qformer import _dense, _norm
 
 from fmalign_jax import losses
-from fmalign_jax.config import load_file
-from fmalign_jax.data import dataset
-from fmalign_jax.data.windows.statistics import channel_statistics
 from fmalign_jax.models import quantizer
 from fmalign_jax.models.layers import sinusoids
 from fmalign_jax.objectives.local_alignment import LocalAlignment
-from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.alignvsr import AlignVsr
-from fmalign_jax.training import sharding
 
 B, T, D, U, HEADS = 3, 6, 8, 5, 2
 PARTS = {"stem": {"name": "fmalign_jax.models.encoders.FeatureStem"}, "pool": None}
@@ -32,7 +25,6 @@ BANK = {
     "revival_noise": 0.0,
 }
 MASK = jnp.ones(B, bool)
-SYSTEMS = pathlib.Path(__file__).parents[1] / "configs" / "systems.py"
 
 
 def _weights(rng, *shape):
@@ -353,27 +345,3 @@ def test_names_that_are_no_modality_are_refused():
     term = LocalAlignment("video", "sound")
     with pytest.raises(ValueError, match="asking and asked may name only"):
         term.apply({}, _features(), train=False)
-
-
-# A run's encoders
-
-
-def test_encoders_that_were_not_trained_have_units_too(tmp_path):
-    """Also what is compared comes back from frozen encoders, tick by tick."""
-    config = tiny.tiny_config(tmp_path)
-    load_file(SYSTEMS).SYSTEMS["alignvsr"](config)
-    store = dataset.open_dataset(config)
-    windows = dataset.make_windows(store, config)["train"]
-    statistics = jax.tree.map(
-        jnp.asarray, channel_statistics(store, windows, ["video", "current"])
-    )
-    mesh = sharding.one_device_mesh()
-    encoder = FrozenEncoder(config, ("video", "current"), mesh)
-    state = encoder.random(statistics, store, windows, seed=0)
-    found = encoder(state, store, windows.spread(9), keep_semantic=True)
-    size, ticks = config.codebook.codes, config.data.window_ticks
-    for m in ("video", "current"):
-        assert found.features(m, "semantic").shape == (9, ticks, size)
-        assert found.features(m, "compared").shape == (9, ticks, 1, size)
-        np.testing.assert_allclose(found.semantic[m].sum(axis=-1), 1.0, rtol=1e-5)
-    assert len(np.unique(found.codes["current"])) > 4

@@ -1,5 +1,6 @@
 """Curves over leads against NumPy, pair by pair."""
 
+import dataclasses
 import itertools
 import math
 
@@ -13,6 +14,7 @@ from fmalign_jax.lead.curves import (
     CANONICAL,
     EQUAL,
     INFORMATION,
+    LARGEST,
     PRODUCT,
     LeadSums,
     Rows,
@@ -144,3 +146,16 @@ def test_rearranging_takes_the_leading_modality_from_elsewhere():
     np.testing.assert_array_equal(found.leading["p"], expected)
     assert not found.leading_known[:, -1].any()
     np.testing.assert_array_equal(found.reference["p"], rows.reference["p"])
+
+
+def test_of_several_vectors_the_nearest_pair_counts():
+    rng = np.random.default_rng(4)
+    rows = _rows(4)
+    x, y = (rng.normal(size=(3, 24, s, 4)).astype(np.float32) for s in (3, 2))
+    rows = dataclasses.replace(rows, reference={"l": x}, leading={"l": y})
+    found = lead_sums(rows, {"l": LARGEST}, LEADS, unit_ticks=8)["l"]
+    for number, lead in enumerate(LEADS.tolist()):
+        sums = np.zeros((9, 1))
+        for unit, row, t, s in _pairs(rows, lead, 8):
+            sums[unit] += max(a @ b for a in x[row, t] for b in y[row, s])
+        np.testing.assert_allclose(found.sums[number], sums, atol=1e-4)

@@ -1,5 +1,6 @@
 """Retrieval within a recording: ranks with ties, galleries, references."""
 
+import dataclasses
 from unittest import mock
 
 import numpy as np
@@ -133,6 +134,32 @@ def test_references_know_the_labels_alone():
     assert printed[1][1] == "1"
     config.retrieval = False
     assert retrieval.describe(right, ["semantic"], splits, config) is None
+
+
+def test_a_system_that_compares_other_than_features_is_asked_by_those():
+    split = _split(np.repeat(np.arange(8) % 2, 10).reshape(8, 10))
+    config = ConfigDict(
+        {
+            **{"retrieval": True, "source": "video", "target": "current"},
+            **{"bootstrap_draws": 0, "seed": 0},
+        }
+    )
+    splits = EvaluationSplits(("a", "b"), {"head": split, "test": split}, None)
+    rng = np.random.default_rng(0)
+    video, other, compared = (rng.normal(size=(8, 10, n)) for n in (3, 3, 2))
+    given = dataclasses.replace(
+        _given(video=video, current=other),
+        compared=dict.fromkeys(("video", "current"), compared[:, :, None]),
+    )
+    seen = []
+
+    def own(first, second):
+        seen.append((first.shape, second.shape))
+        return retrieval.nearness(first[:, :, 0], second[:, :, 0])
+
+    found = retrieval.describe({"test": given}, ["semantic"], splits, config, own)
+    assert found["features"]["semantic"]["video->current"]["recall@1"] == 1
+    assert set(seen) == {((8, 10, 1, 2), (8, 10, 1, 2))}
 
 
 def test_shares_of_ticks_find_more_than_labels():

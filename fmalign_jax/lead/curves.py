@@ -6,9 +6,10 @@ apart. An indicator measures how similar two ticks are; its curve is the mean ov
 pairs at a lead. Sums are kept by *unit*, a stretch of a row, so that units can be drawn
 with replacement afterwards (bootstrap) without computing anything again.
 
-Five kinds of indicator:
+Six kinds of indicator:
 
     product      <x, y>, such as the cosine of unit vectors
+    largest      max_s,z <x_s, y_z> of several vectors a tick
     equal        1 where two codes are the same
     canonical    correlation of the two directions that correlate best (Hotelling 1936):
                  of the mean of x y^T over all pairs the largest singular value over all
@@ -45,7 +46,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
-PRODUCT, EQUAL = "product", "equal"
+PRODUCT, LARGEST, EQUAL = "product", "largest", "equal"
 CANONICAL, ASSOCIATION = "canonical", "association"
 INFORMATION = "information"
 _TABLES = (CANONICAL, ASSOCIATION, INFORMATION)
@@ -58,7 +59,8 @@ class Rows:
     """All clips of a search side by side.
 
     Attributes:
-      reference: by indicator [S, n, d] or [S, n], of the modality that follows.
+      reference: by indicator [S, n, d], [S, n] or, for "largest", [S, n, s, d], of the
+        modality that follows.
       leading: the same of the modality that may be ahead.
       reference_known: [S, n], where the reference has a value.
       leading_known: [S, n], where the leading modality has one.
@@ -206,6 +208,13 @@ def _sums(
         """[S, n, ...] to [U, unit, ...]."""
         return values.reshape(-1, unit_ticks, *values.shape[2:])
 
+    def similar(kind: str, x: Array, y: Array) -> Array:
+        if kind == LARGEST:
+            exact = jax.lax.Precision.HIGHEST
+            products = jnp.einsum("rtsd,rtzd->rtsz", x, y, precision=exact)
+            return products.max(axis=(-2, -1))
+        return (x == y) if kind == EQUAL else (x * y).sum(axis=-1)
+
     def at(lead: Array) -> tuple[dict[str, Array], Array]:
         partner = position - lead
         inside = (partner >= 0) & (partner < n)
@@ -225,7 +234,7 @@ def _sums(
                 )
                 found[name] = parts.reshape(len(parts), -1)
                 continue
-            same = (x == y) if kind == EQUAL else (x * y).sum(axis=-1)
+            same = similar(kind, x, y)
             found[name] = by_unit(same * weight).sum(axis=1, keepdims=True)
         return found, by_unit(weight).sum(axis=1)
 

@@ -15,6 +15,7 @@ from fmalign_jax.lead.curves import (
     CANONICAL,
     EQUAL,
     INFORMATION,
+    LARGEST,
     PRODUCT,
     Rows,
 )
@@ -35,6 +36,7 @@ INDICATORS = {
     "info_nce": PRODUCT,
     "plain": CANONICAL,
     MOTION: CANONICAL,
+    "own": LARGEST,
 }
 """Every indicator and its kind; docs/lead.md says what each one is worth."""
 
@@ -165,6 +167,14 @@ def _motion(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarr
     return _whitened(parts, [part.motion for part in parts], recording, d)
 
 
+def _own(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+    """Returns what the run's system compares, unit vectors if that is features."""
+    return [
+        _unit(part.semantic)[:, None] if part.own is None else part.own
+        for part in parts
+    ]
+
+
 def _one_hot_whitened(
     parts: Parts, recording: ndarray, window: int, d: int
 ) -> list[ndarray]:
@@ -205,6 +215,7 @@ _VIEWS: dict[str, View] = {
     "info_nce": _window_means,
     "plain": _plain,
     MOTION: _motion,
+    "own": _own,
 }
 
 

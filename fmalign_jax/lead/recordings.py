@@ -21,6 +21,7 @@ from fmalign_jax.lead.tick_features import Clip
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
 
 _PHRASE = 8  # samples in a row
@@ -146,6 +147,8 @@ def encode(
         "recordings": store.fingerprint,
         "context": False,  # features of before it was so are others
     }
+    if hasattr(make_system(run.config), "similarity"):
+        key["own"] = True  # features of before it was so lack it
     folder = keep_in / "ticks" / outputs.settings_digest(key)
     modalities = (data.reference_stream, data.leading_stream)
     files = {n: folder / f"{file_name(store.names[n])}.npz" for n in material.numbers}

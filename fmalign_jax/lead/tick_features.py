@@ -44,6 +44,8 @@ class TickFeatures:
         is no shared level; None for a system without codes.
       plain: [n, P], what one can see without a model, see `plain_features`.
       motion: [n, Q], how much moves, without a model, see `motion.motion`.
+      own: [n, s, K], what the run's system compares, see `Encoding.compared`; None for
+        a system that compares features.
     """
 
     start_s: float
@@ -52,6 +54,7 @@ class TickFeatures:
     code: Int32[ndarray, " n"] | None
     plain: Float32[ndarray, "n P"]
     motion: Float32[ndarray, "n Q"]
+    own: Float32[ndarray, "n s K"] | None = None
 
     def __len__(self) -> int:
         return len(self.known)
@@ -149,6 +152,9 @@ def _encode(
     codes = encoded.tick_codes()
     if modality in codes:
         code = np.where(known, codes[modality][row, position], 0)
+    own_values = None
+    if modality in encoded.compared:
+        own_values = encoded.compared[modality][row, position] * known[:, None, None]
     clips = ticks.clip[mine]
     plain, moves = _without_model(
         store, number, modality, ticks.samples[modality][mine], clips
@@ -161,6 +167,7 @@ def _encode(
             code=None if code is None else code[clips == clip].astype(np.int32),
             plain=plain[clips == clip],
             motion=moves[clips == clip],
+            own=None if own_values is None else own_values[clips == clip],
         )
         for clip in np.unique(clips[known])
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, no_type_check
 
 import flax
@@ -17,7 +17,7 @@ from numpy import ndarray
 from fmalign_jax import losses
 from fmalign_jax.models.layers import sinusoids
 from fmalign_jax.systems.features import Features
-from fmalign_jax.systems.system import ModelState
+from fmalign_jax.systems.system import Encoding, ModelState
 from fmalign_jax.systems.two_tower import PairStatistics, TwoTower
 
 _NEVER = -1e30  # as a logit
@@ -273,16 +273,39 @@ class QFormer(TwoTower):
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B _ D"]]:
         """Returns the slots of some or all modalities; ticks without context."""
-        found = {}
-        for m, x in self._ticks(inputs, train=train).items():
-            own = x if context else x.reshape(-1, 1, x.shape[-1])
-            if m == self.queried:
-                queries = self._queries(len(own), train=train)
-                z = self._slots(queries, own, train=train)
-            else:
-                z = self._class(self._tokens(own, train=train), train=train)
-            found[m] = z if context else z.mean(axis=1).reshape(x.shape)
-        return found
+        ticks = self._ticks(inputs, train=train)
+        slots = {
+            m: self._own_slots(m, x, train=train, context=context)
+            for m, x in ticks.items()
+        }
+        return slots if context else _means(slots, ticks)
+
+    def encode(
+        self,
+        inputs: Mapping[str, Array],
+        model_state: ModelState,
+        views: Iterable[str],
+        *,
+        context: bool = True,
+    ) -> dict[str, Encoding]:
+        """Returns the slots of some or all modalities.
+
+        Without context the slots of each tick are what is compared, and their mean its
+        features.
+        """
+        if context:
+            return super().encode(inputs, model_state, views)
+        ticks = self._ticks({name: inputs[name] for name in views}, train=False)
+        slots = {
+            m: self._own_slots(m, x, train=False, context=False)
+            for m, x in ticks.items()
+        }
+        return {
+            m: Encoding(
+                z, None, compared=slots[m].reshape(*z.shape[:2], -1, self.width)
+            )
+            for m, z in _means(slots, ticks).items()
+        }
 
     def similarity(
         self, first: Float[ndarray, "N S D"], second: Float[ndarray, "M s D"]
@@ -305,6 +328,16 @@ class QFormer(TwoTower):
             own = self.key_norm(x) if m == self.queried else x
             placed[m] = own + sinusoids(x.shape[1], x.shape[2]).astype(own.dtype)
         return placed
+
+    def _own_slots(
+        self, modality: str, ticks: Float[Array, "B T D"], *, train: bool, context: bool
+    ) -> Float[Array, "n _ D"]:
+        """Returns a modality's slots of windows, or of ticks, from these alone."""
+        own = ticks if context else ticks.reshape(-1, 1, self.width)
+        if modality == self.queried:
+            queries = self._queries(len(own), train=train)
+            return self._slots(queries, own, train=train)
+        return self._class(self._tokens(own, train=train), train=train)
 
     def _queries(self, windows: int, *, train: bool) -> Float[Array, "B Q D"]:
         shape = (windows, *self.query_vectors.shape)
@@ -379,3 +412,10 @@ class QFormer(TwoTower):
         else:
             chosen = both.argmax(axis=-1)
         return chosen.astype(jnp.int32).T
+
+
+def _means(
+    slots: Mapping[str, Float[Array, "n _ D"]], ticks: Mapping[str, Array]
+) -> dict[str, Float[Array, "B T D"]]:
+    """Returns the mean slot of each tick."""
+    return {m: slots[m].mean(axis=1).reshape(x.shape) for m, x in ticks.items()}
