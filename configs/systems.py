@@ -32,6 +32,7 @@ Purpose   Systems to compare with, under the same data, encoders, batch and numb
 Expected time   `clip`: 2 min 16 s on two shared CPU cores, furnaces simulated included
   (320 steps); `clip+smoke`: 20 s. `onellm+smoke` takes twice the processor time of
   `clip+smoke`, `qformer+smoke` 2.4 times; nearly all of it is compiling.
+  `alignvsr+smoke`: 49 s of processor time.
 
 Result   `clip`, one seed, two unseen furnaces (92 windows), continuous features, step
   256, the best by clip_accuracy (0.076; chance 0.033):

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from fresh_parameters import fresh_parameters
 from test_qformer import _dense, _norm
@@ -14,6 +15,7 @@ from fmalign_jax.models import quantizer
 from fmalign_jax.models.layers import sinusoids
 from fmalign_jax.objectives.local_alignment import LocalAlignment
 from fmalign_jax.systems.alignvsr import AlignVsr
+from fmalign_jax.systems.initialise import initialise
 
 B, T, D, U, HEADS = 3, 6, 8, 5, 2
 PARTS = {"stem": {"name": "fmalign_jax.models.encoders.FeatureStem"}, "pool": None}
@@ -345,3 +347,67 @@ def test_names_that_are_no_modality_are_refused():
     term = LocalAlignment("video", "sound")
     with pytest.raises(ValueError, match="asking and asked may name only"):
         term.apply({}, _features(), train=False)
+
+
+# Trained
+
+
+def _ratio(shuffled):
+    """Trains on a planted latent; returns the loss over that of the frequencies."""
+    rng = np.random.default_rng(0)
+    ticks, windows = 12, 16
+    mixing = {"video": rng.normal(size=(6, 8)), "current": rng.normal(size=(6, 4))}
+    system = _system(
+        transformer={"layers": 1, "heads": HEADS, "ffn": 16, "dropout": 0.0},
+        codebook=BANK | {"codes": 8, "idle_steps": 50, "initialisation": "kmeans"},
+    )
+
+    def batch():
+        walk = rng.normal(size=(windows, ticks, 6)).cumsum(axis=1)
+        seen = {
+            m: (walk @ a + 0.1 * rng.normal(size=(windows, ticks, a.shape[1]))) / 3
+            for m, a in mixing.items()
+        }
+        if shuffled:
+            seen["current"] = rng.permutation(seen["current"])
+        return {m: jnp.asarray(x[:, :, None], jnp.float32) for m, x in seen.items()}
+
+    mask, first = jnp.ones(windows, bool), batch()
+    params, state = initialise(
+        system, *jax.random.split(jax.random.key(0)), first, mask, standardise=True
+    )
+    optimizer = optax.adam(3e-3)
+
+    def features(params, state, inputs):
+        return system.apply({"params": params}, inputs, state, mask, train=False)
+
+    def loss(params, state, inputs):
+        found = features(params, state, inputs)
+        pair = found.encoded["video"], found.codes["current"]
+        return (losses.local_alignment(*pair) + losses.global_alignment(*pair)).mean()
+
+    @jax.jit
+    def step(params, opt_state, state, inputs):
+        gradients = jax.grad(loss)(params, state, inputs)
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return optax.apply_updates(params, updates), opt_state
+
+    opt_state = optimizer.init(params)
+    for _ in range(200):
+        params, opt_state = step(params, opt_state, state, batch())
+    own, blind = [], []
+    for _ in range(8):
+        found = features(params, state, batch())
+        own.append(
+            losses.local_alignment(found.encoded["video"], found.codes["current"])
+        )
+        share = np.bincount(np.asarray(found.codes["current"]).ravel(), minlength=8)
+        share = share / share.sum()
+        blind.append(-3 * (share * np.log(share + 1e-8)).sum())
+    return float(np.mean(own) / np.mean(blind))
+
+
+@pytest.mark.slow
+def test_units_are_told_where_there_is_something_to_tell():
+    assert _ratio(shuffled=False) <= 0.9
+    assert _ratio(shuffled=True) >= 0.97
