@@ -59,6 +59,8 @@ PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 def get_config(variant: str = "clip") -> ConfigDict:
     changes = SYSTEMS | CONTROLS
     known = [f"{name}{size}" for name in changes for size in ("", "+smoke")]
+    systems = SYSTEMS | SUPERVISED
+    known = [f"{name}{size}" for name in systems for size in ("", "+smoke")]
     if variant not in known:
         raise ValueError(
             f"configs/systems.py has the variants {', '.join(known)}; got "
@@ -67,6 +69,7 @@ def get_config(variant: str = "clip") -> ConfigDict:
     name, _, size = variant.partition("+")
     config = load_file(PRETRAIN).get_config(size or "default")
     changes[name](config)
+    systems[name](config)
     return config
 
 
@@ -215,6 +218,49 @@ def temporal(config: ConfigDict) -> None:
         }
     )
     config.score = "tick_accuracy"
+def clmlf(config: ConfigDict) -> None:
+    _fusion(config, "fused")
+    config.objectives = ConfigDict(
+        {
+            "classification": component(
+                "fmalign_jax.objectives.classification.Classification",
+                weight=1.0,
+                classes=2,
+            ),
+            "label_contrast": component(
+                "fmalign_jax.objectives.label_contrast.LabelContrast", weight=1.0
+            ),
+            "data_contrast": component(
+                "fmalign_jax.objectives.data_contrast.DataContrast",
+                weight=1.0,
+                second_views=("fused",),
+            ),
+        }
+    )
+    config.score = "-loss/classification"
+
+
+def clmlf_dropout(config: ConfigDict) -> None:
+    clmlf(config)
+    config.model.form = "dropout"
+
+
+def clmlf_pairs(config: ConfigDict) -> None:
+    _fusion(config, "pairs")
+    # No networks before the contrast: one a modality would leave the features that
+    # are evaluated in two spaces.
+    config.objectives.clip.temperature = 0.07
+
+
+def _fusion(config: ConfigDict, form: str) -> None:
+    clip(config)
+    config.model.name = "fmalign_jax.systems.clmlf.Clmlf"
+    config.model.form = form
+    for key in ("heads", "ffn", "dropout"):
+        config.model[key] = config.model.transformer[key]
+    config.model.transformer = ConfigDict({"layers": 0})
+    for name, parts in config.model.modalities.items():
+        parts.layers = 1 if name == "video" else 0
 
 
 SYSTEMS: dict[str, Change] = {
@@ -229,3 +275,9 @@ SYSTEMS: dict[str, Change] = {
 
 CONTROLS: dict[str, Change] = {"fused_control": fused_control}
 """No systems to compare: they break a rule, so that it shows what the rule is for."""
+    "clmlf_pairs": clmlf_pairs,
+}
+"""Without labels: what the study compares."""
+
+SUPERVISED: dict[str, Change] = {"clmlf": clmlf, "clmlf_dropout": clmlf_dropout}
+"""Shaped by labels of what is tested: compared with the oracle, never as zero-shot."""

@@ -52,6 +52,7 @@ from fmalign_jax.evaluation.transfer import (
 from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
+from fmalign_jax.systems.system import FUSED
 from fmalign_jax.training import sharding
 
 RANDOM_HEAD_WINDOWS = 512
@@ -110,7 +111,9 @@ def evaluate(
         "features": config.features,
         "head": chosen,
         "headline_split": splits.headline,
-        "splits": evaluation_report.describe(splits, config),
+        "splits": evaluation_report.describe(
+            splits, evaluation_splits.streams_of(config, run.config)
+        ),
         scores_key(labels): scores,
         "calibration": calibrated,
         "supervised": classifiers(run.config, frozen, splits, spec, config),
@@ -193,8 +196,11 @@ def supervised_reference(
     spec: HeadSpec,
     config: ConfigDict,
 ) -> dict[str, Any] | None:
-    """Returns the scores of the target's encoder trained with its own labels."""
-    if not config.oracle_epochs:
+    """Returns the scores of the target's encoder trained with its own labels.
+
+    None of a view of all modalities: it has no encoder of its own.
+    """
+    if not config.oracle_epochs or config.target == FUSED:
         return None
     known = splits.head.chosen(splits.head.known)
     trained = supervised.train(

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from fmalign_jax import train
 from fmalign_jax.config import component, load_file
 from fmalign_jax.evaluation import retrieval
+from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.features import Features
-from fmalign_jax.systems.system import System, make_system
+from fmalign_jax.systems.system import FUSED, System, inputs_of, make_system
 from fmalign_jax.training import sharding, step as train_step
 from fmalign_jax.training.state import encode, init_state, make_trainer
 
@@ -28,7 +29,12 @@ def cmg(config: ConfigDict) -> None:
     config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
 
 
-SYSTEMS = {"cmg": cmg, **CONFIGS.SYSTEMS, **CONFIGS.CONTROLS}
+SYSTEMS = {
+    "cmg": cmg,
+    **CONFIGS.SYSTEMS,
+    **CONFIGS.SUPERVISED,
+    **CONFIGS.CONTROLS,
+}
 IDLE = {"micu": "['model']['specifics_video']['Dense_"}
 """Parameters that a system has and does not learn: the summary that CLUB reads."""
 
@@ -85,10 +91,15 @@ def _features(case: Case, inputs=None, **changes) -> Features:
     )
 
 
+def _alone(case: Case) -> list[str]:
+    """Returns the views that are a modality."""
+    return [name for name in case.trainer.model.views if name in case.inputs]
+
+
 def _encode(case: Case, views):
     return case.trainer.model.apply(
         {"params": case.state.params["model"]},
-        {name: case.inputs[name] for name in views},
+        {name: case.inputs[name] for name in inputs_of(views, case.inputs)},
         case.state.model_state,
         views,
         method="encode",
@@ -116,8 +127,12 @@ def _equal(found, expected):
 def test_it_is_a_system(case):
     system = case.trainer.model
     assert isinstance(system, System)
-    assert set(system.views) == set(case.inputs)
+    supervised = case.name in CONFIGS.SUPERVISED
     assert system.uses_labels is False
+    assert label_level(case.config) == ("L2" if supervised else "L0")
+    if not supervised:
+        assert set(system.views) == set(case.inputs)
+    assert set(system.views) <= {*case.inputs, FUSED}
 
 
 def test_features_have_the_shapes_of_the_config(case):
@@ -128,14 +143,15 @@ def test_features_have_the_shapes_of_the_config(case):
             assert z.shape == (*shape, case.config.model.width)
         assert z.shape[::2] == (shape[0], case.config.model.width)
         assert z.dtype == jnp.float32
-    assert set(features.semantic) == set(case.inputs)
+    assert set(features.semantic) == set(case.trainer.model.views)
     assert features.recording.shape == shape[:1]
 
 
 def test_encode_gives_what_the_features_hold(case):
     features = _features(case)
-    encoded = _encode(case, tuple(case.inputs))
-    assert set(encoded) == set(case.inputs)
+    views = case.trainer.model.views
+    encoded = _encode(case, views)
+    assert set(encoded) == set(views)
     held = getattr(features, "encoded", features.semantic)
     for name, encoding in encoded.items():
         np.testing.assert_array_equal(encoding.features, held[name])
@@ -147,12 +163,13 @@ def test_encode_gives_what_the_features_hold(case):
 
 
 def test_each_modality_is_encoded_from_its_own_input_alone(case):
-    both = _encode(case, tuple(case.inputs))
+    both = _encode(case, case.trainer.model.views)
     apart = [
         np.abs(_encode(case, (name,))[name].features - both[name].features).max()
-        for name in case.inputs
+        for name in _alone(case)
     ]
-    assert (max(apart) <= 1e-6) == case.trainer.model.encodes_alone
+    alone = max(apart, default=0.0) <= 1e-6
+    assert alone == case.trainer.model.encodes_alone
     # A control that breaks the rule breaks it clearly.
     assert case.trainer.model.encodes_alone == (case.name not in CONFIGS.CONTROLS)
     assert case.trainer.model.encodes_alone or max(apart) > 0.1
@@ -173,6 +190,7 @@ def test_without_context_features_are_those_of_single_ticks(case):
     found = ticks(case.inputs)
     last = {m: x.at[:, -1].multiply(-1.0) for m, x in case.inputs.items()}
     shape = (case.config.batch_size, case.config.data.window_ticks)
+    assert set(found) == set(case.trainer.model.views)
     for m, changed in ticks(last).items():
         assert found[m].shape == (*shape, case.config.model.width)
         np.testing.assert_allclose(changed[:, :-3], found[m][:, :-3], atol=1e-6)
@@ -181,7 +199,7 @@ def test_without_context_features_are_those_of_single_ticks(case):
 
 def test_a_system_of_one_modality_is_the_same_one(case):
     """Evaluation builds the encoders that it needs alone."""
-    for name in case.inputs:
+    for name in _alone(case):
         system = make_system(case.config, [name])
         alone = system.apply(
             {"params": case.state.params["model"]},
@@ -222,6 +240,21 @@ def test_every_parameter_learns_and_only_training_changes_anything(case):
         and not path.startswith(IDLE.get(case.name, "-"))
     ]
     assert not still
+
+
+def test_labels_change_nothing_but_what_is_called_supervised(case):
+    steps = []
+    for shift in (0, 1):
+        label = jnp.roll(case.batch["label"], shift, axis=0)
+        state = jax.tree.map(jnp.copy, case.state)
+        for _ in range(2):
+            state, _ = case.step(state, case.batch | {"label": label})
+        steps.append(jax.device_get(state.params["model"]))
+    same = jax.tree.map(np.array_equal, *steps)
+    if case.name in CONFIGS.SUPERVISED:
+        assert not all(jax.tree.leaves(same["fusion_0"]))
+    else:
+        assert all(jax.tree.leaves(same))
 
 
 def test_padded_rows_change_no_other_rows_loss(case):
@@ -426,7 +459,7 @@ def furnaces(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("name", CONFIGS.SYSTEMS)
+@pytest.mark.parametrize("name", {**CONFIGS.SYSTEMS, **CONFIGS.SUPERVISED})
 def test_the_shipped_config_trains_in_miniature(name, furnaces, tmp_path):
     config = CONFIGS.get_config(f"{name}+smoke")
     config.data.path = str(furnaces / "simulated")

@@ -23,6 +23,7 @@ from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.systems.system import FUSED
 
 LEAST_SHARE = 0.9  # of the episodes that "model" detects, for "taught" to be preferred
 FEW_EPISODES = 8  # foreseen in validation; fewer do not say how early an alarm comes
@@ -31,6 +32,11 @@ FEW_EPISODES = 8  # foreseen in validation; fewer do not say how early an alarm 
 def check_settings(config: ConfigDict, run: OpenedRun) -> None:
     """Refuses what no alarm can be made of."""
     for wrong, rule, remedy in (
+        (
+            config.target == FUSED,
+            f"an alarm watches one modality alone: got target={FUSED!r}",
+            "use --config.target=current",
+        ),
         (
             config.standardise == "recording",
             "an alarm cannot wait for the whole recording: got standardise='recording'",

@@ -77,7 +77,7 @@ def describe(
         for name, changes in _HEADS.items()
     }
     found: dict[str, dict[str, list[Any]]] = {name: {} for name in specs}
-    for fitted in (config.source, config.target):
+    for fitted in dict.fromkeys((config.source, config.target)):
         direction = f"{fitted}->{config.target}"
         for name, one in specs.items():
             found[name][direction] = [

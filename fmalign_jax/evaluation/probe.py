@@ -25,6 +25,7 @@ from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import scores_key
 from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
+from fmalign_jax.systems.system import make_system
 from fmalign_jax.training.state import TrainState
 
 _MOST_WINDOWS = 512  # of the training split; more take long and change little
@@ -64,13 +65,13 @@ class LabelledValidation:
         )
         self._seed = config.seed
         self._prefix = scores_key(label_level(config))
-        self._modalities = tuple(config.model.modalities)
-        self._encoder = FrozenEncoder(config, self._modalities, mesh)
+        self._views = make_system(config).views
+        self._encoder = FrozenEncoder(config, self._views, mesh)
 
     @property
     def names(self) -> list[str]:
         """Returns the names of the scores."""
-        pairs = itertools.product(self._modalities, repeat=2)
+        pairs = itertools.product(self._views, repeat=2)
         return [self._name(source, target) for source, target in pairs]
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -90,7 +91,7 @@ class LabelledValidation:
         spec = heads.HeadSpec(kind="prototypes", pooling="mean")
         true = self._judged.label
         scores = {}
-        for source in self._modalities:
+        for source in self._views:
             head = heads.fit(
                 spec,
                 fitted.features(source, kind),
@@ -99,7 +100,7 @@ class LabelledValidation:
                 groups=self._head.windows.recording,
                 seed=self._seed,
             )
-            for target in self._modalities:
+            for target in self._views:
                 predicted = head.predict(tried.features(target, kind)).argmax(axis=1)
                 scores[self._name(source, target)] = float(
                     recall_score(

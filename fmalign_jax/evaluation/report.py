@@ -143,14 +143,13 @@ def scored_rows(
     )
 
 
-def describe(splits: EvaluationSplits, config: ConfigDict) -> dict[str, Any]:
+def describe(splits: EvaluationSplits, streams: Sequence[str]) -> dict[str, Any]:
     """Returns by split where it came from and whether pre-training has seen it.
 
     `inductive`: no recording of it was in pre-training; `transductive`: some were
     (`seen_recordings` says which, and how that is known);
     `unknown`: the recordings of the run are not available.
     """
-    streams = (config.source, config.target)
     described = {}
     for name, split in splits.by_name.items():
         seen = None

@@ -24,6 +24,7 @@ from fmalign_jax.evaluation.labelled_windows import (
     window_labels,
 )
 from fmalign_jax.structs import UNLABELLED
+from fmalign_jax.systems.system import inputs_of
 
 HEAD, VALIDATION, TEST = "head", "validation", "test"
 RUN_SPLITS = {HEAD: "train", VALIDATION: "validation", TEST: "test"}
@@ -73,6 +74,11 @@ class _Raw:
     windows: WindowIndex
 
 
+def streams_of(config: ConfigDict, run_config: ConfigDict) -> tuple[str, ...]:
+    """Returns the modalities that an evaluation of a run reads."""
+    return inputs_of((config.source, config.target), run_config.model.modalities)
+
+
 def load_splits(config: ConfigDict, run_config: ConfigDict) -> EvaluationSplits:
     """Opens the recordings of an evaluation and labels their windows.
 
@@ -91,7 +97,7 @@ def load_splits(config: ConfigDict, run_config: ConfigDict) -> EvaluationSplits:
             "it; got neither test_data nor validation_data; add "
             "--config.test_data=GLOB"
         )
-    streams = (config.source, config.target)
+    streams = streams_of(config, run_config)
     own = _run_splits(run_config, needed=not given[HEAD])
     found = (
         {} if given[HEAD] else {n: raw for n, raw in own.items() if len(raw.windows)}

@@ -19,7 +19,7 @@ from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState, Encodings, FrozenEncoder
-from fmalign_jax.systems.system import make_system
+from fmalign_jax.systems.system import FUSED, make_system
 
 L2 = {"shared": 0.005, "codes": 0.2, "semantic": 0.2}
 """Penalty of the logistic head by kind of features. A strong one keeps a head from
@@ -32,7 +32,8 @@ def check(config: ConfigDict) -> None:
     """Refuses settings of an evaluation that cannot work.
 
     Raises:
-      ValueError: several processes, no run, one modality, or an unknown name.
+      ValueError: several processes, no run, one modality, `FUSED` and another, or an
+        unknown name.
     """
     if jax.process_count() > 1:
         raise ValueError(
@@ -44,10 +45,22 @@ def check(config: ConfigDict) -> None:
             "an evaluation needs a run; got none; add --config.checkpoint=RUN, the "
             "folder that training named"
         )
-    if config.source == config.target:
+    fused = (config.source == FUSED, config.target == FUSED)
+    if any(fused) and not all(fused):
+        raise ValueError(
+            f"source and target must be two modalities, or both {FUSED!r}; got "
+            f"{config.source!r} and {config.target!r}; correct --config.source or "
+            "--config.target"
+        )
+    if config.source == config.target and not all(fused):
         raise ValueError(
             "source and target must be two modalities; got "
             f"{config.source!r} for both; correct --config.source or --config.target"
+        )
+    if all(fused) and (config.get("retrieval") or config.calibrate != "none"):
+        raise ValueError(
+            f"retrieval and calibrate compare two modalities; got {FUSED!r} alone; "
+            "leave them out"
         )
     for name, known in (
         ("features", ("", "shared", "codes", "semantic")),
@@ -157,7 +170,7 @@ def transfer(
     head_split, known = splits.head, splits.head.known
     features = features_of(encoded, splits, config)
     probabilities, chosen = {}, {}
-    for trained in (config.source, config.target):
+    for trained in dict.fromkeys((config.source, config.target)):
         head = heads.fit(
             spec,
             features[evaluation_splits.HEAD][trained][known],
@@ -167,7 +180,7 @@ def transfer(
             seed=config.seed,
         )
         chosen[trained] = dict(head.chosen)
-        for tested in (config.target, config.source):
+        for tested in dict.fromkeys((config.target, config.source)):
             probabilities[f"{trained}->{tested}"] = {
                 name: head.predict(features[name][tested]) for name in splits.reported
             }
@@ -179,7 +192,7 @@ def features_of(
 ) -> dict[str, dict[str, Float[ndarray, "N T D"]]]:
     """Returns features by split and modality, standardised as asked for."""
     found: dict[str, dict[str, Float[ndarray, "N T D"]]] = {n: {} for n in encoded}
-    for modality in (config.source, config.target):
+    for modality in dict.fromkeys((config.source, config.target)):
         head = encoded[evaluation_splits.HEAD].features(modality, config.features)
         for name, own in encoded.items():
             values = own.features(modality, config.features)

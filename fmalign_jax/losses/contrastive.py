@@ -119,6 +119,48 @@ def own_is_nearest(
     return _counted(correct.astype(jnp.float32), mask)
 
 
+def label_contrast(
+    logits: Float[Array, "B B"], label: Int[Array, " B"]
+) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+    """Supervised contrast (Khosla et al. 2020, eq. 2; LBCL of CLMLF).
+
+        L_i = -1 / |P_i| sum_{p in P_i} log(e^s_ip / sum_{a != i} e^s_ia)
+
+    with P_i, the other windows of the class of window i. With perfect separation
+    log |P_i| is left.
+
+    Args:
+      logits: s [B, B], of each window with each.
+      label: class of each window, negative where unknown: such a one takes no part, not
+        even as a negative.
+
+    Returns:
+      The loss [B], 0 where P_i is empty; and [B], whether it is not.
+
+    >>> label_contrast(jnp.zeros((3, 3)), jnp.array([0, 0, 1]))[0]
+    Array([0.6931472, 0.6931472, 0.       ], dtype=float32)
+    """
+    known = label >= 0
+    others = known & ~jnp.eye(len(label), dtype=bool)
+    positive = others & known[:, None] & (label[:, None] == label)
+    count = positive.sum(axis=-1)
+    log_softmax = jax.nn.log_softmax(_exclude(logits, others), axis=-1)
+    total = jnp.where(positive, log_softmax, 0.0).sum(axis=-1)
+    return -total / jnp.maximum(count, 1), count > 0
+
+
+def nearest_other(
+    logits: Float[Array, "B B"], counted: Bool[Array, " B"]
+) -> Int[Array, " B"]:
+    """Returns which other window has the largest logit, of those that count.
+
+    >>> nearest_other(jnp.array([[9.0, 1.0], [2.0, 9.0]]), jnp.array([True, True]))
+    Array([1, 0], dtype=int32)
+    """
+    others = counted & ~jnp.eye(len(counted), dtype=bool)
+    return jnp.argmax(_exclude(logits, others), axis=-1)
+
+
 def log_code_distribution(
     semantic: Float[Array, "B T D"], embeddings: Float[Array, "M D"]
 ) -> Float[Array, "B M"]:
@@ -313,7 +355,7 @@ def _distances(
 
 
 def _exclude(
-    logits: Float[Array, "*n B B"], mask: Bool[Array, " B"] | None
+    logits: Float[Array, "*n B B"], mask: Bool[Array, "*m B"] | None
 ) -> Float[Array, "*n B B"]:
     logits = logits.astype(jnp.float32)
     return logits if mask is None else jnp.where(mask, logits, _EXCLUDED)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 _FRAMES = 48
 """How many frames go through narrow convolutions at a time on a CPU, about."""
@@ -235,7 +235,12 @@ class TransformerLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], *, train: bool, context: bool = True
+        self,
+        x: Float[Array, "B T D"],
+        *,
+        train: bool,
+        context: bool = True,
+        present: Bool[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Returns features of the same shape.
 
@@ -243,6 +248,7 @@ class TransformerLayer(nn.Module):
           x: one vector a tick.
           train: whether dropout acts.
           context: False for ticks that see themselves alone, whatever `causal` says.
+          present: False for what no other may see; None if all may be seen.
         """
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = nn.MultiHeadDotProductAttention(
@@ -256,6 +262,8 @@ class TransformerLayer(nn.Module):
         mask = nn.make_causal_mask(x[..., 0]) if self.causal else None
         if not context:
             mask = jnp.eye(x.shape[1], dtype=bool)[None, None]
+        if present is not None:
+            mask = nn.combine_masks(mask, present[:, None, None], dtype=bool)
         x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x, mask=mask)))
         inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
         outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)

@@ -32,7 +32,7 @@ class Objectives(nn.Module):
     metrics)``. One that has a method ``critic_loss(features) -> scalar`` is a critic:
     all its parameters are fitted by that loss. The parameters of each term lie in
     ``params[<term name>]``, so that critics are split off by name. A term with a field
-    `second_views` finds ``features.second_view`` of those modalities in training. What
+    `second_views` finds ``features.second_view`` of those in training. What
     it needs beside `Features`, it names in a class attribute `needs`; the random keys
     that it draws from in training, in `random_streams`. A class attribute `labels`, a
     level of `LABELS`, gives it ``features.label``.
@@ -77,7 +77,7 @@ class Objectives(nn.Module):
 
     @property
     def second_views(self) -> tuple[str, ...]:
-        """Modalities of which some term compares two augmented views."""
+        """Views of a system of which some term compares two augmented ones."""
         asked = (entry.get("second_views", ()) for entry in self.terms.values())
         return tuple(sorted({name for names in asked for name in names}))
 

@@ -25,7 +25,7 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.systems.initialise import encoder_parameters
-from fmalign_jax.systems.system import Encoding, ModelState, make_system
+from fmalign_jax.systems.system import Encoding, ModelState, inputs_of, make_system
 from fmalign_jax.training import preprocess, sharding
 from fmalign_jax.training.state import RUNS_ONCE
 
@@ -115,32 +115,31 @@ class Encodings:
 
 
 class FrozenEncoder:
-    """The encoders of some modalities of a run, compiled once for any parameters."""
+    """The encoders of some views of a run, compiled once for any parameters."""
 
-    def __init__(
-        self, config: ConfigDict, modalities: Sequence[str], mesh: Mesh
-    ) -> None:
+    def __init__(self, config: ConfigDict, views: Sequence[str], mesh: Mesh) -> None:
         """Builds the encoders.
 
         Args:
           config: of the run; gives the architecture.
-          modalities: which to build.
+          views: which to encode: modalities, or `FUSED`.
           mesh: devices that share each batch.
 
         Raises:
-          ValueError: the run knows no such modality, or several are asked for of a
+          ValueError: the run's system has no such view, or several are asked for of a
             system that does not encode each from its own input alone.
         """
-        known = set(config.model.modalities)
-        unknown = sorted(set(modalities) - known)
+        known = set(make_system(config).views)
+        unknown = sorted(set(views) - known)
         if unknown:
             raise ValueError(
-                "source and target must be modalities of the run, "
+                "source and target must be views of the run, "
                 f"{', '.join(sorted(known))}; got {', '.join(unknown)};"
                 " correct --config.source and --config.target"
             )
-        self.system = make_system(config, modalities)
-        if len(modalities) > 1 and not self.system.encodes_alone:
+        self.views = tuple(dict.fromkeys(views))
+        self.system = make_system(config, inputs_of(views, config.model.modalities))
+        if len(self.views) > 1 and not self.system.encodes_alone:
             raise ValueError(
                 "modalities are compared where each is encoded from its own input "
                 f"alone; got a run of {config.model.name}, a control that mixes them; "
@@ -151,7 +150,7 @@ class FrozenEncoder:
         # Whatever the number of devices, each takes the same number of rows.
         self._batch_size = -(-config.batch_size // mesh.size) * mesh.size
         self._encode = jax.jit(
-            functools.partial(_encode, self.system),
+            functools.partial(_encode, self.system, self.views),
             static_argnames="context",
             out_shardings=sharding.batch_sharded(mesh),
         )
@@ -179,7 +178,7 @@ class FrozenEncoder:
         """
         self._check_fits(frozen, store, windows)
         found: dict[str, dict[str, list[ndarray]]] = {
-            part: {m: [] for m in self.system.views}
+            part: {m: [] for m in self.views}
             for part in ("codes", "semantic", "variates", "shared_codes", "compared")
         }
         for placed, mask in self._batches(store, windows):
@@ -246,7 +245,11 @@ class FrozenEncoder:
             found = jax.device_get(alone._semantic(params, statistics, placed))
             seen.append({m: z[mask] for m, z in found.items()})
         # In this order, which decides where codes are placed.
-        semantic = {m: jnp.concatenate([z[m] for z in seen]) for m in self.system.views}
+        semantic = {
+            m: jnp.concatenate([z[m] for z in seen])
+            for m in self.system.views
+            if m in seen[0]
+        }
         model_state = self.system.init_model_state(state_key, semantic)
         if self.system.has_shared_level:
             rows = {
@@ -263,9 +266,7 @@ class FrozenEncoder:
     @functools.cached_property
     def _alone(self) -> FrozenEncoder:
         """The same encoders on one device."""
-        return FrozenEncoder(
-            self._config, list(self.system.modalities), sharding.one_device_mesh()
-        )
+        return FrozenEncoder(self._config, self.views, sharding.one_device_mesh())
 
     @functools.cached_property
     def _semantic(self) -> Any:
@@ -326,6 +327,7 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 def _encode(
     system: Any,
+    views: tuple[str, ...],
     frozen: EncoderState,
     streams: Mapping[str, Array],
     *,
@@ -336,7 +338,7 @@ def _encode(
         {"params": frozen.params},
         values,
         frozen.model_state,
-        system.views,
+        views,
         context=context,
         method="encode",
     )

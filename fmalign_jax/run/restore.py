@@ -69,22 +69,18 @@ class OpenedRun:
             )
         return store, windows[name]
 
-    def encoder(
-        self, modalities: Sequence[str], mesh: Mesh | None = None
-    ) -> RunEncoder:
-        """Restores the frozen encoders of some modalities.
+    def encoder(self, views: Sequence[str], mesh: Mesh | None = None) -> RunEncoder:
+        """Restores the frozen encoders of some views.
 
         Args:
-          modalities: which, such as ["video", "current"].
+          views: which, such as ["video", "current"].
           mesh: devices that share each batch; by default all.
 
         Raises:
-          ValueError: the run has no such modality, or the checkpoint is damaged.
+          ValueError: the run has no such view, or the checkpoint is damaged.
         """
         mesh = sharding.make_mesh() if mesh is None else mesh
-        return RunEncoder(
-            FrozenEncoder(self.config, modalities, mesh), restore(self, mesh)
-        )
+        return RunEncoder(FrozenEncoder(self.config, views, mesh), restore(self, mesh))
 
 
 def open_run(

@@ -29,6 +29,7 @@ from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.run_report import codes as report_codes, files, recording_timeline
 from fmalign_jax.structs import UNLABELLED
+from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import setup, sharding
 from fmalign_jax.training.shared_level import SharedLevelFit
 from fmalign_jax.training.state import make_trainer
@@ -183,7 +184,9 @@ def describe(
       its windows; `recordings` (`recording_timeline.timeline`, each with its `score`).
     """
     mesh = sharding.one_device_mesh()
-    encoder = FrozenEncoder(run.config, modalities, mesh)
+    views = make_system(run.config).views
+    shown = [m for m in modalities if m in views]
+    encoder = FrozenEncoder(run.config, shown or views, mesh)
     held = splits.by_name.get(splits.headline, splits.head)
     training = splits.head.spread(_TRAINING_WINDOWS)
     mapped = held.spread(_MAP_WINDOWS)

@@ -15,7 +15,8 @@ class Features:
 
     Attributes:
       inputs: by modality [B, T, R, ...], normalised, as the encoders read them.
-      semantic: by modality [B, T, D] fp32, continuous; what modalities share.
+      semantic: by modality [B, T, D] fp32, continuous; what modalities share. By view,
+        where a system has others than the modalities.
       mask: bool [B], False for rows that only pad a batch.
       recording: int32 [B], which recording each window is of.
       time_s: fp32 [B, 2], two numbers whose sum is the window's centre on its
@@ -23,7 +24,7 @@ class Features:
       label: int32 [B, T], class of each tick, -1 unknown; None unless an objective asks
         for labels.
       second_view: by modality [B, T, D], semantic features of the same windows under
-        another augmentation; of the modalities that an objective asks for, in training
+        another augmentation; of the views that an objective asks for, in training
         only.
     """
 

@@ -24,6 +24,11 @@ ModelState = dict[str, PyTree]
 in a checkpoint each entry stands in the item `model`. Empty if it keeps nothing."""
 
 
+FUSED = "fused"
+"""The view of all modalities of a window together. It tells of none of them alone, so
+that nothing learnt from it is zero-shot."""
+
+
 class SharedEncoding(NamedTuple):
     """One modality of a batch at the level that all modalities share.
 
@@ -97,7 +102,7 @@ class System(Protocol):
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Returns what can be encoded: each modality."""
+        """Returns what can be encoded: each modality; `FUSED` where there is such."""
 
     @property
     def slots_are_ticks(self) -> bool:
@@ -120,6 +125,8 @@ class System(Protocol):
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
         """Returns continuous features of each modality, from its own input alone.
+
+        Given all modalities, also those of the view `FUSED` if the system has it.
 
         Args:
           inputs: by modality [B, T, R, ...], normalised.
@@ -187,6 +194,22 @@ class System(Protocol):
 
     def histograms(self, model_state: ModelState) -> dict[str, Array]:
         """Returns what is worth a histogram at every validation, by name."""
+
+
+def inputs_of(views: Iterable[str], modalities: Iterable[str]) -> tuple[str, ...]:
+    """Returns the modalities that views are made of: of `FUSED` all.
+
+    Args:
+      views: of a system.
+      modalities: all of the system's.
+
+    >>> inputs_of(["video"], ["video", "current"])
+    ('video',)
+    >>> inputs_of(["fused"], ["video", "current"])
+    ('video', 'current')
+    """
+    asked = tuple(dict.fromkeys(views))
+    return tuple(modalities) if FUSED in asked else asked
 
 
 def make_system(config: ConfigDict, modalities: Iterable[str] | None = None) -> Any:

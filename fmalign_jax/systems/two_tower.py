@@ -18,7 +18,13 @@ from numpy import ndarray
 
 from fmalign_jax.losses import normalise
 from fmalign_jax.systems.features import Features
-from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding, Statistics
+from fmalign_jax.systems.system import (
+    Encoding,
+    ModelState,
+    SharedEncoding,
+    Statistics,
+    inputs_of,
+)
 from fmalign_jax.systems.towers import Towers
 
 
@@ -112,10 +118,11 @@ class TwoTower(Towers):
         *,
         context: bool = True,
     ) -> dict[str, Encoding]:
-        """Returns semantic features of some or all modalities."""
-        chosen = {name: inputs[name] for name in views}
+        """Returns semantic features of some or all views."""
+        views = tuple(views)
+        chosen = {m: inputs[m] for m in inputs_of(views, self.modalities)}
         semantic = self.semantic(chosen, train=False, context=context)
-        return {m: Encoding(z, None) for m, z in semantic.items()}
+        return {name: Encoding(semantic[name], None) for name in views}
 
     def empty_model_state(self) -> ModelState:
         """Returns nothing."""

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from fmalign_jax.config.build import load
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
@@ -101,17 +102,27 @@ def load_data(config: ConfigDict) -> Data:
 
 
 def _check_labels(training: WindowIndex, config: ConfigDict) -> None:
-    """Refuses training windows without the labels that an objective asks for."""
-    level = make_objectives(config).labels
+    """Refuses recordings without the labels, or with more, than objectives ask for."""
+    objectives = make_objectives(config)
+    level = objectives.labels
     if level == NO_LABELS:
         return
-    label = training.ticks.label[training.read_ticks()]
-    if (label == UNLABELLED).all():
+    label = training.ticks.label
+    if (label[training.read_ticks()] == UNLABELLED).all():
         raise ValueError(
             f"an objective with labels ({level}) needs labelled training windows; got "
             f"none of {len(training)} in {config.data.path}; label the recordings, or "
             "give the objective the weight 0"
         )
+    highest = int(label.max())
+    for name, term in objectives.terms.items():
+        classes = term.get("classes", getattr(load(term["name"]), "classes", None))
+        if classes is not None and highest >= classes:
+            raise ValueError(
+                f"objectives.{name}.classes must count every class of the recordings; "
+                f"got {classes}, and a label {highest}; use "
+                f"--config.objectives.{name}.classes={highest + 1}"
+            )
 
 
 def _log_windows(

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from fmalign_jax.systems.features import Features
+from fmalign_jax.systems.system import inputs_of
 from fmalign_jax.training import preprocess, resident, sharding
 from fmalign_jax.training.metrics import Mean
 from fmalign_jax.training.state import (
@@ -238,7 +239,7 @@ def _random_view(
 def _second_view(
     trainer: Trainer, params: Any, inputs: Mapping[str, Array], key: Key[Array, ""]
 ) -> dict[str, Float[Array, "B T D"]]:
-    """Encodes, augmented once more, the modalities that an objective asks for."""
+    """Encodes, augmented once more, the views that an objective asks for."""
     wanted = trainer.objectives.second_views
     if not wanted:
         return {}
@@ -246,12 +247,12 @@ def _second_view(
     augmented = _random_view(trainer.config, augment_key, inputs)
     encoded: Any = trainer.model.apply(
         {"params": params},
-        {name: augmented[name] for name in wanted},
+        {name: augmented[name] for name in inputs_of(wanted, augmented)},
         train=True,
         rngs={"dropout": dropout_key},
         method="semantic",
     )
-    return dict(encoded)
+    return {name: encoded[name] for name in wanted}
 
 
 def _fit_critics(
