@@ -6,6 +6,7 @@ Drawn without pyplot, which needs a display or a global setting.
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -57,8 +58,9 @@ def draw_confusion(
     path: pathlib.Path, predictions: Mapping[str, Predictions], classes: Sequence[str]
 ) -> None:
     """Draws a confusion matrix a direction: colours are shares of the true class."""
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    panels = figure.subplots(2, 2).ravel()
+    side = math.ceil(math.sqrt(len(predictions)))
+    figure = Figure(figsize=(5 * side, 4.5 * side), layout="constrained")
+    panels = figure.subplots(side, side, squeeze=False).ravel()
     for axes, (direction, found) in zip(panels, predictions.items(), strict=True):
         numbers = np.arange(len(classes))
         counts = confusion_matrix(found.label, found.predicted, labels=numbers)
