@@ -218,6 +218,8 @@ def temporal(config: ConfigDict) -> None:
         }
     )
     config.score = "tick_accuracy"
+
+
 def clmlf(config: ConfigDict) -> None:
     _fusion(config, "fused")
     config.objectives = ConfigDict(
@@ -271,13 +273,12 @@ SYSTEMS: dict[str, Change] = {
     "alignvsr": alignvsr,
     "distilled": distilled,
     "temporal": temporal,
-}
-
-CONTROLS: dict[str, Change] = {"fused_control": fused_control}
-"""No systems to compare: they break a rule, so that it shows what the rule is for."""
     "clmlf_pairs": clmlf_pairs,
 }
 """Without labels: what the study compares."""
 
 SUPERVISED: dict[str, Change] = {"clmlf": clmlf, "clmlf_dropout": clmlf_dropout}
 """Shaped by labels of what is tested: compared with the oracle, never as zero-shot."""
+
+CONTROLS: dict[str, Change] = {"fused_control": fused_control}
+"""No systems to compare: they break a rule, so that it shows what the rule is for."""

@@ -200,6 +200,9 @@ FAULTS = (
     Fault("trained_on_by_path", "fmalign_jax/lead/recordings.py",
           "trained_on = _trained_on(store, run)", "trained_on = False",
           _LEAD + "recordings_of_the_training_are_known_by_what_they_hold"),
+    Fault("shuffle_partners_ignored", _SETUP, "if config.data.shuffle_partners:",
+          "if False:", "tests/test_setup.py::"
+          "test_with_shuffled_partners_training_sees_the_current_of_another_recording"),
     Fault("lead_range_ignored", "fmalign_jax/data/dataset.py",
           "lead_range_s=tuple(data.lead_range_s),", "lead_range_s=(),",
           "tests/test_lead_range.py::"

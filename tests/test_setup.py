@@ -1,5 +1,6 @@
 """What a run needs before its first step."""
 
+import dataclasses
 import logging
 
 import flax.linen as nn
@@ -9,6 +10,8 @@ import tiny
 
 from fmalign_jax import sweep
 from fmalign_jax.config import component
+from fmalign_jax.data import pipeline
+from fmalign_jax.data.windows.tables import window_tables
 from fmalign_jax.sweeps import data as sweep_data
 from fmalign_jax.sweeps.vmapped import VmappedRuns
 from fmalign_jax.training import setup, sharding
@@ -88,3 +91,50 @@ def test_an_objective_with_labels_needs_labelled_recordings(tmp_path):
         setup.load_data(config)
     config.objectives.told.weight = 0.0
     assert len(setup.load_data(config).training)
+
+
+def test_with_shuffled_partners_training_sees_the_current_of_another_recording(config):
+    config.data.split.validation_recordings = ("furnace_2",)
+    plain = setup.load_data(config)
+    config.data.shuffle_partners = True
+    found = setup.load_data(config)
+
+    def currents(data, split):
+        index = data.windows[split]
+        batch = pipeline.assemble(data.store, index, np.arange(len(index)))
+        return batch["recording"], batch["streams"]
+
+    recording, streams = currents(found, "train")
+    assert set(recording.tolist()) == {0, 1}
+    _, own = currents(plain, "train")
+    half = len(recording) // 2  # both have the same windows
+    np.testing.assert_array_equal(streams["video"], own["video"])
+    np.testing.assert_array_equal(streams["current"][:half], own["current"][half:])
+    np.testing.assert_array_equal(streams["current"][half:], own["current"][:half])
+    for name, values in currents(plain, "validation")[1].items():
+        np.testing.assert_array_equal(currents(found, "validation")[1][name], values)
+    tables = window_tables(found.store, found.training)
+    others = window_tables(plain.store, plain.training)["values"]["current"]
+    assert tables["values"]["current"].shape == others.shape
+    assert not np.array_equal(tables["values"]["current"], others)
+
+
+def test_partners_of_one_recording_cannot_be_shuffled(config):
+    config.data.shuffle_partners = True
+    config.data.split.validation_recordings = ("furnace_1", "furnace_2")
+    with pytest.raises(ValueError, match=r"two recordings or more; got 1"):
+        setup.load_data(config)
+
+
+def test_a_shorter_stream_begins_again(config):
+    store = setup.load_data(config).store
+    lengths = [len(t.streams["current"].time_s) for t in store.timelines()]
+    other = store.exchanged("current", [2, 0])
+    reader = other._readers["current"]
+    short = dataclasses.replace(reader, lengths=np.array([4, *lengths[1:]]))
+    samples = np.array([[1, 5]])
+    first = store.gather("current", 0, np.array([1]))[0]
+    np.testing.assert_array_equal(short.gather(2, samples), [[first, first]])
+    np.testing.assert_array_equal(
+        other.gather("current", 1, samples), store.gather("current", 1, samples)
+    )

@@ -11,7 +11,9 @@ Data      As configs/studies/furnaces.py: 22 recordings of 50 min of as many fur
 
 Purpose   Which way to align the modalities carries over best. Data, windows, encoders,
   augmentation, batch and number of steps are the same for all; docs/systems.md says
-  what each system is. No label reaches any of them in training.
+  what each system is. No label reaches any of them in training. Two controls,
+  `clip_shuffled_pairs` and `recipe_shuffled_pairs`, are trained on wrong pairs: what
+  they reach across modalities, the protocol gives away.
 
 Expected time   On two idle CPU cores 2 to 4 min a run with its evaluations. The
   references of `recipe` take hours there, because FmFormer is among them: leave them
@@ -33,7 +35,23 @@ FOLDS = ("default", "no_precursor", "hard")
 SEEDS = (0, 1, 2, 3, 4)
 EPOCHS = 4.0  # 320 steps, 10 240 windows
 
-VARIANTS: dict[str, Change] = {"recipe": unchanged, **SYSTEMS.SYSTEMS}
+
+def with_shuffled_pairs(change: Change) -> Change:
+    """Returns the same change, and the control that no pair is a pair in training."""
+
+    def changed(config: ConfigDict) -> None:
+        change(config)
+        config.data.shuffle_partners = True
+
+    return changed
+
+
+VARIANTS: dict[str, Change] = {
+    "recipe": unchanged,
+    **SYSTEMS.SYSTEMS,
+    "clip_shuffled_pairs": with_shuffled_pairs(SYSTEMS.SYSTEMS["clip"]),
+    "recipe_shuffled_pairs": with_shuffled_pairs(unchanged),
+}
 
 
 def train_config(fold: str, data: str) -> ConfigDict:

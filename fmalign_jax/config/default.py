@@ -87,6 +87,9 @@ def data_config() -> ConfigDict:
             # Least and most lead: each window reads the leading stream over all of
             # them, whole windows wide, by a stem that does (encoders.LagStem).
             "lead_range_s": (),
+            # A control: each training recording has the leading stream of another one,
+            # so that nothing can be learnt that modalities share.
+            "shuffle_partners": False,
             "windows": "sliding",  # or "clip": a clip is one window of equal ticks
             "tick_s": 2.0,
             "window_ticks": 30,

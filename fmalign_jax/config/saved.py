@@ -30,6 +30,7 @@ ABSENT: Mapping[str, Any] = {
     "data.draw_lead": False,
     "data.lead_range_s": [],
     "data.other_leads_s": [],
+    "data.shuffle_partners": False,
     "model.transformer.causal": False,
     "objectives.cross_cpc.stride": 1,
     "model.name": "fmalign_jax.systems.cmg.Cmg",

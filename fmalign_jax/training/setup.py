@@ -97,6 +97,8 @@ def load_data(config: ConfigDict) -> Data:
     steps = min(planned, config.max_steps) if config.max_steps else planned
     training = dataset.training_windows(store, config, windows)
     _check_labels(training, config)
+    if config.data.shuffle_partners:
+        store = _with_wrong_partners(store, training, config)
     _log_windows(store, windows["train"], config)
     return Data(store, windows, training, steps_per_epoch, planned, steps)
 
@@ -123,6 +125,19 @@ def _check_labels(training: WindowIndex, config: ConfigDict) -> None:
                 f"got {classes}, and a label {highest}; use "
                 f"--config.objectives.{name}.classes={highest + 1}"
             )
+
+
+def _with_wrong_partners(
+    store: RecordingStore, training: WindowIndex, config: ConfigDict
+) -> RecordingStore:
+    """Returns recordings of which training sees the leading stream of another one."""
+    trained = np.unique(training.recording).tolist()
+    if len(trained) < 2:
+        raise ValueError(
+            "data.shuffle_partners needs training windows of two recordings or more; "
+            f"got {len(trained)}; give more recordings, or set it to False"
+        )
+    return store.exchanged(config.data.leading_stream, trained)
 
 
 def _log_windows(

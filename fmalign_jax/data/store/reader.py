@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,30 @@ class RecordingStore:
             for start in range(0, len(own), size):
                 yield self.gather(stream, int(number), own[start : start + size])
 
+    def exchanged(self, stream: str, recordings: Sequence[int]) -> RecordingStore:
+        """Returns the same data set with one stream exchanged among recordings.
+
+        Each of them has the values of the next one, the last those of the first; where
+        they are too few, they begin again. Clocks and labels stay.
+
+        Args:
+          stream: name of the stream.
+          recordings: numbers of the recordings.
+        """
+        other = copy.copy(self)
+        partner = dict(zip(recordings, np.roll(recordings, -1).tolist(), strict=True))
+        lengths = self._lengths(stream)
+        reader = _ExchangedReader(self._readers[stream], partner, lengths)
+        other._readers = {**self._readers, stream: reader}
+        return other
+
     def _lengths(self, stream: str) -> np.ndarray:
         return np.array([len(t.streams[stream].time_s) for t in self._timelines])
 
-    def _open(self, memory_bytes: int, cache_bytes: int) -> dict[str, _StreamReader]:
-        readers = {}
+    def _open(
+        self, memory_bytes: int, cache_bytes: int
+    ) -> dict[str, _StreamReader | _ExchangedReader]:
+        readers: dict[str, _StreamReader | _ExchangedReader] = {}
         by_size = sorted(
             self.streams.items(),
             key=lambda item: item[1].samples * item[1].sample_bytes,
@@ -291,6 +311,19 @@ class _StreamReader:
         ) != n:
             raise self._records.damaged(f"record {record}")
         return fields["values"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ExchangedReader:
+    """Gathers the samples of other recordings than those that are asked for."""
+
+    reader: _StreamReader | _ExchangedReader
+    partner: Mapping[int, int]
+    lengths: np.ndarray
+
+    def gather(self, recording: int, samples: np.ndarray) -> np.ndarray:
+        other = self.partner.get(recording, recording)
+        return self.reader.gather(other, samples % self.lengths[other])
 
 
 def _stream_info(fields: Mapping[str, Any], lengths: np.ndarray) -> StreamInfo:
