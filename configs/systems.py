@@ -23,6 +23,8 @@ Variants
   temporal
           two towers and a contrast of single ticks with their partners at the same time
           (C3T, Kamboj et al. 2024); no labels
+  indexed CMG's encoders around one codebook a modality, in which the same index means
+          the same thing (after CoDAAR, Sen et al. 2026); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -265,6 +267,30 @@ def _fusion(config: ConfigDict, form: str) -> None:
         parts.layers = 1 if name == "video" else 0
 
 
+def indexed(config: ConfigDict) -> None:
+    config.model.name = "fmalign_jax.systems.indexed_codebooks.IndexedCodebooks"
+    # As published: no direction, but the codebooks are mixed one after the other.
+    config.codebook.ema_mix = {
+        "video": {"video": 0.75, "current": 0.25},
+        "current": {"video": 0.25, "current": 0.75},
+    }
+    config.codebook.cascade = {
+        "video": {"video": 0.75, "current": 0.25},
+        "current": {"video": 0.5, "current": 0.5},
+    }
+    config.codebook.shared = None
+    terms = config.objectives
+    terms.commitment.weights = {
+        "video": {"video": 0.5, "current": 0.125},
+        "current": {"video": 0.125, "current": 0.5},
+    }
+    for name in ("code_matching", "cross_cpc"):
+        terms[name].learns_from = None
+    kept = ("reconstruction", "commitment", "code_matching", "cross_cpc")
+    config.objectives = ConfigDict({name: terms[name] for name in kept})
+    config.score = "token_agreement/current-video"
+
+
 SYSTEMS: dict[str, Change] = {
     "clip": clip,
     "micu": micu,
@@ -274,6 +300,7 @@ SYSTEMS: dict[str, Change] = {
     "distilled": distilled,
     "temporal": temporal,
     "clmlf_pairs": clmlf_pairs,
+    "indexed": indexed,
 }
 """Without labels: what the study compares."""
 

@@ -185,6 +185,15 @@ FAULTS = (
     Fault("canonical_not_directed", "fmalign_jax/objectives/canonical.py",
           "learning_scale(self.learns_from, own, other),", "1.0,",
           "tests/test_sharing_objectives.py::test_the_canonical_term_is_directed"),
+    Fault("ticks_per_window_ignored", "fmalign_jax/objectives/temporal_alignment.py",
+          "if self.ticks_per_window is None else self.ticks_per_window",
+          "if self.ticks_per_window is None else window_ticks",
+          "tests/test_temporal_transfer.py::"
+          "test_some_ticks_are_drawn_in_training_and_evenly_spaced_otherwise"),
+    Fault("cascade_ignored", "fmalign_jax/systems/indexed_codebooks.py",
+          "row = table.get(modality, {modality: 1.0})", "row = {modality: 1.0}",
+          "tests/test_indexed_codebooks.py::"
+          "test_a_codebook_is_read_as_the_mean_of_all_that_the_cascade_says"),
     Fault("stride_ignored", "fmalign_jax/objectives/cross_cpc.py",
           "self.stride * (1 + jnp.arange(self.steps))", "1 + jnp.arange(self.steps)",
           "tests/test_objectives.py::test_cross_cpc_predicts_every_stride_ticks"),

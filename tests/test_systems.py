@@ -35,7 +35,8 @@ SYSTEMS = {
     **CONFIGS.SUPERVISED,
     **CONFIGS.CONTROLS,
 }
-IDLE = {"micu": "['model']['specifics_video']['Dense_"}
+_SUMMARY = "['model']['specifics_video']['Dense_"
+IDLE = {"micu": _SUMMARY, "indexed": _SUMMARY}
 """Parameters that a system has and does not learn: the summary that CLUB reads."""
 
 

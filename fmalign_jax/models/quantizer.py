@@ -155,22 +155,24 @@ def straight_through(
     return z + jax.lax.stop_gradient(vectors - z)
 
 
-def check_ema_mix(ema_mix: PairTable, modalities: Iterable[str]) -> None:
-    """Checks the table A of the multi-modal EMA.
+def check_ema_mix(
+    ema_mix: PairTable, modalities: Iterable[str], *, name: str = "ema_mix"
+) -> None:
+    """Checks the table A of the multi-modal EMA, or another table of shares.
 
     Raises:
       ValueError: when a row does not sum to 1, an entry is negative, a name is not a
         modality of the codebook, or there is no row.
     """
     names = sorted(modalities)
-    check_names(ema_mix, names, table_name="ema_mix")
-    for name in codebook_writers(ema_mix):
-        row = dict(ema_mix[name])
+    check_names(ema_mix, names, table_name=name)
+    for writer in codebook_writers(ema_mix):
+        row = dict(ema_mix[writer])
         total = math.fsum(row.values())
         if abs(total - 1.0) > 1e-6 or min(row.values()) < 0:
             raise ValueError(
-                "each row of ema_mix must be non-negative and sum to 1; got "
-                f"ema_mix.{name} = {row}, sum {total:g}; give the shares of {names}"
+                f"each row of {name} must be non-negative and sum to 1; got "
+                f"{name}.{writer} = {row}, sum {total:g}; give the shares of {names}"
             )
     if not codebook_writers(ema_mix):
         raise ValueError(

@@ -32,9 +32,10 @@ class CodeMatching(nn.Module):
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and no metrics."""
         check_names(self.learns_from, features.semantic, table_name="learns_from")
-        embeddings = jax.lax.stop_gradient(features.embeddings)
         log_p = {
-            name: losses.log_code_distribution(z, embeddings)
+            name: losses.log_code_distribution(
+                z, jax.lax.stop_gradient(features.book(name))
+            )
             for name, z in features.semantic.items()
         }
         total = jnp.zeros(len(features.mask))

@@ -35,12 +35,11 @@ class CodePrediction(nn.Module):
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss [B] and no metrics; `token_agreement` measures it."""
         check_names(self.weights, features.semantic, table_name="weights")
-        embeddings = jax.lax.stop_gradient(features.embeddings)
         total = jnp.zeros(len(features.mask))
         for student, teacher, weight in pair_entries(self.weights):
             total += weight * losses.code_prediction(
                 features.semantic[student],
-                embeddings,
+                jax.lax.stop_gradient(features.book(student)),
                 features.codes[teacher],
                 self.temperature,
             )

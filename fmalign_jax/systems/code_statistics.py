@@ -29,6 +29,10 @@ class CodeFeatures(Features):
     code_vectors: dict[str, Float[Array, "B T D"]]
     embeddings: Float[Array, "M D"]
 
+    def book(self, modality: str) -> Float[Array, "M D"]:
+        """Returns the codes among which a modality chooses: the same for all."""
+        return self.embeddings
+
 
 @no_type_check  # as a pytree it also carries shapes and fetched arrays
 @flax.struct.dataclass
