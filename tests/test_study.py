@@ -67,6 +67,23 @@ def test_transductive_adds_the_person_tested_alone(variant, expected):
     assert trained == expected
 
 
+def test_the_fold_of_clips_tests_a_fifth_of_them_and_says_so_by_its_own_splits():
+    study = load_file(ROOT / "configs" / "studies" / "systems_utd.py")
+    config = study.train_config("clips", "folder")
+    assert config.data.split.by == "clip"
+    assert (config.data.split.validation, config.data.split.test) == (0.0, 0.2)
+    assert not config.data.split.validation_recordings
+    assert all(
+        fnmatch(f"folder/utd_mhad_s{person}.npz", config.data.path)
+        for person in range(1, 7)
+    )
+    evaluation = study.evaluate_config("clips", "folder")
+    assert not evaluation.head_data
+    assert not evaluation.test_data
+    people = study.evaluate_config("s6", "folder")
+    assert people.test_data == "folder/utd_mhad_s[6].npz"
+
+
 STUDY = """
 DATA = "data"
 FOLDS, SEEDS = ("one", "two"), (0,)
