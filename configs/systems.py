@@ -14,6 +14,8 @@ Variants
   alignvsr the current is a row of units, 64 codes that it alone moves; the video
           learns to attend to those around each tick and to those of the window
           (AlignVSR, Liu et al. 2024); no labels
+  hdcid   the recipe, and a second level with a codebook of its own on what is specific
+          at the first (H-DCID, Xia et al. 2024); no labels
   fused_control  a control: the recipe, but the current sees the video before it is
           quantised. Its codes agree, and say nothing of the current; `evaluate` refuses
           it, scripts/fusion_control.py shows why (docs/systems.md, Controls)
@@ -291,6 +293,24 @@ def indexed(config: ConfigDict) -> None:
     config.score = "token_agreement/current-video"
 
 
+def hdcid(config: ConfigDict) -> None:
+    config.model.name = "fmalign_jax.systems.hdcid.HDcid"
+    config.codebook.shared = None  # heads read the codes of both levels
+    decoder = component("fmalign_jax.models.decoders.DenseDecoder")
+    for name in ("reconstruction", "commitment", "code_matching", "cross_cpc", "club"):
+        term = config.objectives[name].to_dict()
+        weight = term.pop("weight")
+        if name == "reconstruction":
+            term["decoders"] = dict.fromkeys(term["decoders"], decoder.to_dict())
+        config.objectives[f"lower_{name}"] = component(
+            "fmalign_jax.objectives.at_lower.AtLower",
+            weight=0.3 * weight,
+            from_epoch=0.6 * config.epochs,
+            term=term,
+        )
+    config.score = "equal_share"
+
+
 SYSTEMS: dict[str, Change] = {
     "clip": clip,
     "micu": micu,
@@ -301,6 +321,7 @@ SYSTEMS: dict[str, Change] = {
     "temporal": temporal,
     "clmlf_pairs": clmlf_pairs,
     "indexed": indexed,
+    "hdcid": hdcid,
 }
 """Without labels: what the study compares."""
 

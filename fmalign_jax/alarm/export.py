@@ -54,6 +54,11 @@ def score_program(
     # On the host, as the features that the head was fitted on.
     table, use_shared = None, features == "shared"
     if features == "codes":
+        if hasattr(encoder.system, "lower_vectors"):
+            raise ValueError(
+                "an alarm reads one codebook; got a system with two; use "
+                "--config.features=semantic"
+            )
         vectors = np.asarray(encoder.system.code_vectors(model_state))
         table = jnp.asarray((vectors - mean) / deviation)
 
@@ -63,7 +68,7 @@ def score_program(
         encoded: Any = encoder.system.apply(
             {"params": params}, inputs, model_state, (modality,), method="encode"
         )
-        z, codes, shared, _ = encoded[modality]
+        z, codes, shared = encoded[modality][:3]
         own = codes if shared is None else shared.codes
         code = jnp.full(len(z), NO_CODE, jnp.int32) if own is None else own[:, -1]
         if table is not None:

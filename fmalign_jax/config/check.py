@@ -240,6 +240,12 @@ def _check_objectives(config: ConfigDict) -> None:
             "above 0"
         )
     for name, term in config.objectives.items():
+        first = term.get("from_epoch", 0.0)
+        if not (_number(first) and first >= 0):
+            raise ValueError(
+                f"objectives.{name}.from_epoch must be an epoch, 0 or later; got "
+                f"{first!r}; correct the config"
+            )
         if term.weight and term.get("name", "").endswith(".CrossCpc"):
             _warn_of_short_windows(name, term.get("steps", 5), config.data.window_ticks)
 

@@ -93,7 +93,14 @@ class _EncoderAndHead:
         """Returns the first parameters, the encoder's as those of a run."""
         encoder_key, head_key = jax.random.split(key)
         params = self.encoder.fresh_params(encoder_key, streams, self.statistics)
-        z = jnp.zeros((1, 1, self.encoder.system.width))
+        shapes = jax.eval_shape(
+            functools.partial(
+                self.encoder.system.apply, train=False, method="semantic"
+            ),
+            {"params": params},
+            preprocess.normalise(jax.tree.map(jnp.asarray, streams), self.statistics),
+        )
+        z = jnp.zeros((1, 1, shapes[self.modality].shape[-1]))
         return {"encoder": params, "head": self.head.init(head_key, z)["params"]}
 
     def apply(

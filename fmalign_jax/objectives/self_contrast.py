@@ -44,6 +44,12 @@ class SelfContrast(nn.Module):
                 views[name].mean(axis=1)
                 for views in (features.semantic, features.second_view)
             )
+            if first.shape != second.shape:
+                raise ValueError(
+                    "self_contrast needs a system whose `semantic` is what its terms "
+                    f"see; got {first.shape[-1]} channels and {second.shape[-1]}; set "
+                    "its weight to 0"
+                )
             logits = losses.cosine_logits(first, second, self.temperature)
             forth, back = losses.info_nce(logits, mask), losses.info_nce(logits.T, mask)
             total += (forth + back) / 2

@@ -35,11 +35,12 @@ class Objectives(nn.Module):
     `second_views` finds ``features.second_view`` of those in training. What
     it needs beside `Features`, it names in a class attribute `needs`; the random keys
     that it draws from in training, in `random_streams`. A class attribute `labels`, a
-    level of `LABELS`, gives it ``features.label``.
+    level of `LABELS`, gives it ``features.label``. A term with a field `term` applies
+    that one elsewhere, and is what that one is.
 
     Attributes:
-      terms: by term name ``{"name": dotted name, **options}``; a key "weight" is left
-        to the train step.
+      terms: by term name ``{"name": dotted name, **options}``; the keys "weight" and
+        "from_epoch" are left to the train step.
       dtype: of what terms compute, where they have such a field; losses are fp32.
     """
 
@@ -54,7 +55,7 @@ class Objectives(nn.Module):
                     f"{name!r} is not free as the name of an objective; rename it in "
                     "the config"
                 )
-            options = {k: v for k, v in entry.items() if k != "weight"}
+            options = _options(entry)
             setattr(self, name, build(options, f"objective {name!r}", dtype=self.dtype))
 
     @property
@@ -63,15 +64,16 @@ class Objectives(nn.Module):
         return tuple(
             name
             for name, entry in self.terms.items()
-            if hasattr(load(entry.get("name", "")), "critic_loss")
+            if all(hasattr(kind, "critic_loss") for kind in _nested(entry))
         )
 
     @property
     def random_streams(self) -> tuple[str, ...]:
         """Names of the random keys that some term draws from in training."""
         asked = (
-            getattr(load(entry.get("name", "")), "random_streams", ())
+            getattr(kind, "random_streams", ())
             for entry in self.terms.values()
+            for kind in _nested(entry)
         )
         return tuple(sorted({name for names in asked for name in names}))
 
@@ -85,8 +87,9 @@ class Objectives(nn.Module):
     def labels(self) -> str:
         """The highest level of labels that some term asks for."""
         asked = (
-            getattr(load(entry.get("name", "")), "labels", NO_LABELS)
+            getattr(kind, "labels", NO_LABELS)
             for entry in self.terms.values()
+            for kind in _nested(entry)
         )
         return max(asked, default=NO_LABELS)
 
@@ -127,16 +130,40 @@ class Objectives(nn.Module):
                 "weight to 0 or choose another config.model.name"
             )
 
-    def critic_loss(self, features: Features) -> Float[Array, ""]:
-        """Returns the sum of the critics' own losses, for the inner optimiser."""
-        critics = [getattr(self, name) for name in self.critic_names]
-        return sum((c.critic_loss(features) for c in critics), jnp.zeros(()))
+    def critic_loss(
+        self, features: Features, started: Mapping[str, Array] | None = None
+    ) -> Float[Array, ""]:
+        """Returns the sum of the critics' own losses, for the inner optimiser.
+
+        Args:
+          features: of a batch.
+          started: 0 or 1 of each that starts later than the training.
+        """
+        total = jnp.zeros(())
+        for name in self.critic_names:
+            loss = getattr(self, name).critic_loss(features)
+            total += loss if name not in (started or {}) else loss * started[name]
+        return total
+
+
+def _nested(entry: Mapping[str, Any]) -> list[Any]:
+    """Returns the class of a term, and of the term that it applies elsewhere."""
+    own = load(entry.get("name", ""))
+    return [
+        own,
+        *(_nested(entry["term"]) if isinstance(entry.get("term"), Mapping) else ()),
+    ]
+
+
+def _options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an entry without what the train step reads of it."""
+    return {k: v for k, v in entry.items() if k not in ("weight", "from_epoch")}
 
 
 def make_objectives(config: ConfigDict) -> Objectives:
     """Builds the terms of a config that have a weight."""
     terms = {
-        name: {key: value for key, value in term.items() if key != "weight"}
+        name: _options(term)
         for name, term in config.objectives.to_dict().items()
         if term["weight"] != 0
     }

@@ -63,6 +63,8 @@ class Encodings:
       shared_codes: by modality [N, S], the shared code of each segment; as `variates`.
       shared_vectors: [K, r], the shared codes' vectors; None without a shared level.
       shared_settings: the run's `codebook.shared`; None without a shared level.
+      lower_codes: by modality [N, T], codes of a second codebook; empty without one.
+      lower_vectors: [M, D], their vectors, which stand beside the others as features.
       compared: by modality [N, T, s, K], what the system's own similarity compares in
         place of continuous features; as these, and empty for a system that has no such.
     """
@@ -77,6 +79,10 @@ class Encodings:
     compared: Mapping[str, Float[ndarray, "N T s K"]] = dataclasses.field(
         default_factory=dict
     )
+    lower_codes: Mapping[str, Int[ndarray, "N T"]] = dataclasses.field(
+        default_factory=dict
+    )
+    lower_vectors: Float[ndarray, "M D"] | None = None
 
     def features(self, modality: str, kind: str) -> Float[ndarray, "N T *_"]:
         """Returns one vector a tick.
@@ -94,7 +100,11 @@ class Encodings:
             return self.semantic[modality]
         assert kind == "codes", kind
         assert self.vectors is not None, "a system without codes has no code vectors"
-        return self.vectors[self.codes[modality]]
+        chosen = self.vectors[self.codes[modality]]
+        if self.lower_vectors is None:
+            return chosen
+        lower = self.lower_vectors[self.lower_codes[modality]]
+        return np.concatenate([chosen, lower], axis=-1)
 
     def compared_codes(self) -> tuple[Mapping[str, Int[ndarray, "N _"]], int]:
         """Returns the codes at which modalities are compared, and how many there are.
@@ -179,13 +189,18 @@ class FrozenEncoder:
         self._check_fits(frozen, store, windows)
         found: dict[str, dict[str, list[ndarray]]] = {
             part: {m: [] for m in self.views}
-            for part in ("codes", "semantic", "variates", "shared_codes", "compared")
+            for part in (
+                *("codes", "lower_codes", "semantic", "compared"),
+                *("variates", "shared_codes"),
+            )
         }
         for placed, mask in self._batches(store, windows):
             encoded = jax.device_get(self._encode(frozen, placed, context=context))
             for name, encoding in encoded.items():
                 if encoding.codes is not None:
                     found["codes"][name].append(encoding.codes[mask])
+                if encoding.lower_codes is not None:
+                    found["lower_codes"][name].append(encoding.lower_codes[mask])
                 if keep_semantic:
                     found["semantic"][name].append(encoding.features[mask])
                 if keep_semantic and encoding.compared is not None:
@@ -199,9 +214,13 @@ class FrozenEncoder:
         }
         vectors = self.system.code_vectors(frozen.model_state)
         shared = self.system.shared_vectors(frozen.model_state)
+        lower = None
+        if joined["lower_codes"]:
+            lower = np.asarray(self.system.lower_vectors(frozen.model_state))
         return Encodings(
             **joined,
             vectors=None if vectors is None else np.asarray(vectors),
+            lower_vectors=lower,
             shared_vectors=None if shared is None else np.asarray(shared),
             shared_settings=None
             if shared is None

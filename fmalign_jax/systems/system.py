@@ -53,12 +53,15 @@ class Encoding(NamedTuple):
         whose inner product is largest. What a system's own `similarity` compares in
         place of features, and the search for the lead by it; None for a system that
         compares features.
+      lower_codes: of a system with two codebooks, the code of the second one, whose
+        vectors are its `lower_vectors`; None for others.
     """
 
     features: Float[Array, "B T D"]
     codes: Int[Array, "B T"] | None
     shared: SharedEncoding | None = None
     compared: Float[Array, "B T s K"] | None = None
+    lower_codes: Int[Array, "B T"] | None = None
 
 
 @runtime_checkable

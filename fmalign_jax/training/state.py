@@ -64,11 +64,24 @@ class Trainer:
     critic_optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     config: ConfigDict
+    steps_per_epoch: int
 
     @property
     def weights(self) -> dict[str, Any]:
-        """Weight of each objective in the total loss."""
+        """Weight of each objective in the total loss, once it has started."""
         return {name: term.weight for name, term in self.config.objectives.items()}
+
+    def started(self, step: Int[Array, ""]) -> dict[str, Any]:
+        """Returns 0 or 1 of each objective that starts later than the training."""
+        first_steps = {
+            name: round(term.get("from_epoch", 0.0) * self.steps_per_epoch)
+            for name, term in self.config.objectives.items()
+        }
+        return {
+            name: (step >= first).astype(jnp.float32)
+            for name, first in first_steps.items()
+            if first
+        }
 
 
 def make_schedule(
@@ -129,6 +142,7 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
         ),
         schedule=schedule,
         config=config,
+        steps_per_epoch=steps_per_epoch,
     )
 
 

@@ -153,9 +153,10 @@ def _train_step(
             rngs=keys,
         )
         means = {name: jnp.mean(values) for name, values in terms.items()}
-        total = jnp.asarray(
-            sum(trainer.weights[name] * value for name, value in means.items())
-        )
+        weights = trainer.weights
+        for name, started in trainer.started(state.step).items():
+            weights[name] *= started
+        total = jnp.asarray(sum(weights[name] * means[name] for name in means))
         return total, (features, critics, means, term_metrics)
 
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -263,9 +264,11 @@ def _fit_critics(
     if not state.critic_params:
         return start
 
+    started = trainer.started(state.step)
+
     def negative_log_likelihood(params: Any) -> Float[Array, ""]:
         loss: Any = trainer.objectives.apply(
-            {"params": params}, features, method="critic_loss"
+            {"params": params}, features, started, method="critic_loss"
         )
         return jnp.asarray(loss)
 
