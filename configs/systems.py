@@ -59,6 +59,11 @@ from fmalign_jax.config import Change, component, load_file
 
 PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 
+# What tells windows apart is small at the start beside the noise of dropout in slots
+# that all windows share: with 0.1 one of two runs of OneLLM and every one of the
+# Q-Former stayed at chance (docs/results/systems.md).
+NO_DROPOUT = 0.0
+
 
 def get_config(variant: str = "clip") -> ConfigDict:
     changes = SYSTEMS | CONTROLS
@@ -129,6 +134,7 @@ def onellm(config: ConfigDict) -> None:
     clip(config)
     config.model.name = "fmalign_jax.systems.onellm.OneLlm"
     config.model.encoder = config.model.transformer
+    config.model.encoder.dropout = NO_DROPOUT
     config.model.transformer = ConfigDict({"layers": 0, "positions": "learned"})
 
 
@@ -138,6 +144,7 @@ def qformer(config: ConfigDict) -> None:
     config.model.queried = "video"
     for key in ("heads", "ffn", "dropout"):
         config.model[key] = config.model.transformer[key]
+    config.model.dropout = NO_DROPOUT
     config.model.transformer = ConfigDict({"layers": 0})
     config.objectives = ConfigDict(
         {
