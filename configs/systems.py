@@ -166,8 +166,9 @@ def alignvsr(config: ConfigDict) -> None:
     config.model.asking, config.model.asked = "video", "current"
     config.codebook = codebook
     codebook.codes = 64
-    # The current alone moves the units, and there is no level above them.
-    del codebook["ema_mix"], codebook["idle_rule"], codebook["shared"]
+    # The current alone moves the units.
+    codebook.ema_mix = {"current": {"current": 1.0}}
+    codebook.shared = None
     objectives = "fmalign_jax.objectives."
     pair = {"asking": "video", "asked": "current"}
     config.objectives = ConfigDict(

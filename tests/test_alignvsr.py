@@ -24,6 +24,8 @@ BANK = {
     "initialisation": "sample",
     "decay": 0.9,
     "idle_steps": 2,
+    "idle_rule": "all",
+    "ema_mix": {"current": {"current": 1.0}},
     "revival_noise": 0.0,
 }
 MASK = jnp.ones(B, bool)
@@ -262,6 +264,13 @@ def test_the_current_alone_moves_the_units():
     state = {"codebook": dataclasses.replace(moved, idle={"current": jnp.arange(U)})}
     _, logged = _system().update_model_state(state, rare, key)
     assert logged["revived_codes"] == U - 1
+
+
+def test_a_table_by_which_the_video_moves_units_is_refused():
+    both = {m: {m: 1.0} for m in ("video", "current")}
+    system = _system(codebook=BANK | {"ema_mix": both})
+    with pytest.raises(ValueError, match="ema_mix"):
+        system.update_model_state(STATE, _features(), jax.random.key(0))
 
 
 def test_units_are_placed_on_the_current():

@@ -95,8 +95,8 @@ class AlignVsr(TwoTower):
       asking: the modality that attends, such as the video.
       asked: the modality of the units, such as the current.
       layers: how often the units are asked.
-      codebook: of ``config.codebook`` the entries codes (U), initialisation, decay,
-        idle_steps and revival_noise.
+      codebook: the settings ``config.codebook``, without a shared level; `ema_mix`
+        has one row, of the asked modality, since the units know no other.
 
     Raises:
       ValueError: the modalities are not these two.
@@ -245,7 +245,7 @@ class AlignVsr(TwoTower):
             semantic,
             {asked: features.codes[asked]},
             decay=settings["decay"],
-            ema_mix={asked: {asked: 1.0}},
+            ema_mix=settings["ema_mix"],
         )
         codebook, revived = quantizer.revive(
             key,
@@ -253,6 +253,7 @@ class AlignVsr(TwoTower):
             semantic,
             modalities=(asked,),
             idle_steps=settings["idle_steps"],
+            rule=settings["idle_rule"],
             noise_scale=settings["revival_noise"],
         )
         return {"codebook": codebook}, {"revived_codes": revived}
