@@ -130,17 +130,24 @@ def _counts(frames: GlowFrames) -> dict[str, float]:
 
 def verdict(found: Mapping[str, Any]) -> dict[str, str]:
     """Returns in words whether the query matters, by direction."""
-    said = {}
-    for direction, own in found.items():
-        effect = own["query_effect"]["all"]
-        interval = effect and effect["interval"]
-        if not interval:
-            said[direction] = "too few recordings or states to say"
-        elif interval[0] > 0:
-            said[direction] = "the query matters"
-        else:
-            said[direction] = "no effect of the query: this is plain video segmentation"
-    return said
+    return {direction: _in_words(own) for direction, own in found.items()}
+
+
+def _in_words(own: Mapping[str, Any]) -> str:
+    effect, gain = (
+        own[name]["all"] and own[name]["all"]["interval"]
+        for name in ("query_effect", "gain")
+    )
+    if not effect or not gain:
+        return "too few recordings or states to say"
+    if effect[0] <= 0:
+        return "no effect of the query: this is plain video segmentation"
+    if gain[0] <= 0:
+        return (
+            "a wrong query does harm, but the right one finds no more than decoders "
+            "that never had one: the query adds nothing to plain video segmentation"
+        )
+    return "the query matters: the right one finds more than decoders without any"
 
 
 def tables(found: Mapping[str, Any]) -> str:
@@ -172,15 +179,11 @@ def tables(found: Mapping[str, Any]) -> str:
         trained, _, tested = direction.partition("->")
         rows = [_cells(name, row) for name, row in own["rows"].items()]
         rows.append(_cells("never a query", found["decoder"]["plain"]))
-        effects = "; ".join(
-            f"{frames} frames {_spread(effect, sign='+')}"
-            for frames, effect in own["query_effect"].items()
-            if effect
-        )
         parts += [
             f"### Trained with queries of the {trained}, asked by the {tested}",
             table(["query", *(f"`{key}`" for key in METRICS)], rows),
-            f"Query effect, right less other state: {effects or 'unknown'}. "
+            f"Query effect, right less other state: {_on(own['query_effect'])}. Gain, "
+            f"right less never a query: {_on(own['gain'])}. "
             f"**In words: {found['verdict'][direction]}.**",
         ]
     return "\n\n".join(parts) + "\n"
@@ -189,6 +192,14 @@ def tables(found: Mapping[str, Any]) -> str:
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     values = [row[key] for key in METRICS]
     return [name, *("" if v is None else f"{v:.3f}" for v in values)]
+
+
+def _on(values: Mapping[str, Any]) -> str:
+    """Returns a difference on all frames with a glow, and on hidden ones."""
+    return "; ".join(
+        f"{frames} {_spread(value, sign='+')}" if value else f"{frames} unknown"
+        for frames, value in values.items()
+    )
 
 
 def _spread(value: Mapping[str, Any], sign: str = "") -> str:

@@ -151,15 +151,25 @@ def script():
 
 
 def test_without_an_effect_it_is_said_to_be_plain_segmentation(script):
-    def direction(interval):
-        return {"query_effect": {"all": interval and {"interval": interval}}}
+    def direction(effect, gain):
+        return {
+            "query_effect": {"all": effect and {"interval": effect}},
+            "gain": {"all": {"interval": gain}},
+        }
 
+    above, around = [0.1, 0.2], [-0.1, 0.2]
     said = script.verdict(
-        {"a": direction([0.1, 0.2]), "b": direction([-0.1, 0.2]), "c": direction(None)}
+        {
+            "a": direction(above, above),
+            "b": direction(around, around),
+            "c": direction(above, around),
+            "d": direction(None, above),
+        }
     )
-    assert said["a"] == "the query matters"
-    assert "plain video segmentation" in said["b"]
-    assert "too few" in said["c"]
+    assert "the query matters" in said["a"]
+    assert "no effect" in said["b"]
+    assert "adds nothing to plain video segmentation" in said["c"]
+    assert "too few" in said["d"]
 
 
 def test_frames_are_those_of_the_last_ticks_and_of_their_recordings():

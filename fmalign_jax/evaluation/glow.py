@@ -200,8 +200,9 @@ def segment(
 
     Returns:
       `plain`, the metrics of decoders that never had a query; and `directions`, by
-      "trained->tested" queries the `thresholds`, `rows` by what asks, and
-      `query_effect`.
+      "trained->tested" queries the `thresholds`, `rows` by what asks,
+      `query_effect`, right queries less those of the other state, and `gain`, right
+      queries less `plain`, each on all frames with a glow and on hidden ones.
     """
     scale = {m: scale_of(query[:, None]) for m, query in head.query.items()}
 
@@ -215,18 +216,15 @@ def segment(
             for seed in range(seeds)
         ]
 
-    plain = fitted(np.zeros_like(head.query[VIDEO]))
+    zeros = np.zeros_like(test.query[VIDEO])
+    plain = _counts(fitted(np.zeros_like(head.query[VIDEO])), test, zeros)
     found: dict[str, Json] = {}
     for trained in (VIDEO, CURRENT):
         decoders = fitted(scaled(head, trained))
         for tested in (CURRENT, VIDEO):
             asked = scaled(test, tested)
-            found[f"{trained}->{tested}"] = _asked(decoders, test, asked)
-    zeros = np.zeros_like(test.query[VIDEO])
-    return {
-        "plain": describe(_counts(plain, test, zeros), test),
-        "directions": found,
-    }
+            found[f"{trained}->{tested}"] = _asked(decoders, test, asked, plain)
+    return {"plain": describe(plain, test), "directions": found}
 
 
 def _counts(
@@ -242,6 +240,7 @@ def _asked(
     decoders: Sequence[FittedDecoder],
     test: GlowFrames,
     query: Float32[ndarray, "N D"],
+    plain: Int[ndarray, "S N 4"],
 ) -> Json:
     asking = queries(query, test.glows, test.recording, seed=0)
     counts = {
@@ -249,17 +248,21 @@ def _asked(
         for name, own in asking.items()
         if own is not None
     }
-    effects: dict[str, Json | None] = {"all": None, "hidden": None}
-    if OTHER_STATE in counts:
-        pair = counts[RIGHT], counts[OTHER_STATE]
-        effects = {
-            "all": query_effect(*pair, test.glows, test.recording),
-            "hidden": query_effect(*pair, test.hidden, test.recording),
+
+    def less(wrong: Int[ndarray, "S N 4"] | None) -> dict[str, Json | None]:
+        chosen = {"all": test.glows, "hidden": test.hidden}
+        return {
+            name: None
+            if wrong is None
+            else query_effect(counts[RIGHT], wrong, frames, test.recording)
+            for name, frames in chosen.items()
         }
+
     return {
         "thresholds": [one.threshold for one in decoders],
         "rows": {name: describe(own, test) for name, own in counts.items()},
-        "query_effect": effects,
+        "query_effect": less(counts.get(OTHER_STATE)),
+        "gain": less(plain),
     }
 
 
@@ -317,7 +320,7 @@ def query_effect(
     chosen: Bool[ndarray, " N"],
     recording: Int[ndarray, " N"],
 ) -> Json | None:
-    """Returns the IoU with the right queries less that with wrong ones.
+    """Returns the IoU with the right queries less that with others, or with none.
 
     Means over the decoders, and a 95 % interval by drawing recordings anew; None if no
     frame is chosen.
