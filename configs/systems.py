@@ -25,6 +25,13 @@ Variants
   temporal
           two towers and a contrast of single ticks with their partners at the same time
           (C3T, Kamboj et al. 2024); no labels
+  clmlf_pairs
+          the fusion network of CLMLF, each modality alone through it, and a contrast of
+          the two (CLMLF, Li et al. 2022, form C); no labels
+  clmlf, clmlf_dropout
+          CLMLF as published, both modalities at once, with a contrast by labels (form
+          A); and each of them left out at times in training (form B). Labels of what is
+          tested: compare them with the oracle
   indexed CMG's encoders around one codebook a modality, in which the same index means
           the same thing (after CoDAAR, Sen et al. 2026); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
@@ -66,10 +73,8 @@ NO_DROPOUT = 0.0
 
 
 def get_config(variant: str = "clip") -> ConfigDict:
-    changes = SYSTEMS | CONTROLS
+    changes = SYSTEMS | SUPERVISED | CONTROLS
     known = [f"{name}{size}" for name in changes for size in ("", "+smoke")]
-    systems = SYSTEMS | SUPERVISED
-    known = [f"{name}{size}" for name in systems for size in ("", "+smoke")]
     if variant not in known:
         raise ValueError(
             f"configs/systems.py has the variants {', '.join(known)}; got "
@@ -78,7 +83,6 @@ def get_config(variant: str = "clip") -> ConfigDict:
     name, _, size = variant.partition("+")
     config = load_file(PRETRAIN).get_config(size or "default")
     changes[name](config)
-    systems[name](config)
     return config
 
 

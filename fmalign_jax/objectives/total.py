@@ -142,7 +142,7 @@ class Objectives(nn.Module):
         total = jnp.zeros(())
         for name in self.critic_names:
             loss = getattr(self, name).critic_loss(features)
-            total += loss if name not in (started or {}) else loss * started[name]
+            total += loss * started[name] if started and name in started else loss
         return total
 
 
