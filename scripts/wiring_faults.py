@@ -260,6 +260,8 @@ FAULTS = (
     Fault("labels_given_to_all", _STATE,
           'label=batch["label"] if asked else None,', 'label=batch.get("label", 0),',
           _WIRED + "without_such_an_objective_a_step_reads_no_labels"),
+    Fault("summary_hides_labels", _TRAIN, '"labels": label_level(config),',
+          '"labels": "L0",', "tests/test_fused_view.py::test_a_run_with_labels_says_so"),
     Fault("supervised_called_zero_shot", "fmalign_jax/evaluation/report.py",
           'return "zero_shot" if labels == NO_LABELS else "supervised_representation"',
           'return "zero_shot"',
