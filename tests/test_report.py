@@ -89,6 +89,9 @@ def test_the_map_says_how_modalities_mix(apart):
     for points in found["points"].values():
         assert np.isfinite(points).all()
         assert np.shape(points) == (60, 2)
+    alone = report_codes.feature_map({"fused": semantic["video"]}, label)
+    assert alone["mixing"] == alone["mixing_chance"] == 0
+    assert alone["same_label"] is None
     again = report_codes.feature_map(semantic, np.full(60, -1))
     assert again["points"] == found["points"]
     assert again["same_label"] is None

@@ -150,7 +150,8 @@ def feature_map(
       `points`, by modality [N, 2]; `mixing`, the share of other modalities among the 10
       nearest windows, and `mixing_chance`, what it is when modalities play no part;
       `same_label`, among the 10 nearest windows of OTHER modalities the share with the
-      same label, and `same_label_chance`. The last two are None without labels.
+      same label, and `same_label_chance`. The last two are None without
+      labels, and of one modality alone.
     """
     points = np.concatenate([z.mean(axis=1) for z in semantic.values()])
     count, modalities = len(label), len(semantic)
@@ -182,7 +183,7 @@ def _same_label(
 ) -> dict[str, float | None]:
     known = label != UNLABELLED
     points, modality, label = points[known], modality[known], label[known]
-    if len(np.unique(label)) < 2:
+    if len(np.unique(label)) < 2 or len(np.unique(modality)) < 2:
         return {"same_label": None, "same_label_chance": None}
     shares = []
     for number in np.unique(modality):
