@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import logsumexp
 
@@ -93,6 +93,36 @@ def make_rows(
     return Rows(
         values["reference"], values["leading"], known["reference"], known["leading"]
     )
+
+
+def placed_window_means(
+    layout: Layout, window_ticks: int
+) -> tuple[
+    Float[ndarray, "S n D"],
+    Float[ndarray, "S n D"],
+    Bool[ndarray, "S n"],
+    Bool[ndarray, "S n"],
+]:
+    """Returns unit means of the window around each tick, and where it is all known.
+
+    Both of the reference, then of the leading modality.
+    """
+    means, known = [], []
+    for role in ("reference", "leading"):
+        at = layout.reference_at if role == "reference" else layout.leading_at
+        own: list[TickFeatures] = [getattr(clip, role) for clip in layout.clips]
+        values = _window_means(own, layout.recording, window_ticks, 0)
+        means.append(_placed(layout, at, values))
+        whole = [_known_around(part.known, window_ticks) for part in own]
+        known.append(_placed(layout, at, whole))
+    return means[0], means[1], known[0], known[1]
+
+
+def _known_around(known: Bool[ndarray, " n"], width: int) -> Bool[ndarray, " n"]:
+    """Returns whether all ticks that `centred_mean` takes are known."""
+    span = 2 * (width // 2) + 1
+    counts = np.convolve(known, np.ones(span), mode="full")[width // 2 :][: len(known)]
+    return counts > span - 0.5
 
 
 def info_nce_factors(

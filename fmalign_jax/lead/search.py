@@ -18,6 +18,7 @@ from fmalign_jax.lead import (
     layout as lead_layout,
     spells,
     statistics,
+    window_leads,
 )
 from fmalign_jax.lead.curves import CANONICAL, LeadSums, Rows
 from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, MOTION
@@ -140,7 +141,7 @@ def find_lead(
             window_ticks=data.window_ticks,
             tick_s=data.tick_s,
         )
-    return {
+    report = {
         **answer,
         "spells": found_spells,
         "response": None if late is None else dataclasses.asdict(late),
@@ -154,6 +155,21 @@ def find_lead(
         "unit_s": layout.unit_ticks * data.tick_s,
         "units": filled,
     }
+    if config.window_leads:
+        wrong_one = next(
+            statistics.wrong_pairings(
+                layout, draws=1, guard_ticks=data.window_ticks, seed=config.seed
+            ),
+            None,
+        )
+        report["window_leads"] = window_leads.describe(
+            layout,
+            wrong_one,
+            window_ticks=data.window_ticks,
+            tick_s=data.tick_s,
+            estimate_s=answer["estimate_s"],
+        )
+    return report
 
 
 def corrected(
