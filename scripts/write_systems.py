@@ -39,6 +39,9 @@ from fmalign_jax.training.state import fresh_state, make_trainer
 Run = Mapping[str, Any]
 
 BASE = "clip"
+CONTROLS = "_shuffled_pairs"
+"""How variants end that are no systems to compare."""
+
 DEFAULT, CONTROL, HARD = "default", "no_precursor", "hard"
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "median_rank", "normalised_rank")
 
@@ -109,7 +112,8 @@ def _beside_base(
     found = {}
     for system, runs in systems.items():
         own_names, values = by_recording(runs)
-        if system != BASE and own_names == names:
+        compared = system != BASE and not system.endswith(CONTROLS)
+        if compared and own_names == names:
             found[system] = values, base
     return names, found
 
@@ -118,12 +122,12 @@ def _differences(systems: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """Returns by system how far it is from CLIP, with interval and adjusted p."""
     _, beside = _beside_base(systems)
     found = {system: difference(*both) for system, both in beside.items()}
-    compared = {name: own for name, own in found.items() if own is not None}
-    adjusted = holm([own.p for own in compared.values()])
+    told = {name: own for name, own in found.items() if own is not None}
+    adjusted = holm([own.p for own in told.values()])
     return {
         name: f"{own.mean:+.3f} [{own.interval[0]:+.3f}, {own.interval[1]:+.3f}], "
         f"p {p:.2g}; these models {_of_these_models(*beside[name]):.2g}"
-        for (name, own), p in zip(compared.items(), adjusted, strict=True)
+        for (name, own), p in zip(told.items(), adjusted, strict=True)
     }
 
 

@@ -65,6 +65,7 @@ def page(tmp_path, monkeypatch):
         _run("clip", "default", 0, (0.7, 0.7)),
         _run("clip", "default", 1, (0.8, 0.8)),
         _run("micu", "default", 0, (0.6, 0.7)),
+        _run("clip_shuffled_pairs", "default", 0, (0.5, 0.5)),
         _run("clip", "no_precursor", 0, (0.5, 0.5)),
     ]
     tried = [
@@ -98,6 +99,8 @@ def test_the_tables_have_a_row_a_system(page):
     recipe = next(row for row in rows if row[:1] == ["recipe"])
     assert recipe[11] == ""
     assert recipe[12].startswith("+0.100 [")
+    control = next(row for row in rows if row[:1] == ["clip_shuffled_pairs"])
+    assert control[12] == ""  # a control is not compared, and makes nothing stricter
     micu = next(row for row in rows if row[:1] == ["micu"])
     assert micu[12].startswith("-0.100 [")
     found = next(row for row in rows if row[:2] == ["default", "micu"])
