@@ -71,8 +71,8 @@ from fmalign_jax.config import Change, component, load_file
 PRETRAIN = pathlib.Path(__file__).parent / "pretrain.py"
 
 # What tells windows apart is small at the start beside the noise of dropout in slots
-# that all windows share: with 0.1 one of two runs of OneLLM and every one of the
-# Q-Former stayed at chance (docs/results/systems.md).
+# that all windows share: with 0.1 one of two runs of OneLLM, and the one of the
+# Q-Former, stayed at chance (docs/results/systems.md).
 NO_DROPOUT = 0.0
 
 
