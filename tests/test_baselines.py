@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from fmalign_jax.alarm import baselines
+from fmalign_jax.evaluation import baselines
 
 
 def _samples(n=20, r=3, c=2, seed=0):

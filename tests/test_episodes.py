@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.alarm import episodes
 from fmalign_jax.alarm.episodes import DETECTS, FALSE, LATE, REPEATS, UNJUDGED
+from fmalign_jax.evaluation import events
 
 EVERYWHERE = np.array([[-1e6, 1e6]])
 LEAD_S, SPREAD_S = 240.0, 45.0
@@ -100,14 +101,14 @@ def test_an_alarm_beyond_the_labels_is_not_judged():
 def test_spans_merge_over_short_gaps_only():
     on = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
     begin_s = 2.0 * np.arange(8)
-    found = episodes.spans_of(on, begin_s, begin_s + 2, merge_gap_s=2.0)
+    found = events.spans_of(on, begin_s, begin_s + 2, merge_gap_s=2.0)
     np.testing.assert_array_equal(found, [[0, 8], [14, 16]])
-    assert episodes.spans_of(on & False, begin_s, begin_s + 2).shape == (0, 2)
+    assert events.spans_of(on & False, begin_s, begin_s + 2).shape == (0, 2)
 
 
 def test_missing_ticks_divide_a_span():
     begin_s = np.array([0.0, 2.0, 10.0, 12.0])
-    found = episodes.spans_of(np.ones(4, bool), begin_s, begin_s + 2)
+    found = events.spans_of(np.ones(4, bool), begin_s, begin_s + 2)
     np.testing.assert_array_equal(found, [[0, 4], [10, 14]])
 
 
@@ -190,7 +191,7 @@ def test_recordings_add(parts):
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 4).map(float))
 def test_spans_hold_what_is_on_and_lie_apart(on, gap):
     begin_s = np.arange(len(on), dtype=float)
-    spans = episodes.spans_of(np.array(on), begin_s, begin_s + 1, merge_gap_s=gap)
+    spans = events.spans_of(np.array(on), begin_s, begin_s + 1, merge_gap_s=gap)
     assert (spans[1:, 0] - spans[:-1, 1] > gap).all()
     inside = np.zeros(len(on), bool)
     for begin, end in spans.astype(int):

@@ -8,6 +8,7 @@ import tiny
 from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data import dataset
+from fmalign_jax.data.windows.index import nearest_windows
 from fmalign_jax.lead import tick_features
 from fmalign_jax.lead.tick_features import Clip, TickFeatures
 
@@ -17,7 +18,7 @@ from fmalign_jax.lead.tick_features import Clip, TickFeatures
 def test_every_tick_takes_the_window_whose_centre_is_nearest(width, stride, count):
     start = np.arange(count) * stride
     ticks = int(start[-1]) + width + 2
-    row, position = tick_features.nearest_windows(start, width, ticks)
+    row, position = nearest_windows(start, width, ticks)
     centres = start + (width - 1) / 2
     for tick in range(ticks):
         covering = (start <= tick) & (tick < start + width)

@@ -11,12 +11,13 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.alarm import baselines, episodes, thresholds
-from fmalign_jax.alarm.baselines import Samples
+from fmalign_jax.alarm import episodes, thresholds
 from fmalign_jax.alarm.episodes import Tally
 from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Scores, Series
 from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.evaluation import baselines, events
+from fmalign_jax.evaluation.baselines import Samples
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels
 from fmalign_jax.evaluation.splits import VALIDATION, EvaluationSplits
 from fmalign_jax.structs import UNLABELLED
@@ -103,15 +104,16 @@ def scored(
                 ticks=last,
                 at_s=ticks.end_s[last] + spec.last_shift_s(config.target),
                 tick_s=spec.tick_s,
-                episodes=episodes.spans_of(
+                episodes=events.spans_of(
                     label == abnormal, begin_s, end_s, merge_gap_s=config.merge_gap_s
                 ),
-                labelled=episodes.spans_of(label != UNLABELLED, begin_s, end_s),
+                labelled=events.spans_of(label != UNLABELLED, begin_s, end_s),
             )
         )
         read = np.arange(windows.start[begin], last[-1] + 1)
         found.places.append(last - windows.start[begin])
-        found.samples.append(_samples(split, config.target, read, spec))
+        slots = spec.samples_per_tick[config.target]
+        found.samples.append(split.samples(config.target, read, slots))
     return found
 
 
@@ -222,8 +224,9 @@ def samples_of(split: LabelledWindows, stream: str, spec: WindowSpec) -> list[Sa
     """Returns the samples of all ticks that windows read, by recording and clip."""
     tick = split.windows.read_ticks()
     segment = split.windows.ticks.segment[tick]
+    slots = spec.samples_per_tick[stream]
     return [
-        _samples(split, stream, tick[segment == number], spec)
+        split.samples(stream, tick[segment == number], slots)
         for number in np.unique(segment)
     ]
 
@@ -231,14 +234,3 @@ def samples_of(split: LabelledWindows, stream: str, spec: WindowSpec) -> list[Sa
 def ticks_of(seconds: float, tick_s: float) -> int:
     """Returns how many scores in a row last so many seconds; at least one."""
     return 1 + round(seconds / tick_s)
-
-
-def _samples(
-    split: LabelledWindows, stream: str, read: Int[ndarray, " n"], spec: WindowSpec
-) -> Samples:
-    """Reads the samples of ticks of one recording; of a range of leads the least's."""
-    ticks = split.windows.ticks
-    recording = int(ticks.recording[read[0]])
-    samples = ticks.samples[stream][read, -spec.samples_per_tick[stream] :]
-    values: Samples = split.store.gather(stream, recording, samples)
-    return values

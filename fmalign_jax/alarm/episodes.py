@@ -13,35 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-Spans = Float[ndarray, "_ 2"]
-"""Begin and end of intervals, in order and apart."""
+from fmalign_jax.evaluation.events import Spans
 
 _ROUNDING_S = 1e-6
 
 DETECTS, REPEATS, LATE, FALSE, UNJUDGED = range(5)
 """What an alarm is; see `match_alarms`."""
-
-
-def spans_of(
-    on: Bool[ndarray, " N"],
-    begin_s: Float[ndarray, " N"],
-    end_s: Float[ndarray, " N"],
-    *,
-    merge_gap_s: float = 0.0,
-) -> Spans:
-    """Returns the intervals in which something is on.
-
-    Args:
-      on: by tick.
-      begin_s: begin of each tick, rising.
-      end_s: end of each tick.
-      merge_gap_s: intervals no further apart than this are taken for one.
-    """
-    begin_s, end_s = begin_s[on].astype(np.float64), end_s[on].astype(np.float64)
-    apart = begin_s[1:] - end_s[:-1] > merge_gap_s + _ROUNDING_S
-    ends = np.append(apart, np.ones(min(1, len(end_s)), bool))
-    begins = np.append(np.ones(min(1, len(end_s)), bool), apart)
-    return np.stack([begin_s[begins], end_s[ends]], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from fmalign_jax.alarm import episodes, rule as alarm_rule
-from fmalign_jax.alarm.episodes import FALSE, Spans, Tally
+from fmalign_jax.alarm.episodes import FALSE, Tally
 from fmalign_jax.alarm.rule import AlarmRule
+from fmalign_jax.evaluation import events
+from fmalign_jax.evaluation.events import Spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Series:
     def scored(self) -> Spans:
         """Returns when there were scores."""
         on = np.ones(len(self.at_s), bool)
-        return episodes.spans_of(on, self.at_s - self.tick_s, self.at_s)
+        return events.spans_of(on, self.at_s - self.tick_s, self.at_s)
 
     def foreshadowed(
         self, lead_s: float

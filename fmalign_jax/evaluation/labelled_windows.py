@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from numpy import ndarray
 
 from fmalign_jax.config.digest import short_digest
@@ -81,6 +81,21 @@ class LabelledWindows:
     def spread(self, most: int) -> LabelledWindows:
         """Returns at most so many of the windows, evenly spread over all."""
         return self.chosen(spread(len(self), most))
+
+    def samples(
+        self, stream: str, ticks: Int[ndarray, " n"], slots: int
+    ) -> Shaped[ndarray, "n R ..."]:
+        """Reads the samples of ticks of one recording.
+
+        Args:
+          stream: whose.
+          ticks: by number, all of one recording.
+          slots: samples R a tick at one lead; of a range of leads those at the least
+            are read.
+        """
+        recording = int(self.windows.ticks.recording[ticks[0]])
+        rows = self.windows.ticks.samples[stream][ticks, -slots:]
+        return self.store.gather(stream, recording, rows)
 
     def digests(self, streams: Sequence[str]) -> dict[str, str]:
         """Returns a digest of each recording's content, by its name.

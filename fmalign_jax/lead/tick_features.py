@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int32, Int64
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -145,7 +145,9 @@ def _encode(
     encoded = encoder(frozen, store, own, keep_semantic=True, context=False)
     ticks = windows.ticks
     mine = np.flatnonzero(ticks.recording == number)
-    row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
+    row, position = index.nearest_windows(
+        own.start - mine[0], own.window_ticks, len(mine)
+    )
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
     code = None
@@ -171,30 +173,6 @@ def _encode(
         )
         for clip in np.unique(clips[known])
     }
-
-
-def nearest_windows(
-    start: Int[ndarray, " N"], window_ticks: int, ticks: int
-) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
-    """Returns for each tick the window whose centre is nearest, and its place in it.
-
-    Args:
-      start: first tick of each window, in order.
-      window_ticks: ticks T in a window.
-      ticks: n, how many ticks there are.
-
-    Returns:
-      Number of the window, -1 where none covers the tick, and position within it.
-    """
-    row = np.full(ticks, -1, np.int64)
-    position = np.zeros(ticks, np.int64)
-    places = np.arange(window_ticks)
-    from_centre = np.abs(places - (window_ticks - 1) / 2)
-    # What is nearer to a centre is written later, over what is farther.
-    for place in places[np.argsort(-from_centre, kind="stable")]:
-        row[start + place] = np.arange(len(start))
-        position[start + place] = place
-    return row, position
 
 
 def _without_model(

@@ -28,6 +28,7 @@ __all__ = [
     "WindowSpec",
     "assert_no_leak",
     "build_index",
+    "nearest_windows",
     "whole_ticks",
 ]
 
@@ -118,6 +119,30 @@ class WindowIndex:
     def read_keys(self, stream: str) -> Int64[ndarray, " S"]:
         """Returns one sorted number for each (recording, sample) any window reads."""
         return np.unique(self.keys(stream, self.read_ticks()))
+
+
+def nearest_windows(
+    start: Int[ndarray, " N"], window_ticks: int, ticks: int
+) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
+    """Returns for each tick the window whose centre is nearest, and its place in it.
+
+    Args:
+      start: first tick of each window, in order.
+      window_ticks: ticks T in a window.
+      ticks: n, how many ticks there are.
+
+    Returns:
+      Number of the window, -1 where none covers the tick, and position within it.
+    """
+    row = np.full(ticks, -1, np.int64)
+    position = np.zeros(ticks, np.int64)
+    places = np.arange(window_ticks)
+    from_centre = np.abs(places - (window_ticks - 1) / 2)
+    # What is nearer to a centre is written later, over what is farther.
+    for place in places[np.argsort(-from_centre, kind="stable")]:
+        row[start + place] = np.arange(len(start))
+        position[start + place] = place
+    return row, position
 
 
 def build_index(

@@ -1,4 +1,4 @@
-"""Alarm scores without a model: rolling statistics of the current, CUSUM.
+"""Scores without a model: rolling statistics of the current, CUSUM.
 
 Each gives a score a tick from the samples up to it, high where an alarm is due: a calm
 current means an abnormal furnace. NumPy only.
