@@ -26,6 +26,7 @@ from fmalign_jax.evaluation import (
     few_shot,
     files,
     lag_weights,
+    localisation,
     report as evaluation_report,
     retrieval,
     splits as evaluation_splits,
@@ -83,6 +84,7 @@ def evaluate(
     channels.check(config, run.config)
     spec = HeadSpec(**config.head.to_dict())
     splits = evaluation_splits.load_splits(config, run.config)
+    localisation.check(config, run.config, splits)
     settings = settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings)
 
@@ -138,6 +140,9 @@ def evaluate(
     )
     report["channels"] = channels.describe(encoded, choice, splits, spec, config)
     report["few_shot"] = few_shot.describe(seen, splits, spec, config)
+    report["localisation"] = localisation.describe(
+        encoder, frozen, seen, splits, spec, config, run.config
+    )
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]

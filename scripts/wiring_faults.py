@@ -49,6 +49,7 @@ _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
+_LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
@@ -241,6 +242,12 @@ FAULTS = (
     Fault("few_shot_on_all_channels", "fmalign_jax/evaluate.py",
           "few_shot.describe(seen,", "few_shot.describe(encoded,",
           "tests/test_evaluate.py::test_the_few_shot_curve_is_said_if_asked_for"),
+    Fault("localisation_on_all_channels", "fmalign_jax/evaluate.py",
+          "encoder, frozen, seen, splits,", "encoder, frozen, encoded, splits,",
+          _LOCATED),
+    Fault("localisation_of_windows_as_laid", "fmalign_jax/evaluation/localisation.py",
+          "min(data.stride_ticks, data.eval_stride_ticks)", "data.eval_stride_ticks",
+          _LOCATED),
     Fault("similarity_of_the_system_ignored", "fmalign_jax/evaluate.py",
           'getattr(encoder.system, "similarity", retrieval.similarity)',
           "retrieval.similarity", "tests/test_evaluate.py::"

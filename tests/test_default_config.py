@@ -155,6 +155,7 @@ def test_the_early_warning_config_adds_to_that_of_an_evaluation():
     assert set(evaluation) - set(config) == {
         "channels",
         "few_shot",
+        "localisation",
         "random_encoders",
         "retrieval",
     }

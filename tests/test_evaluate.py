@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from changed_run import change_settings
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import cli, evaluate as command, train
@@ -589,6 +590,54 @@ def test_the_few_shot_curve_is_said_if_asked_for(run, whole, capsys, monkeypatch
     config.channels.kind = "all"
     every, _ = command.evaluate(config)
     assert every["few_shot"]["heads"]["logistic"] != curves["logistic"]
+
+
+def test_spells_are_located_if_asked_for(run, whole, capsys):
+    assert whole[1]["localisation"] is None
+    settings = json.loads((whole[2] / "settings.json").read_text())
+    assert "localisation" not in settings
+    config = _config(run, localisation=True, features="codes")
+    report, folder = command.evaluate(config)
+    assert json.loads((folder / "settings.json").read_text())["localisation"]
+    found = report["localisation"]
+    assert list(found["directions"]) == DIRECTIONS
+    rules = ["rolling_sd", "rolling_change", "cusum"]
+    assert list(found["references"]) == ["always_abnormal", *rules]
+    assert found["references"]["always_abnormal"]["balanced_accuracy"] == 0.5
+    assert list(found["rules"]) == rules
+
+    # By hand: windows as close as those of training, head windows that do not overlap.
+    opened = restore.open_run(run[0], "best")
+    closer = opened.config.copy_and_resolve_references()
+    closer.data.eval_stride_ticks = 4
+    split = load_splits(config, closer).by_name["test"]
+    head = load_splits(config, opened.config).head
+    encode = opened.encoder(("video", "current"))
+    of_head, of_test = (encode(s.store, s.windows) for s in (head, split))
+    x = of_head.features("video", "codes")
+    apart = x[::2].reshape(-1, 16)
+    label = head.windows.label(np.arange(0, len(head), 2)).ravel()
+    model = LogisticRegression(C=1 / (0.2 * len(apart)), max_iter=2000)
+    model.fit((apart - x.mean((0, 1))) / (x.std((0, 1)) + 1e-6), label)
+    z, y = of_head.features("current", "codes"), of_test.features("current", "codes")
+    values = (y - z.mean((0, 1))) / (z.std((0, 1)) + 1e-6)
+    places = split.windows.rows(np.arange(len(split)))
+    score = []
+    for tick in np.unique(places):
+        away = np.where(places == tick, np.abs(np.arange(8) - 3.5), np.inf)
+        row, place = np.unravel_index(away.argmin(), away.shape)
+        score.append(model.predict_proba(values[row, place][None])[0, 1])
+    around = np.convolve(np.pad(score, 2), np.ones(5), "valid")
+    around /= np.convolve(np.pad(np.ones(len(score)), 2), np.ones(5), "valid")
+    said, true = around >= 0.5, split.windows.ticks.label[np.unique(places)] == 1
+    expected = (said[true].mean() + (~said[~true]).mean()) / 2
+    forth = found["directions"]["video->current"]
+    assert forth["balanced_accuracy"] == pytest.approx(expected)
+    files.print_report(report, folder)
+    assert "current->current, tick oracle" in capsys.readouterr().out
+    config.channels.update({"kind": "toc", "keep": (3,)})
+    few, _ = command.evaluate(config)
+    assert few["localisation"]["directions"] != found["directions"]
 
 
 def test_channels_are_chosen_of_code_vectors_alone(run):

@@ -9,7 +9,6 @@ from hypothesis import given, settings, strategies as st
 from fmalign_jax.evaluation import events
 
 MERGE = {"merge_gap_s": 20.0, "least_s": 20.0}
-AT = (0.3, 0.5, 0.7)
 
 
 def _pairs(true, said, least):
@@ -62,7 +61,7 @@ def test_the_share_of_common_time_is_that_of_seconds(true, said):
 @given(_spans(), _spans())
 def test_pairs_are_taken_one_by_one_from_the_best(true, said):
     iou = events.temporal_iou(true, said)
-    for least in AT:
+    for least in events.IOU_LEVELS:
         left, expected = iou.copy(), []
         while left.size and left.max() >= least:
             row, column = np.unravel_index(left.argmax(), left.shape)
@@ -70,7 +69,7 @@ def test_pairs_are_taken_one_by_one_from_the_best(true, said):
             left[row], left[:, column] = -1, -1
         assert _pairs(true, said, least) == expected
         # What lies at a higher level are the first of those at a lower one.
-        assert expected == _pairs(true, said, AT[0])[: len(expected)]
+        assert expected == _pairs(true, said, events.IOU_LEVELS[0])[: len(expected)]
 
 
 @settings(deadline=None)

@@ -9,6 +9,7 @@ from scipy import stats
 from fmalign_jax.evaluation.population import (
     difference,
     holm,
+    over_recordings,
     over_recordings_and_seeds,
 )
 
@@ -110,3 +111,25 @@ def test_several_comparisons_are_adjusted():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+def test_a_recording_that_does_not_define_a_value_is_left_out_of_its_mean():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(6, 2))
+    rows = [{"a": float(a), "b": float(b), "c": None} for a, b in table]
+    rows[2]["b"] = None
+    names = [f"furnace {i}" for i in range(6)]
+    found = over_recordings(names, rows, draws=200, seed=3)
+    drawn = np.random.default_rng(3).integers(6, size=(200, 6))
+    assert found["a"] == table[:, 0].mean()
+    expected = np.percentile(table[drawn, 0].mean(axis=1), (2.5, 97.5))
+    np.testing.assert_array_equal(found["intervals"]["a"], expected)
+    table[2, 1] = np.nan
+    assert found["b"] == pytest.approx(np.nanmean(table[:, 1]))
+    expected = np.percentile(np.nanmean(table[drawn, 1], axis=1), (2.5, 97.5))
+    assert found["intervals"]["b"] == pytest.approx(expected.tolist())
+    assert found["c"] is None
+    assert found["intervals"]["c"] is None
+    assert found["by_recording"]["furnace 2"] == rows[2]
+    assert over_recordings(names[:1], rows[:1], draws=200, seed=3)["intervals"] == {}
+    assert over_recordings([], [], draws=200, seed=3) is None

@@ -13,6 +13,7 @@ from fmalign_jax.data.windows.ticks import Ticks
 from fmalign_jax.evaluation import retrieval
 from fmalign_jax.evaluation.files import retrieval_rows
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
+from fmalign_jax.evaluation.population import over_recordings
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import Encodings
 
@@ -166,13 +167,12 @@ def test_shares_of_ticks_find_more_than_labels():
     shares = np.arange(8)
     labels = np.arange(10) < shares[:, None]
     split = _split(labels.astype(int))
-    config = ConfigDict({"bootstrap_draws": 0, "seed": 0})
     found = retrieval._by_label(
         split,
         ("a", "b"),
         list(retrieval.galleries(split.windows)),
-        lambda scores: retrieval._over_recordings(
-            ["one"], [retrieval.measures(own) for own in scores], config
+        lambda scores: over_recordings(
+            ["one"], [retrieval.measures(own) for own in scores], draws=0, seed=0
         ),
     )
     assert found["label_share"]["recall@1"] == 1

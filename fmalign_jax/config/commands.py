@@ -67,6 +67,8 @@ def evaluation_config() -> ConfigDict:
             "retrieval": False,
             # Heads with 1 to 50 labelled windows of each class: also said?
             "few_shot": False,
+            # Where spells of the second of two classes begin and end: also said?
+            "localisation": False,
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             # Trained with the labels of the head split and reported beside the oracle:
             # by name what `supervised.train_classifier` takes.
@@ -81,7 +83,7 @@ def early_warning_config() -> ConfigDict:
     """Returns how an alarm on the current alone is made from a run, and compared."""
     config = evaluation_config()
     del config.random_encoders, config.retrieval, config.channels, config.few_shot
-    del config.classifiers
+    del config.classifiers, config.localisation
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two

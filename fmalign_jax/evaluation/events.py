@@ -12,6 +12,9 @@ from numpy import ndarray
 Spans = Float[ndarray, "_ 2"]
 """Begin and end of intervals, in order and apart."""
 
+IOU_LEVELS = (0.3, 0.5, 0.7)
+"""Temporal IoU from which on an event is found."""
+
 _ROUNDING_S = 1e-6
 
 

@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from fmalign_jax.cli import print_table
 from fmalign_jax.data.files import csv_cell, replacing
-from fmalign_jax.evaluation import fonts, plots, retrieval
+from fmalign_jax.evaluation import events, fonts, plots, retrieval
 from fmalign_jax.evaluation.classification_metrics import Predictions
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.report import Probabilities, scores_of
@@ -180,6 +180,8 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         print_table(few_shot_rows(report["few_shot"]))
     if report["retrieval"] is not None:
         print_table(retrieval_rows(report["retrieval"]))
+    if report["localisation"] is not None:
+        print_table(localisation_rows(report))
     if report["lag_weights"] is not None:
         lags = report["lag_weights"]
         print(
@@ -281,6 +283,21 @@ def retrieval_rows(found: Mapping[str, Any]) -> list[list[str]]:
     return [[header, *shown]] + [
         [name, *("-" if own is None else f"{own[key]:.3g}" for key in shown)]
         for name, own in rows
+    ]
+
+
+def localisation_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of the localisation: a row a direction or rule."""
+    found, target = report["localisation"], report["target"]
+    shown = ["balanced_accuracy", "f1", *(f"event_f1@{at}" for at in events.IOU_LEVELS)]
+    shown += ["onset_error_s", "onset_within_10_s"]
+    rows = dict(found["directions"])
+    # A head on the target's own labels, of the same frozen features.
+    rows[f"{target}->{target}, tick oracle"] = rows.pop(f"{target}->{target}")
+    rows |= {name.replace("_", " "): own for name, own in found["references"].items()}
+    return [["localisation of spells", *shown]] + [
+        [name, *("-" if own[key] is None else f"{own[key]:.3f}" for key in shown)]
+        for name, own in rows.items()
     ]
 
 

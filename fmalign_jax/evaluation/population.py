@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -113,6 +114,58 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in adjusted]
+
+
+def over_recordings(
+    names: Sequence[str],
+    values: Sequence[Mapping[str, float | None]],
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Returns means over recordings, with intervals by drawing recordings anew.
+
+    Args:
+      names: of the recordings.
+      values: by recording, the same values; None where it does not define one, and the
+        mean is then over the others.
+      draws: of recordings; 0 for no intervals.
+      seed: of the draws.
+
+    Returns:
+      The means by name, None where no recording defines one; 95 % `intervals` by the
+      same names, empty of one recording, and None where most draws define no mean; and
+      `by_recording`, what was given. None without recordings.
+    """
+    if not values:
+        return None
+    table = np.array([list(own.values()) for own in values], np.float64)
+    known = np.isfinite(table)
+    filled = np.where(known, table, 0.0)
+
+    def means(rows: ndarray) -> ndarray:
+        counts = known[rows].sum(axis=-2)
+        sums = filled[rows].sum(axis=-2)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    intervals: dict[str, Any] = {}
+    if draws and len(table) > 1:
+        rng = np.random.default_rng(seed)
+        drawn = means(rng.integers(len(table), size=(draws, len(table))))
+        for name, column in zip(values[0], drawn.T, strict=True):
+            defined = column[np.isfinite(column)]
+            few = 2 * len(defined) < draws
+            ends = None if few else np.percentile(defined, (2.5, 97.5)).tolist()
+            intervals[name] = ends
+    found = means(np.arange(len(table))).tolist()
+    return {
+        **{
+            name: None if math.isnan(mean) else mean
+            for name, mean in zip(values[0], found, strict=True)
+        },
+        "intervals": intervals,
+        "by_recording": dict(zip(names, values, strict=True)),
+    }
 
 
 def _of_seeds(values: Float[ndarray, "R S"]) -> list[tuple[float, int]]:

@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels
+from fmalign_jax.evaluation.population import over_recordings
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.run.frozen_encoder import Encodings
 
@@ -77,19 +78,26 @@ def measures(score: Float[ndarray, "N N"]) -> dict[str, float]:
     }
 
 
+def apart(windows: WindowIndex) -> Int[ndarray, " n"]:
+    """Returns windows of which no two share a tick: each the first that it can be."""
+    rows, end = [], -1
+    for row, start in enumerate(windows.start.tolist()):
+        if start >= end:
+            rows.append(row)
+            end = start + windows.window_ticks
+    return np.array(rows, np.int64)
+
+
 def galleries(windows: WindowIndex) -> Iterator[tuple[int, Int[ndarray, " n"]]]:
     """Yields each recording, and its windows of which no two share a tick.
 
     Recordings with fewer than two are left out.
     """
-    for number in np.unique(windows.recording).tolist():
-        rows, end = [], -1
-        for row in np.flatnonzero(windows.recording == number).tolist():
-            if windows.start[row] >= end:
-                rows.append(row)
-                end = int(windows.start[row]) + windows.window_ticks
-        if len(rows) > 1:
-            yield number, np.array(rows)
+    rows = apart(windows)
+    recording = windows.recording[rows]
+    for number in np.unique(recording).tolist():
+        if (recording == number).sum() > 1:
+            yield number, rows[recording == number]
 
 
 def describe(
@@ -154,7 +162,12 @@ def _of_split(
         )
 
     def mean(scores: list[Float[ndarray, "N N"]]) -> Json | None:
-        return _over_recordings(names, [measures(own) for own in scores], config)
+        return over_recordings(
+            names,
+            [measures(own) for own in scores],
+            draws=config.bootstrap_draws,
+            seed=config.seed,
+        )
 
     return {
         "recordings": len(laid),
@@ -195,24 +208,4 @@ def _by_label(
         "label_share": mean(
             [-np.abs(own[:, None] - own).sum(axis=-1).round(9) for own in shares]
         ),
-    }
-
-
-def _over_recordings(
-    names: Sequence[str], values: Sequence[dict[str, float]], config: ConfigDict
-) -> Json | None:
-    """Returns means over recordings, with intervals by drawing recordings anew."""
-    if not values:
-        return None
-    table = np.array([list(own.values()) for own in values])
-    intervals = {}
-    if config.bootstrap_draws and len(table) > 1:
-        rng = np.random.default_rng(config.seed)
-        drawn = rng.integers(len(table), size=(config.bootstrap_draws, len(table)))
-        ends = np.percentile(table[drawn].mean(axis=1), (2.5, 97.5), axis=0).T.tolist()
-        intervals = dict(zip(values[0], ends, strict=True))
-    return {
-        **dict(zip(values[0], table.mean(axis=0).tolist(), strict=True)),
-        "intervals": intervals,
-        "by_recording": dict(zip(names, values, strict=True)),
     }

@@ -128,7 +128,7 @@ def settings_of(
     # Off, a later key changes nothing: the folder is that of an evaluation without it.
     if settings.get("channels", {}).get("kind") == "all":
         del settings["channels"]
-    for name in ("retrieval", "few_shot", "classifiers"):
+    for name in ("retrieval", "few_shot", "localisation", "classifiers"):
         if not settings.get(name, True):
             del settings[name]
     if settings["head"]["per"] == "class":
