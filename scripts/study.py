@@ -3,7 +3,8 @@
     python scripts/study.py configs/studies/utd_mhad.py --out docs/results/utd_mhad.json
 
 A study file (configs/studies/) has FOLDS, SEEDS and DATA; VARIANTS, by name a function
-that changes a config; train_config(fold, data) and evaluate_config(fold, data). Every
+that changes a config; train_config(fold, data) and evaluate_config(fold, data); and, if
+not every variant is evaluated alike, evaluate_variant(settings, variant). Every
 combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluated at
 its last step as EVALUATIONS says. What was done already is not done
 again, so that a study may be stopped at any time and grow later; a run that was
@@ -43,10 +44,10 @@ RECIPE = "recipe"
 """The variant that changes nothing; it is evaluated with its references, the oracle
 and encoders that were not trained, which take longest."""
 
-EVALUATIONS: dict[str, dict[str, str]] = {
+EVALUATIONS: dict[str, dict[str, Any]] = {
     "codes": {"features": ""},
-    "semantic": {"features": "semantic"},
-    "codes_by_recording": {"standardise": "recording"},
+    "semantic": {"features": "semantic", "localisation": False},
+    "codes_by_recording": {"standardise": "recording", "localisation": False},
 }
 """How a run is evaluated, by name: what differs from the study's own settings."""
 
@@ -100,6 +101,8 @@ def evaluated(
     evaluations, with_labels = {}, {}
     for name, changes in EVALUATIONS.items():
         settings = study.evaluate_config(fold, data)
+        if hasattr(study, "evaluate_variant"):
+            study.evaluate_variant(settings, variant)
         settings.update(changes)
         settings.checkpoint = str(workdir)
         settings.step = "latest"
@@ -120,6 +123,7 @@ def evaluated(
             },
             "code_sharing": report["code_sharing"] and sharing_brief(report),
             "retrieval": report["retrieval"] and retrieval_brief(report),
+            "localisation": report["localisation"] and localisation_brief(report),
             "oracle": brief(beside["oracle"]),
             "random_encoders": {
                 d: brief(s) for d, s in (beside["random_encoders"] or {}).items()
@@ -192,6 +196,17 @@ def retrieval_brief(report: Mapping[str, Any]) -> dict[str, Any]:
             },
         }
         for split, found in report["retrieval"]["splits"].items()
+    }
+
+
+def localisation_brief(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what tables show of the localisation, without intervals."""
+    return {
+        part: {
+            name: {key: value for key, value in own.items() if key != "intervals"}
+            for name, own in report["localisation"][part].items()
+        }
+        for part in ("directions", "references")
     }
 
 

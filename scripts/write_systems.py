@@ -222,6 +222,51 @@ def _retrieved(run: Run) -> Mapping[str, Any]:
     return found
 
 
+LOCATED = {
+    "balanced_accuracy": "balanced accuracy of ticks",
+    "f1": "F1 of ticks",
+    "event_f1@0.3": "F1 of spells, IoU 0.3",
+    "event_f1@0.5": "IoU 0.5",
+    "event_f1@0.7": "IoU 0.7",
+    "onset_error_s": "onset error, s",
+    "onset_within_10_s": "within 10 s",
+}
+ORACLE = "current->current"
+
+
+def localisation(runs: Sequence[Run]) -> str:
+    """Returns where spells begin and end; empty if no run has it.
+
+    The references are of the first run that has it; they ask no system.
+    """
+    rows = []
+    for fold, own in grouped(runs, "fold").items():
+        located: list[Mapping[str, Any]] = []
+        for name, seeds in grouped(own, "variant").items():
+            found = [
+                run["evaluations"]["codes"]["localisation"]
+                for run in seeds
+                if run["evaluations"]["codes"].get("localisation")
+            ]
+            located += found
+            for direction in found[0]["directions"] if found else ():
+                beside = ", tick oracle" if direction == ORACLE else ""
+                values = [one["directions"][direction] for one in found]
+                rows.append([fold, name, direction + beside, *_located(values)])
+        if located:
+            rows += [
+                [fold, "", name.replace("_", " "), *_located([values])]
+                for name, values in located[0]["references"].items()
+            ]
+    return table(["furnaces", "system", "", *LOCATED.values()], rows) if rows else ""
+
+
+def _located(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the cells of a row; seeds that do not define a value are left out."""
+    known = ([own[key] for own in values if own[key] is not None] for key in LOCATED)
+    return [spread(own) for own in known]
+
+
 def references(runs: Sequence[Run]) -> str:
     """Returns what stands beside the systems, by fold: oracle and random encoders."""
     rows = []
@@ -328,6 +373,7 @@ def main() -> None:
     runs = json.loads(arguments.results.read_text())
     folder = arguments.out.with_suffix("")
     drawn = draw_differences(runs, folder / "differences.png")
+    located = localisation(runs)
     parts = [
         "# Systems side by side",
         (folder / "introduction.md").read_text(),
@@ -337,6 +383,7 @@ def main() -> None:
         references(runs),
         "## Retrieval within a recording",
         retrieval(runs),
+        *(["## Localisation of spells", located] if located else []),
     ]
     if with_labels := supervised(runs):
         parts += ["## With labels, never to be compared with transfer", with_labels]

@@ -38,6 +38,16 @@ def test_every_variant_is_a_config_that_can_be_built(path):
     assert len(set(seen.values())) == len(seen)  # every variant varies something
 
 
+def test_spells_are_located_where_features_are_those_of_ticks():
+    study = load_file(ROOT / "configs" / "studies" / "systems.py")
+    found = {}
+    for variant in ("recipe", "clip", "qformer"):
+        settings = study.evaluate_config("default", "folder")
+        study.evaluate_variant(settings, variant)
+        found[variant] = settings.localisation
+    assert found == {"recipe": True, "clip": True, "qformer": False}
+
+
 def test_folds_of_people_keep_them_apart():
     study = load_file(ROOT / "configs" / "studies" / "utd_mhad.py")
     tested = []

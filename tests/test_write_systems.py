@@ -18,6 +18,20 @@ RETRIEVED = {
     "normalised_rank": 0.125,
 }
 
+_FOUND = {
+    "balanced_accuracy": 0.75,
+    "f1": 0.625,
+    "event_f1@0.3": 0.5,
+    "event_f1@0.5": 0.25,
+    "event_f1@0.7": 0.125,
+    "onset_error_s": None,
+    "onset_within_10_s": 1.0,
+}
+LOCATED = {
+    "directions": dict.fromkeys(DIRECTIONS, _FOUND),
+    "references": {"always_abnormal": _FOUND | {"f1": 0.0}},
+}
+
 
 def _run(variant, fold, seed, values, *, oracle=None):
     """A run whose recordings have the given accuracies."""
@@ -33,6 +47,7 @@ def _run(variant, fold, seed, values, *, oracle=None):
         "chance": 0.5,
         "oracle": oracle and reference,
         "random_encoders": {"video->current": reference} if oracle else {},
+        "localisation": LOCATED if variant == "micu" else None,
         "retrieval": {
             split: {
                 "features": {"semantic": directions},
@@ -109,6 +124,22 @@ def test_the_tables_have_a_row_a_system(page):
     assert beside[3] == "0.010"
     control = next(row for row in rows if row[:2] == ["no_precursor", ""])
     assert control[:1] == ["no_precursor"]
+
+
+def test_spells_are_located_by_the_systems_that_can(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## Localisation of spells")
+    found = [row for row in rows[start:] if row[:1] == ["default"]]
+    assert [row[:3] for row in found] == [
+        *(["default", "micu", direction] for direction in DIRECTIONS[:3]),
+        ["default", "micu", "current->current, tick oracle"],
+        ["default", "", "always abnormal"],
+    ]
+    cells = ["0.750", "0.625", "0.500", "0.250", "0.125", "", "1.000"]
+    assert found[0][3:] == cells
+    assert found[-1][4] == "0.000"
+    writer = load_file(SCRIPTS / "write_systems.py")
+    assert writer.localisation([_run("clip", "default", 0, (0.7, 0.7))]) == ""
 
 
 def test_p_values_are_adjusted_for_the_number_of_systems(page):

@@ -25,6 +25,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import Change, load_file, unchanged
+from fmalign_jax.systems.system import make_system
 
 CONFIGS = pathlib.Path(__file__).parents[1]
 FURNACES = load_file(CONFIGS / "studies" / "furnaces.py")
@@ -69,3 +70,10 @@ def evaluate_config(fold: str, data: str) -> ConfigDict:
     config = WITH_LABELS.get_config("fmformer")
     config.retrieval = True
     return config
+
+
+def evaluate_variant(settings: ConfigDict, variant: str) -> None:
+    """Asks where spells begin and end, of systems with features of every tick."""
+    config = train_config(FOLDS[0], DATA)
+    VARIANTS[variant](config)
+    settings.localisation = make_system(config).slots_are_ticks
