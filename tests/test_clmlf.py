@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from test_systems import CONFIGS
+from system_cases import CONFIGS
 
 from fmalign_jax import losses
 from fmalign_jax.evaluation.labelled_windows import window_labels

@@ -98,8 +98,10 @@ def test_every_variant_builds_what_it_describes(path, variant):
     if not trainer.model.has_codes:
         assert not model_state
         return
-    book, settings = model_state["codebook"], config.codebook
-    assert book.sums.shape == (settings.codes, config.model.width)
+    settings = config.codebook
+    books = model_state.get("codebooks") or {"": model_state["codebook"]}
+    for book in books.values():
+        assert book.sums.shape == (settings.codes, config.model.width)
     assert set() < set(settings.ema_mix) <= modalities
     for row in settings.ema_mix.values():
         assert sum(row.values()) == pytest.approx(1)
@@ -154,6 +156,7 @@ def test_the_early_warning_config_adds_to_that_of_an_evaluation():
     evaluation = evaluation_config()
     assert set(evaluation) - set(config) == {
         "channels",
+        "classifiers",
         "few_shot",
         "localisation",
         "random_encoders",

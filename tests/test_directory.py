@@ -77,6 +77,7 @@ def test_a_run_from_before_a_key_is_read_with_what_its_absence_means():
         "draw_lead": True,
         "lead_range_s": (),
         "other_leads_s": (),
+        "shuffle_partners": False,
     }
     assert config.model.name == "fmalign_jax.systems.cmg.Cmg"
 

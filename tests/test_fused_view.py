@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tiny
-from test_systems import CONFIGS
+from system_cases import CONFIGS
 
 from fmalign_jax import evaluate as command, train
 from fmalign_jax.config import early_warning_config, evaluation_config

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_systems
 import tiny
 from ml_collections import ConfigDict
+from system_cases import make_config
 
 from fmalign_jax.config import component
 from fmalign_jax.config.check import check_config
@@ -20,7 +20,7 @@ FIRST_STEP = 2  # at which the terms of level 2 start
 
 
 def _case(change=None):
-    config = test_systems._config("hdcid")
+    config = make_config("hdcid")
     if change is not None:
         change(config)
     trainer, mesh, state = tiny.first_state(config, 1)
@@ -207,11 +207,11 @@ def test_levels_say_what_is_encoded(case, levels):
 
 
 def test_what_cannot_be_is_refused():
-    config = test_systems._config("hdcid")
+    config = make_config("hdcid")
     config.model.levels = ("middle",)
     with pytest.raises(ValueError, match=r"model\.levels must be"):
         tiny.first_state(config, 1)
-    config = test_systems._config("clip")
+    config = make_config("clip")
     config.objectives.lower = component(
         "fmalign_jax.objectives.at_lower.AtLower",
         weight=1.0,
@@ -227,6 +227,6 @@ def test_what_cannot_be_is_refused():
 
 
 def test_a_term_at_the_lower_level_is_what_it_applies():
-    objectives = make_objectives(test_systems._config("hdcid"))
+    objectives = make_objectives(make_config("hdcid"))
     assert set(objectives.critic_names) == {"club", "lower_club"}
     assert {"start", "permutation"} >= set(objectives.random_streams)

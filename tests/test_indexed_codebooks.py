@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 from ml_collections import ConfigDict
-from test_systems import LATENT, WIDE, _config, _planted
+from system_cases import make_config
+from test_systems_planted import LATENT, WIDE, _planted
 
 from fmalign_jax import losses
 from fmalign_jax.config import component
@@ -24,7 +25,7 @@ TWO = ("current", "video")
 
 
 def _system(**codebook):
-    config = _config("indexed")
+    config = make_config("indexed")
     for name, value in codebook.items():
         config.codebook[name] = value
     return make_system(config)
@@ -109,7 +110,7 @@ def test_without_a_cascade_each_codebook_is_read_as_it_is():
     ],
 )
 def test_a_wrong_row_of_the_cascade_is_refused(row, message):
-    config = _config("indexed")
+    config = make_config("indexed")
     config.codebook.cascade = {"video": row}
     with pytest.raises(ValueError, match=message):
         tiny.first_state(config)
@@ -191,7 +192,7 @@ def test_terms_compare_each_modality_with_its_own_codebook():
 
 def _trained(steps=150):
     """Trains on planted pairs; returns the system, its state and unseen features."""
-    config = _config("indexed")
+    config = make_config("indexed")
     config.batch_size = 32
     config.optimizer.learning_rate = 3e-3
     config.augment = ConfigDict({})

@@ -1,91 +1,37 @@
 """What every system must do, whatever it is made of: one row a system."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from ml_collections import ConfigDict
+from system_cases import (
+    CONFIGS,
+    IDLE,
+    LEVELS,
+    SYSTEMS,
+    Case,
+    check_equal,
+    leaves,
+    make_case,
+    make_config,
+)
 
-from fmalign_jax import train
-from fmalign_jax.config import component, load_file
-from fmalign_jax.evaluation import retrieval
+from fmalign_jax.config import component
 from fmalign_jax.objectives.total import label_level
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import FUSED, System, inputs_of, make_system
-from fmalign_jax.training import sharding, step as train_step
-from fmalign_jax.training.state import encode, init_state, make_trainer
-
-CONFIGS = load_file(pathlib.Path(__file__).parents[1] / "configs" / "systems.py")
-
-
-def cmg(config: ConfigDict) -> None:
-    """CMG is what the tiny config describes."""
-    config.objectives.reconstruction.weight = 0.0  # compiles long, changes nothing
-
-
-SYSTEMS = {
-    "cmg": cmg,
-    **CONFIGS.SYSTEMS,
-    **CONFIGS.SUPERVISED,
-    **CONFIGS.CONTROLS,
-}
-_SUMMARY = "['model']['specifics_video']['Dense_"
-IDLE = {"micu": _SUMMARY, "indexed": _SUMMARY}
-"""Parameters that a system has and does not learn: the summary that CLUB reads."""
-
-
-LEVELS = {"hdcid": 2}
-"""How many levels stand side by side in what a system encodes; else one."""
-
-
-def _config(name: str) -> ConfigDict:
-    config = tiny.tiny_config()
-    config.optimizer.epsilon = 1e-3  # see test_step: gradients that are but rounding
-    config.optimizer.warmup_steps = 0
-    SYSTEMS[name](config)
-    for term in config.objectives.values():
-        if "from_epoch" in term:
-            term.from_epoch = 0.0  # all that a system has learns from the first step
-    return config
-
-
-@dataclasses.dataclass
-class Case:
-    """A system at its first state, with one batch."""
-
-    name: str
-    config: ConfigDict
-    trainer: object
-    mesh: object
-    state: object
-    batch: dict
-    inputs: dict
-    step: object
-    evaluate: object
-
-
-def _case(name: str, devices: int = 1) -> Case:
-    config = _config(name)
-    trainer, mesh, state = tiny.first_state(config, devices)
-    batch = sharding.place_batch(tiny.random_batch(config), mesh)
-    inputs = {
-        "video": jnp.asarray(batch["streams"]["video"], jnp.float32) / 74.0,
-        "current": jnp.asarray(batch["streams"]["current"]),
-    }
-    step = train_step.make_train_step(trainer, mesh)
-    evaluate = train_step.make_eval_step(trainer, mesh)
-    return Case(name, config, trainer, mesh, state, batch, inputs, step, evaluate)
+from fmalign_jax.training import sharding
+from fmalign_jax.training.state import encode
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def case(request):
-    return _case(request.param)
+    return make_case(request.param)
 
 
 def _features(case: Case, inputs=None, **changes) -> Features:
@@ -118,17 +64,6 @@ def _terms(case: Case, features: Features, params=None):
     own = case.state.params["objectives"] if params is None else params
     return case.trainer.objectives.apply(
         {"params": own | case.state.critic_params}, features, train=False
-    )
-
-
-def _leaves(tree):
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path), np.asarray(leaf)
-
-
-def _equal(found, expected):
-    jax.tree.map(
-        np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected)
     )
 
 
@@ -236,15 +171,15 @@ def test_every_parameter_learns_and_only_training_changes_anything(case):
     state, batch = jax.tree.map(jnp.copy, case.state), case.batch
     before = jax.device_get(state)
     first = jax.device_get(case.evaluate(state, batch))
-    _equal(state, before)
-    _equal(case.evaluate(state, batch), first)
+    check_equal(state, before)
+    check_equal(case.evaluate(state, batch), first)
     for _ in range(2):
         state, metrics = case.step(state, batch)
     assert np.isfinite([float(x) for x in metrics["scalars"].values()]).all()
-    after = dict(_leaves(state.params))
+    after = dict(leaves(state.params))
     still = [
         path
-        for path, leaf in _leaves(before.params)
+        for path, leaf in leaves(before.params)
         if np.array_equal(leaf, after[path])
         and not path.startswith(IDLE.get(case.name, "-"))
     ]
@@ -291,7 +226,7 @@ def test_gradients_are_finite_at_zero_features_and_one_window(case):
         return sum(term.sum() for term in _terms(case, changed)[0].values())
 
     gradient = jax.grad(loss)(jax.tree.map(jnp.zeros_like, features.semantic))
-    assert all(np.isfinite(leaf).all() for _, leaf in _leaves(gradient))
+    assert all(np.isfinite(leaf).all() for _, leaf in leaves(gradient))
 
 
 def test_a_checkpoint_restores_bit_for_bit_and_goes_on_alike(case, tmp_path):
@@ -301,26 +236,14 @@ def test_a_checkpoint_restores_bit_for_bit_and_goes_on_alike(case, tmp_path):
         checkpoints.save(state, data={}, config={})
         checkpoints.wait()
         restored, _ = checkpoints.restore_latest(abstract(state))
-    _equal(restored, state)
+    check_equal(restored, state)
     straight, _ = case.step(state, case.batch)
     resumed, _ = case.step(restored, case.batch)
-    _equal(resumed, straight)
-
-
-@pytest.mark.slow
-def test_eight_devices_equal_one(case):
-    shared = _case(case.name, devices=8)
-    state, _ = case.step(jax.tree.map(jnp.copy, case.state), case.batch)
-    other, _ = shared.step(shared.state, shared.batch)
-    expected = dict(_leaves((state.params, state.model_state)))
-    for path, leaf in _leaves((other.params, other.model_state)):
-        np.testing.assert_allclose(
-            leaf, expected[path], rtol=1e-4, atol=1e-4, err_msg=path
-        )
+    check_equal(resumed, straight)
 
 
 def test_a_term_that_asks_for_codes_is_refused_by_a_system_without():
-    config = _config("clip")
+    config = make_config("clip")
     config.objectives.commitment = component(
         "fmalign_jax.objectives.commitment.Commitment",
         weight=1.0,
@@ -331,151 +254,27 @@ def test_a_term_that_asks_for_codes_is_refused_by_a_system_without():
 
 
 def test_an_unknown_part_of_a_modality_is_refused():
-    config = _config("clip")
+    config = make_config("clip")
     config.model.modalities.video.specific = component("x.Y")
     with pytest.raises(ValueError, match="must give exactly stem, pool; got"):
         tiny.first_state(config)
 
 
 def test_a_control_that_mixes_modalities_is_never_evaluated_as_if_it_did_not():
-    config, mesh = _config("fused_control"), sharding.make_mesh(jax.devices()[:1])
+    config, mesh = make_config("fused_control"), sharding.make_mesh(jax.devices()[:1])
     FrozenEncoder(config, ["current"], mesh)
     with pytest.raises(ValueError, match=r"own input alone; got .*Fused, a control"):
         FrozenEncoder(config, ["video", "current"], mesh)
 
 
-# Learning what modalities share, and nothing where there is nothing
-
-
-LATENT, WIDE, UNSEEN = 6, 12, 64
-
-
-def _planted(rng: np.random.Generator, windows: int, ticks: int, mixing: dict) -> dict:
-    """Both modalities as noisy linear images of one random walk over ticks."""
-    walk = rng.normal(size=(windows, ticks, LATENT)).cumsum(axis=1)
-    return {
-        name: (walk @ matrix + 0.3 * rng.normal(size=(windows, ticks, WIDE)))[
-            :, :, None
-        ].astype(np.float32)
-        for name, matrix in mixing.items()
-    }
-
-
-def _planted_config(name: str) -> ConfigDict:
-    """Returns a config whose inputs are single vectors a tick."""
-    config = _config(name)
-    config.batch_size = 32
-    config.optimizer.learning_rate = 3e-3
-    config.augment = ConfigDict({})
-    # It hides the small signal that the queries of `qformer` start from.
-    for part in (config.model, *map(config.model.get, ("transformer", "encoder"))):
-        if part and "dropout" in part:
-            part.dropout = 0.0
-    for parts in config.model.modalities.values():
-        parts.stem = component("fmalign_jax.models.encoders.FeatureStem")
-        parts.pool = None
-        if "specific" in parts:
-            parts.specific = component(
-                "fmalign_jax.models.encoders.DenseSpecific", features=8
-            )
-    if "reconstruction" in config.objectives:
-        config.objectives.reconstruction.weight = 0.0
-    return config
-
-
-def _recalls(name: str) -> dict[bool, float]:
-    """Trains a system on planted pairs, and on shuffled ones.
-
-    Returns:
-      By whether they were shuffled, how many partners of unseen windows rank first.
-    """
-    config = _planted_config(name)
-    ticks = config.data.window_ticks
-    statistics = {
-        m: {"mean": np.zeros(WIDE), "std": np.full(WIDE, 3.0)}
-        for m in ("video", "current")
-    }
-    statistics = jax.tree.map(lambda x: x.astype(np.float32), statistics)
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    trainer = make_trainer(config, steps_per_epoch=10, steps=200)
-    step = train_step.make_train_step(trainer, mesh)
-
-    def batch(streams):
-        rows = len(streams["video"])
-        return {
-            "streams": streams,
-            "mask": np.ones(rows, bool),
-            "recording": np.zeros(rows, np.int32),
-            "time_s": np.arange(rows, dtype=float),
-        }
-
-    found = {}
-    for shuffled in (False, True):
-        rng, state = np.random.default_rng(0), None
-        mixing = {m: rng.normal(size=(LATENT, WIDE)) for m in statistics}
-        for _ in range(200):
-            streams = _planted(rng, config.batch_size, ticks, mixing)
-            if shuffled:
-                streams["current"] = rng.permutation(streams["current"])
-            placed = sharding.place_batch(batch(streams), mesh)
-            if state is None:
-                state = init_state(trainer, placed, statistics, mesh)
-            state, _ = step(state, placed)
-        unseen = _planted(rng, UNSEEN, ticks, mixing)
-        encoded = trainer.model.apply(
-            {"params": state.params["model"]},
-            {m: jnp.asarray(x) / 3.0 for m, x in unseen.items()},
-            state.model_state,
-            ("video", "current"),
-            method="encode",
-        )
-        features = {m: np.asarray(own.features) for m, own in encoded.items()}
-        similarity = getattr(trainer.model, "similarity", retrieval.similarity)
-        alike = similarity(features["video"], features["current"])
-        found[shuffled] = float(np.mean(alike.argmax(axis=1) == np.arange(UNSEEN)))
-    return found
-
-
+@pytest.mark.parametrize("name", ["clip", "cmg"])
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS.SYSTEMS)
-def test_partners_are_found_where_there_is_something_to_find(name):
-    if make_system(_config(name)).uses_labels:
-        pytest.skip("pairs alone teach it nothing: it learns from labels")
-    found, chance = _recalls(name), 1 / UNSEEN
-    assert found[False] >= 5 * chance
-    # Three binomial standard errors.
-    assert found[True] <= chance + 3 * np.sqrt(chance * (1 - chance) / UNSEEN)
-
-
-@pytest.mark.slow
-def test_permuted_labels_change_no_parameter(case):
-    if case.trainer.model.uses_labels:
-        pytest.skip("labels shape its features")
+def test_permuted_labels_change_no_parameter(name):
+    case = make_case(name)
     shape = (case.config.batch_size, case.config.data.window_ticks)
     label = np.random.default_rng(0).integers(-1, 2, shape).astype(np.int32)
     states = [
         case.step(jax.tree.map(jnp.copy, case.state), case.batch | {"label": own})[0]
         for own in (label, label[::-1].copy())
     ]
-    _equal(*states)
-
-
-@pytest.fixture(scope="module")
-def furnaces(tmp_path_factory):
-    """Where the simulated furnaces of all systems lie."""
-    return tmp_path_factory.mktemp("furnaces")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("name", {**CONFIGS.SYSTEMS, **CONFIGS.SUPERVISED})
-def test_the_shipped_config_trains_in_miniature(name, furnaces, tmp_path):
-    config = CONFIGS.get_config(f"{name}+smoke")
-    config.data.path = str(furnaces / "simulated")
-    config.data.prepared_dir = str(furnaces / "prepared")
-    config.max_steps = 8
-    config.eval_every_epochs = 1.0
-    state, summary = train.train(config, tmp_path / "run")
-    assert int(state.step) == 8
-    assert summary["best_step"] == 8
-    assert np.isfinite(summary["best_score"])
+    check_equal(*states)

@@ -158,7 +158,7 @@ def notes(
             f"{config.false_alarms_per_hour:g} an hour, and one highest score sets the "
             "level; give more recordings with --config.validation_data=GLOB"
         )
-    for name, split in describe_splits(splits, config).items():
+    for name, split in describe_splits(splits, (config.source, config.target)).items():
         if name in splits.reported and split["seen_in_pretraining"]:
             seen = ", ".join(split["seen_recordings"])
             found.append(

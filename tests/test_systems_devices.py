@@ -1,0 +1,23 @@
+"""One device and eight compute the same, of every system with a step of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from system_cases import leaves, make_case
+
+OWN = ("cmg", "clip", "onellm", "qformer", "alignvsr", "indexed", "clmlf")
+"""Others are made of these and of losses that see the same global batch."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_eight_devices_equal_one(name):
+    case, shared = make_case(name), make_case(name, devices=8)
+    state, _ = case.step(jax.tree.map(jnp.copy, case.state), case.batch)
+    other, _ = shared.step(shared.state, shared.batch)
+    expected = dict(leaves((state.params, state.model_state)))
+    for path, leaf in leaves((other.params, other.model_state)):
+        np.testing.assert_allclose(
+            leaf, expected[path], rtol=1e-4, atol=1e-4, err_msg=path
+        )
