@@ -27,6 +27,7 @@ from fmalign_jax.evaluation import (
     files,
     lag_weights,
     localisation,
+    open_set,
     report as evaluation_report,
     retrieval,
     splits as evaluation_splits,
@@ -85,6 +86,7 @@ def evaluate(
     spec = HeadSpec(**config.head.to_dict())
     splits = evaluation_splits.load_splits(config, run.config)
     localisation.check(config, run.config, splits)
+    open_set.check(config, splits)
     settings = settings_of(config, run.step, splits)
     folder = outputs.choose_folder(run.path, workdir, settings)
 
@@ -143,6 +145,7 @@ def evaluate(
     report["localisation"] = localisation.describe(
         encoder, frozen, seen, splits, spec, config, run.config
     )
+    report["open_set"] = open_set.describe(seen, splits, spec, config)
     report["code_sharing"] = code_sharing.describe(encoded, splits, config)
     report["notes"] = evaluation_report.notes(report, run, splits)
     headline = splits.by_name[splits.headline]

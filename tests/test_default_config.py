@@ -159,6 +159,7 @@ def test_the_early_warning_config_adds_to_that_of_an_evaluation():
         "classifiers",
         "few_shot",
         "localisation",
+        "open_set",
         "random_encoders",
         "retrieval",
     }

@@ -640,6 +640,30 @@ def test_spells_are_located_if_asked_for(run, whole, capsys):
     assert few["localisation"]["directions"] != found["directions"]
 
 
+def test_classes_may_be_unknown_to_the_head(run, states, capsys):
+    settings = json.loads((run[0] / "evaluation" / "settings.json").read_text())
+    assert "open_set" not in settings
+    config = _config(run, features="codes", **states)
+    plain, _ = command.evaluate(config)
+    assert plain["open_set"] is None
+    config.open_set.known = 2
+    report, folder = command.evaluate(config)
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["open_set"] == {"known": 2}
+    found = report["open_set"]
+    assert set(found["known"]) < {"cold", "warm", "hot"}
+    assert list(found["directions"]) == DIRECTIONS
+    assert report["zero_shot"] == plain["zero_shot"]
+    files.print_report(report, folder)
+    assert "2 known classes" in capsys.readouterr().out
+    config.channels.update({"kind": "toc", "keep": (3,)})
+    few, _ = command.evaluate(config)
+    assert few["open_set"]["directions"] != found["directions"]
+    config.localisation = True
+    with pytest.raises(ValueError, match=r"two classes.*; got 3: cold, warm, hot;"):
+        command.evaluate(config)
+
+
 def test_channels_are_chosen_of_code_vectors_alone(run):
     config = _config(run, features="semantic")
     config.channels.kind = "toc"

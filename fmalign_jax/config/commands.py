@@ -69,6 +69,9 @@ def evaluation_config() -> ConfigDict:
             "few_shot": False,
             # Where spells of the second of two classes begin and end: also said?
             "localisation": False,
+            # So many classes, drawn at random, are known to a head that is tested on
+            # all: does it know what it was never shown? 0: not said.
+            "open_set": {"known": 0},
             "oracle_epochs": 10,  # of the target's encoder with its labels; 0: none
             # Trained with the labels of the head split and reported beside the oracle:
             # by name what `supervised.train_classifier` takes.
@@ -83,7 +86,7 @@ def early_warning_config() -> ConfigDict:
     """Returns how an alarm on the current alone is made from a run, and compared."""
     config = evaluation_config()
     del config.random_encoders, config.retrieval, config.channels, config.few_shot
-    del config.classifiers, config.localisation
+    del config.classifiers, config.localisation, config.open_set
     config.update(
         {
             "abnormal": "",  # class to be warned of; empty: the second of two

@@ -182,6 +182,8 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         print_table(retrieval_rows(report["retrieval"]))
     if report["localisation"] is not None:
         print_table(localisation_rows(report))
+    if report["open_set"] is not None:
+        print_table(open_set_rows(report["open_set"]))
     if report["lag_weights"] is not None:
         lags = report["lag_weights"]
         print(
@@ -298,6 +300,15 @@ def localisation_rows(report: Mapping[str, Any]) -> list[list[str]]:
     return [["localisation of spells", *shown]] + [
         [name, *("-" if own[key] is None else f"{own[key]:.3f}" for key in shown)]
         for name, own in rows.items()
+    ]
+
+
+def open_set_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Returns what is printed of the open set: a row a direction."""
+    shown = ("auroc", "known_accuracy", "unknown_rejected", "harmonic_mean")
+    return [[f"{len(found['known'])} known classes", *shown]] + [
+        [direction, *("-" if own[key] is None else f"{own[key]:.3f}" for key in shown)]
+        for direction, own in found["directions"].items()
     ]
 
 

@@ -189,6 +189,16 @@ def held_out(
     return max(_judge(spec, candidates, features, labels, classes, groups, seed))
 
 
+def folds(labels: Labels, groups: Labels) -> list[tuple[ndarray, ndarray]]:
+    """Returns three divisions of windows by whole groups: to fit on, and held out.
+
+    Those that leave one class to fit on are left out; of two groups there are two.
+    """
+    number = min(_FOLDS, len(np.unique(groups)))
+    found = GroupKFold(number).split(labels, labels, groups)
+    return [(own, held) for own, held in found if len(np.unique(labels[own])) > 1]
+
+
 def _judge(
     spec: HeadSpec,
     candidates: list[dict[str, Any]],
@@ -205,12 +215,10 @@ def _judge(
             "head settings are chosen by folds of recordings, clips or blocks; got "
             f"{number} of them; give one value to each setting"
         )
-    folds = list(GroupKFold(min(_FOLDS, number)).split(features, labels, groups))
-    folds = [(own, held) for own, held in folds if len(np.unique(labels[own])) > 1]
     scores = []
     for settings in candidates:
         found = []
-        for own, held in folds:
+        for own, held in folds(labels, groups):
             fitted = _fit(
                 spec,
                 settings,

@@ -131,6 +131,8 @@ def settings_of(
     for name in ("retrieval", "few_shot", "localisation", "classifiers"):
         if not settings.get(name, True):
             del settings[name]
+    if not settings.get("open_set", {"known": 1})["known"]:
+        del settings["open_set"]
     if settings["head"]["per"] == "class":
         del settings["head"]["per"]
     fingerprints = {n: split.store.fingerprint for n, split in splits.by_name.items()}
