@@ -664,6 +664,25 @@ def test_classes_may_be_unknown_to_the_head(run, states, capsys):
         command.evaluate(config)
 
 
+def test_a_head_of_the_run_may_be_tested_on_other_furnaces(run, whole, folder):
+    other = folder / "other"
+    tiny.write_recordings(other, seed=7, recordings=2)
+    for path in other.glob("*.npz"):
+        path.rename(other / f"hard_{path.stem}.npz")
+    config = _config(run, oracle_epochs=2, test_data=str(other))
+    report, _ = command.evaluate(config)
+    splits = report["splits"]
+    assert splits["head"] == whole[1]["splits"]["head"]
+    assert splits["head"]["origin"] == "the run"
+    assert splits["test"]["recordings"] == ["hard_furnace_0", "hard_furnace_1"]
+    assert splits["test"]["setting"] == "inductive"
+    # Encoders and head are as they were: validation, of the run, has the same scores.
+    for direction, own in whole[1]["zero_shot"].items():
+        again = report["zero_shot"][direction]["splits"]
+        assert again["validation"] == own["splits"]["validation"]
+        assert again["test"] != own["splits"]["test"]
+
+
 def test_channels_are_chosen_of_code_vectors_alone(run):
     config = _config(run, features="semantic")
     config.channels.kind = "toc"
