@@ -640,8 +640,8 @@ def test_spells_are_located_if_asked_for(run, whole, capsys):
     assert few["localisation"]["directions"] != found["directions"]
 
 
-def test_classes_may_be_unknown_to_the_head(run, states, capsys):
-    settings = json.loads((run[0] / "evaluation" / "settings.json").read_text())
+def test_classes_may_be_unknown_to_the_head(run, whole, states, capsys):
+    settings = json.loads((whole[2] / "settings.json").read_text())
     assert "open_set" not in settings
     config = _config(run, features="codes", **states)
     plain, _ = command.evaluate(config)
