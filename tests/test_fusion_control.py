@@ -84,6 +84,7 @@ def test_the_log_is_compared_after_the_warm_up(control, tmp_path):
 def test_the_control_is_trained_and_measured(control, tmp_path, monkeypatch, capsys):
     config = tiny.tiny_config(tmp_path)
     config.data.split.validation_recordings = ("furnace_1", "furnace_2")
+    config.update_from_flattened_dict(tiny.LIGHT)
     config.batch_size = 4
     train.train(config, tmp_path / "recipe")
     out = tmp_path / "control.json"

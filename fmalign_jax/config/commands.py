@@ -195,8 +195,6 @@ def lead_config() -> ConfigDict:
             "correct_response": True,
             # Search for the lead to the labels of these recordings, not to the video.
             "labels": False,
-            # Also at which lead every single window is most similar (docs/lead.md).
-            "window_leads": False,
             "bootstrap_draws": 1000,  # for the intervals
             "null_draws": 100,  # wrong pairings, for the verdict
             # "No lead found" where the chance is not below: 0.04 of unrelated signals

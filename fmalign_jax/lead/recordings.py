@@ -123,8 +123,6 @@ def settings_of(
     """Returns all that decides the outcome, whatever folders are called."""
     settings = to_json(config)
     del settings["checkpoint"], settings["recordings"]
-    if not settings["window_leads"]:  # later than the first searches
-        del settings["window_leads"]
     names = [material.store.names[number] for number in material.numbers]
     fingerprint = material.store.fingerprint
     return settings | {"step": run.step, "recordings": [fingerprint, *names]}

@@ -141,7 +141,7 @@ def find_lead(
             window_ticks=data.window_ticks,
             tick_s=data.tick_s,
         )
-    report = {
+    return {
         **answer,
         "spells": found_spells,
         "response": None if late is None else dataclasses.asdict(late),
@@ -154,22 +154,19 @@ def find_lead(
         "window_s": window_s,
         "unit_s": layout.unit_ticks * data.tick_s,
         "units": filled,
-    }
-    if config.window_leads:
-        wrong_one = next(
-            statistics.wrong_pairings(
-                layout, draws=1, guard_ticks=data.window_ticks, seed=config.seed
-            ),
-            None,
-        )
-        report["window_leads"] = window_leads.describe(
+        "window_leads": window_leads.describe(
             layout,
-            wrong_one,
+            next(
+                statistics.wrong_pairings(
+                    layout, draws=1, guard_ticks=data.window_ticks, seed=config.seed
+                ),
+                None,
+            ),
             window_ticks=data.window_ticks,
             tick_s=data.tick_s,
             estimate_s=answer["estimate_s"],
-        )
-    return report
+        ),
+    }
 
 
 def corrected(

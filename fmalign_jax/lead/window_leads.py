@@ -28,10 +28,11 @@ def describe(
     window_ticks: int,
     tick_s: float,
     estimate_s: float | None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Returns where single windows find the lead, and where those of no pair do.
 
-    Windows that do not overlap and know the leading modality at every lead.
+    Windows that do not overlap and know the leading modality at every lead. None where
+    the two have no space in common, as features and labels.
 
     Args:
       layout: from `layout.layout`.
@@ -40,6 +41,9 @@ def describe(
       tick_s: length of a tick.
       estimate_s: the answer of the search; None if it found no lead.
     """
+    first = layout.clips[0]
+    if first.reference.semantic.shape[1] != first.leading.semantic.shape[1]:
+        return None
     x, y, known_x, known_y = placed_window_means(layout, window_ticks)
     pairings = {"paired": (y, known_y)}
     if wrong is not None:
@@ -81,8 +85,10 @@ def similarities(
         inside = (partners >= 0) & (partners < x.shape[1])
         partners = np.clip(partners, 0, x.shape[1] - 1)
         whole = known_x[row, centres] & (known_y[row, partners] & inside).all(axis=1)
-        own = x[row, centres[whole], None] * y[row, partners[whole]]
-        found.append(own.sum(axis=-1))
+        own, partners = x[row, centres[whole]], partners[whole]
+        # Lead by lead: the vectors of all leads at once may be many.
+        columns = [(own * y[row, at]).sum(axis=-1) for at in partners.T]
+        found.append(np.stack(columns, axis=1))
     return np.concatenate(found)
 
 
