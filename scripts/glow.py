@@ -16,7 +16,6 @@ import argparse
 import functools
 import logging
 import pathlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +54,6 @@ def measure(
       ValueError: the run has no test split, its data have no masks, its system has no
         feature a tick or no such features, or its video no maps that choose cells.
     """
-    started_s = time.perf_counter()
     run = restore.open_run(path)
     config = run.config
     # As many windows for testing as for training: frames are spread over them.
@@ -113,7 +111,6 @@ def measure(
     }
     return found | {
         "verdict": verdict(found["decoder"]["directions"]),
-        "took_s": round(time.perf_counter() - started_s),
         "device": f"{jax.device_count()} {jax.devices()[0].device_kind}",
     }
 
