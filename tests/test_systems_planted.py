@@ -97,7 +97,10 @@ def _recalls(name: str) -> dict[bool, float]:
             ("video", "current"),
             method="encode",
         )
-        features = {m: np.asarray(own.features) for m, own in encoded.items()}
+        features = {
+            m: np.asarray(own.features if own.compared is None else own.compared)
+            for m, own in encoded.items()
+        }
         similarity = getattr(trainer.model, "similarity", retrieval.similarity)
         alike = similarity(features["video"], features["current"])
         found[shuffled] = float(np.mean(alike.argmax(axis=1) == np.arange(UNSEEN)))
