@@ -281,8 +281,7 @@ def _fusion(config: ConfigDict, form: str) -> None:
     for key in ("heads", "ffn", "dropout"):
         config.model[key] = config.model.transformer[key]
     config.model.transformer = ConfigDict({"layers": 0})
-    for name, parts in config.model.modalities.items():
-        parts.layers = 1 if name == "video" else 0
+    config.model.own_layers = {"video": 1}
 
 
 def indexed(config: ConfigDict) -> None:

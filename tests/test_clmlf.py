@@ -150,6 +150,12 @@ def test_an_unknown_form_is_refused(inputs):
         system.init(jax.random.key(0), inputs, train=False, method="semantic")
 
 
+def test_layers_of_a_modality_that_there_is_not_are_refused(inputs):
+    system = _system("pairs").clone(own_layers={"vido": 1})
+    with pytest.raises(ValueError, match=r"model\.own_layers may name only .*'vido'"):
+        system.init(jax.random.key(0), inputs, {}, jnp.ones(8, bool), train=False)
+
+
 def test_weights_of_the_pooling_sum_to_one_over_what_is_there():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(3, 6, WIDTH)), jnp.float32)

@@ -7,16 +7,18 @@ As published it is shaped by labels, `objectives.label_contrast` and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from fmalign_jax.config.pair_tables import PairTable, check_names
 from fmalign_jax.models.layers import TransformerLayer, sinusoids
-from fmalign_jax.systems.system import FUSED
+from fmalign_jax.systems.features import Features
+from fmalign_jax.systems.system import FUSED, ModelState
 from fmalign_jax.systems.two_tower import TwoTower
 
 FORMS = ("fused", "dropout", "pairs")
@@ -51,32 +53,32 @@ class Clmlf(TwoTower):
         x_m = GELU(Linear(stem and pool of m)) + positions, then layers of m's own
         f = attention pooling of the fusion transformer of [x_v; x_c]
 
-    The Linear is that of the towers: ``transformer={"layers": 0}``. Besides stem and
-    pool a modality has ``layers``, the number of transformer layers over its own ticks
-    alone. f is one slot, [B, 1, D], which belongs to the window as a whole. Without
-    context each tick is a window of its own.
+    The Linear is that of the towers: ``transformer={"layers": 0}``. f is one slot,
+    [B, 1, D], which belongs to the window as a whole. Without context each tick is a
+    window of its own.
 
     Attributes:
       form: which views there are, and what the fusion sees in training. "fused": one
         view of all modalities together. "dropout": this and each modality alone; in
         training each window of the fused view shows all modalities or one of them, all
         equally likely. "pairs": each modality alone, in training too.
+      own_layers: by modality, the transformer layers over its ticks alone; by default
+        none.
       layers: of the fusion transformer.
       heads: attention heads.
       ffn: width of the feed-forward layers.
       dropout: rate, in training.
 
     Raises:
-      ValueError: an unknown form.
+      ValueError: an unknown form or modality.
     """
 
     form: str = "fused"
+    own_layers: Mapping[str, int] = flax.core.FrozenDict()
     layers: int = 3
     heads: int = 4
     ffn: int = 256
     dropout: float = 0.1
-
-    parts: ClassVar[tuple[str, ...]] = ("stem", "pool", "layers")
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -97,12 +99,25 @@ class Clmlf(TwoTower):
                 f"model.form must be one of {', '.join(FORMS)}; got {self.form!r}; use "
                 "one of them"
             )
-        self.own_layers = {
-            m: [self._layer() for _ in range(parts["layers"])]
-            for m, parts in self.modalities.items()
+        self.before = {
+            m: [self._layer() for _ in range(self.own_layers.get(m, 0))]
+            for m in self.modalities
         }
         self.fusion = [self._layer() for _ in range(self.layers)]
         self.attention_pool = AttentionPool(self.dtype)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        model_state: ModelState,
+        mask: Bool[Array, " B"],
+        *,
+        train: bool,
+    ) -> Features:
+        """Encodes a batch, as `TwoTower`."""
+        named: PairTable = {m: {} for m in self.own_layers}
+        check_names(named, self.modalities, table_name="model.own_layers")
+        return super().__call__(inputs, model_state, mask, train=train)
 
     def semantic(
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
@@ -162,7 +177,7 @@ class Clmlf(TwoTower):
         found = {}
         for m, x in super().semantic(inputs, train=train, context=context).items():
             own = nn.gelu(x) + sinusoids(x.shape[1], x.shape[2])
-            for layer in self.own_layers[m]:
+            for layer in self.before[m]:
                 own = layer(own, train=train, context=context)
             found[m] = own if context else own.reshape(-1, 1, own.shape[-1])
         return found
