@@ -1,5 +1,7 @@
 """What single windows say of the lead."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -80,6 +82,18 @@ def test_a_window_counts_that_is_known_at_every_lead():
     # Centres 2, 6, 10, ...; 2 lacks lead 3, and 22 meets what is unknown.
     assert found.shape == (10 - 2, 4)
     assert not len(window_leads.similarities(unit, unit, ~known_x, known_y, leads, 4))
+
+
+def test_labels_and_features_have_no_cosine():
+    clips = [
+        dataclasses.replace(clip, reference=_features(clip.reference.semantic[:, :2]))
+        for clip in _clips(LEAD)
+    ]
+    layout = lead_layout.layout(
+        clips, tick_s=2.0, least_s=0.0, most_s=100.0, unit_ticks=50
+    )
+    settings = {"window_ticks": WINDOW, "tick_s": 2.0, "estimate_s": None}
+    assert window_leads.describe(layout, None, **settings) is None
 
 
 def test_a_search_reports_them():
