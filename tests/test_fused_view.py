@@ -110,7 +110,7 @@ def test_the_encoder_gives_the_views_that_it_is_asked_for(run):
     every = opened.encoder(["video", "fused"])(store, windows).semantic
     alone = opened.encoder(["fused"])(store, windows).semantic
     assert set(every) == {"video", "fused"}
-    np.testing.assert_allclose(every["fused"], alone["fused"], atol=1e-6)
+    np.testing.assert_allclose(every["fused"], alone["fused"], atol=1e-5)
     opened.config.model.form = "fused"
     with pytest.raises(ValueError, match="must be views of the run, fused; got video"):
         FrozenEncoder(opened.config, ["video"], sharding.make_mesh())
