@@ -69,7 +69,7 @@ FAULTS = (
           'settings={"video": dict(config.augment.get("current", {}))},',
           _WIRED + "each_modality_is_augmented_by_its_own_settings"),
     Fault("weights_ignored_in_training", _STEP,
-          "sum(trainer.weights[name] * value for name, value in means.items())",
+          "sum(weights[name] * means[name] for name in means)",
           "sum(means.values())",
           _STEPPED + "the_total_is_the_weighted_sum_of_the_terms"),
     Fault("weights_ignored_in_evaluation", _STEP,

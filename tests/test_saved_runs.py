@@ -171,7 +171,7 @@ def test_every_shipped_config_finds_its_run_again():
             if stem != path.stem:
                 continue
             takes = inspect.signature(get_config).parameters
-            config = get_config(variant) if takes else get_config()
+            config = get_config(variant) if takes and variant else get_config()
             if "run" in config:  # a sweep is named by all that its members share
                 config = ConfigDict({**config.run, "vary": config.vary})
             found[name] = default_path(name, config).name

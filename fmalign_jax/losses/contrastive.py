@@ -137,8 +137,8 @@ def label_contrast(
     Returns:
       The loss [B], 0 where P_i is empty; and [B], whether it is not.
 
-    >>> label_contrast(jnp.zeros((3, 3)), jnp.array([0, 0, 1]))[0]
-    Array([0.6931472, 0.6931472, 0.       ], dtype=float32)
+    >>> label_contrast(jnp.zeros((3, 3)), jnp.array([0, 0, 0]))[0]
+    Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
     """
     known = label >= 0
     others = known & ~jnp.eye(len(label), dtype=bool)
