@@ -170,7 +170,7 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         "devices": sizes.devices,
         "batch": config.batch_size,
         "ticks": config.data.window_ticks,
-        "codes": config.codebook.codes,
+        "codes": config.codebook.codes if "codebook" in config else None,
         "compute_dtype": config.compute_dtype,
         "parameters": sum(x.size for x in jax.tree.leaves(stepper.state.params)),
         "compile_s": round(stepper.compile_s, 1),

@@ -57,9 +57,8 @@ Result   `clip`, one seed, two unseen furnaces (92 windows), continuous features
   loss/clip ended at 3.65 on validation, where uniform logits give 3.43: single
   partners are hardly told apart, working states are. One run and two furnaces: no
   ranking of systems.
-  All systems side by side, one seed each, 320 steps, ten unseen furnaces, video ->
-  current: clip 0.858, micu 0.847, onellm 0.871, qformer 0.799 (it does not align yet),
-  recipe 0.849 (docs/results/systems.md).
+  All systems side by side, one or two seeds, 320 steps, ten unseen furnaces, video ->
+  current: docs/results/systems.md.
 """
 
 import pathlib
