@@ -669,7 +669,7 @@ def test_a_head_of_the_run_may_be_tested_on_other_furnaces(run, whole, folder):
     tiny.write_recordings(other, seed=7, recordings=2)
     for path in other.glob("*.npz"):
         path.rename(other / f"hard_{path.stem}.npz")
-    config = _config(run, oracle_epochs=2, test_data=str(other))
+    config = _config(run, test_data=str(other))
     report, _ = command.evaluate(config)
     splits = report["splits"]
     assert splits["head"] == whole[1]["splits"]["head"]
