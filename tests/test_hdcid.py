@@ -203,7 +203,33 @@ def test_levels_say_what_is_encoded(case, levels):
     np.testing.assert_array_equal(
         system.code_vectors(state.model_state), tables[levels[0]]
     )
-    assert (found.lower_codes is None) == (len(levels) == 1)
+    if len(levels) == 1:
+        assert found.lower_codes is None
+        assert system.lower_vectors(state.model_state) is None
+        return
+    np.testing.assert_array_equal(found.lower_codes, codes[levels[1]]["video"])
+    np.testing.assert_array_equal(
+        system.lower_vectors(state.model_state), tables[levels[1]]
+    )
+
+
+@pytest.mark.parametrize("levels", [("upper",), ("lower",), ("lower", "upper")])
+def test_levels_change_nothing_in_training(case, levels):
+    trainer, _, state, _ = case
+    given = _features(case)
+    config = ConfigDict(trainer.config.to_dict())
+    config.model.levels = levels
+    found = make_system(config).apply(
+        {"params": state.params["model"]},
+        given.inputs,
+        state.model_state,
+        given.mask,
+        train=False,
+    )
+    for level, expected in ((found, given), (found.lower, given.lower)):
+        np.testing.assert_array_equal(level.embeddings, expected.embeddings)
+        for name in level.codes:
+            np.testing.assert_array_equal(level.codes[name], expected.codes[name])
 
 
 def test_what_cannot_be_is_refused():

@@ -54,7 +54,7 @@ def score_program(
     # On the host, as the features that the head was fitted on.
     table, use_shared = None, features == "shared"
     if features == "codes":
-        if hasattr(encoder.system, "lower_vectors"):
+        if encoder.system.has_lower_codes:
             raise ValueError(
                 "an alarm reads one codebook; got a system with two; use "
                 "--config.features=semantic"

@@ -120,7 +120,7 @@ def check(config: ConfigDict, run_config: ConfigDict) -> None:
       ValueError: other features than code vectors, or settings that cannot work.
     """
     kind = ChannelSpec(**config.channels.to_dict()).kind
-    if kind != "all" and hasattr(make_system(run_config), "lower_vectors"):
+    if kind != "all" and make_system(run_config).has_lower_codes:
         raise ValueError(
             f"channels.kind={kind} chooses among the channels of one codebook; got a "
             "system with two; choose one of them with model.levels in training"

@@ -214,13 +214,11 @@ class FrozenEncoder:
         }
         vectors = self.system.code_vectors(frozen.model_state)
         shared = self.system.shared_vectors(frozen.model_state)
-        lower = None
-        if joined["lower_codes"]:
-            lower = np.asarray(self.system.lower_vectors(frozen.model_state))
+        lower = self.system.lower_vectors(frozen.model_state)
         return Encodings(
             **joined,
             vectors=None if vectors is None else np.asarray(vectors),
-            lower_vectors=lower,
+            lower_vectors=None if lower is None else np.asarray(lower),
             shared_vectors=None if shared is None else np.asarray(shared),
             shared_settings=None
             if shared is None

@@ -88,12 +88,33 @@ class Cmg(Towers):
         stems = self.stem_features(inputs)
         semantic = self.from_stems(stems, train=train)
         specific = {m: self.specifics[m](stems[m]) for m in stems}
-        vectors = jax.lax.stop_gradient(self.code_vectors(model_state))
+        return self.quantised(
+            inputs, semantic, specific, self.vectors(model_state["codebook"]), mask
+        )
+
+    @staticmethod
+    def quantised(
+        inputs: Mapping[str, Array],
+        semantic: Mapping[str, Float[Array, "B T D"]],
+        specific: Mapping[str, tuple[Array, Float[Array, "B T S"]]],
+        vectors: Float[Array, "M D"],
+        mask: Bool[Array, " B"],
+    ) -> CmgFeatures:
+        """Gives each semantic feature its nearest code; no gradient reaches the codes.
+
+        Args:
+          inputs: by modality, what reconstruction returns to.
+          semantic: by modality.
+          specific: by modality, specific features, and pooled to one vector a tick.
+          vectors: of the codes.
+          mask: False for rows that only pad the batch.
+        """
+        vectors = jax.lax.stop_gradient(vectors)
         codes = {m: quantizer.assign(z, vectors) for m, z in semantic.items()}
         chosen = {m: quantizer.code_vectors(c, vectors) for m, c in codes.items()}
         return CmgFeatures(
             inputs=dict(inputs),
-            semantic=semantic,
+            semantic=dict(semantic),
             specific={m: features for m, (features, _) in specific.items()},
             pooled_specific={m: pooled for m, (_, pooled) in specific.items()},
             codes=codes,
@@ -238,10 +259,12 @@ class Cmg(Towers):
         return {**model_state, "codebook": codebook}, {"revived_codes": revived}
 
     def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"]:
-        """Returns the vector of each code, e = sums / counts."""
-        return quantizer.embeddings(
-            model_state["codebook"], epsilon=self.laplace_epsilon
-        )
+        """Returns the vector of each code."""
+        return self.vectors(model_state["codebook"])
+
+    def vectors(self, codebook: quantizer.Codebook) -> Float[Array, "M D"]:
+        """Returns the vector of each code of a codebook, e = sums / counts."""
+        return quantizer.embeddings(codebook, epsilon=self.laplace_epsilon)
 
     def statistics(self, features: CmgFeatures) -> CodeStatistics:
         """Returns how the modalities use the codes, and how far they agree."""
@@ -249,8 +272,8 @@ class Cmg(Towers):
 
     def histograms(self, model_state: ModelState) -> dict[str, Array]:
         """Returns what each code counts, and how long its vector is."""
-        vectors = self.code_vectors(model_state)
+        codebook = model_state["codebook"]
         return {
-            "codebook/count": model_state["codebook"].counts,
-            "codebook/norm": jnp.linalg.norm(vectors, axis=-1),
+            "codebook/count": codebook.counts,
+            "codebook/norm": jnp.linalg.norm(self.vectors(codebook), axis=-1),
         }

@@ -24,6 +24,8 @@ from fmalign_jax.systems.system import Encoding, ModelState
 from fmalign_jax.systems.towers import SEMANTIC_ENCODER
 
 SECOND = "second_codebook"
+BOOKS = {"upper": "codebook", "lower": SECOND}
+"""Where in the model state each level has its codebook."""
 
 
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
@@ -79,10 +81,15 @@ class HDcid(Cmg):
 
     has_shared_level: ClassVar[bool] = False
 
+    @property
+    def has_lower_codes(self) -> bool:
+        """Returns whether `encode` gives the codes of two levels."""
+        return len(self.levels) > 1
+
     def setup(self) -> None:
         """Builds the parts of both levels."""
         super().setup()
-        if not self.levels or any(own not in ("upper", "lower") for own in self.levels):
+        if not self.levels or any(own not in BOOKS for own in self.levels):
             raise ValueError(
                 'model.levels must be "upper", "lower" or both; got '
                 f"{self.levels!r}; correct the config"
@@ -110,22 +117,14 @@ class HDcid(Cmg):
         upper = super().__call__(inputs, model_state, mask, train=train)
         specific = upper.pooled_specific
         semantic = self._lower(specific, train=train)
-        own = {m: self.lower_specifics[m](x) for m, x in specific.items()}
-        vectors = jax.lax.stop_gradient(self.lower_vectors(model_state))
-        codes = {m: quantizer.assign(z, vectors) for m, z in semantic.items()}
-        chosen = {m: quantizer.code_vectors(c, vectors) for m, c in codes.items()}
-        lower = CmgFeatures(
-            inputs={m: jax.lax.stop_gradient(x) for m, x in specific.items()},
-            semantic=semantic,
-            specific={m: features for m, (features, _) in own.items()},
-            pooled_specific={m: pooled for m, (_, pooled) in own.items()},
-            codes=codes,
-            code_vectors=chosen,
-            quantized={
-                m: quantizer.straight_through(semantic[m], chosen[m]) for m in chosen
-            },
-            embeddings=vectors,
-            mask=mask,
+        lower = self.quantised(
+            # Without gradient: as the target of their own reconstruction they would
+            # vanish.
+            {m: jax.lax.stop_gradient(x) for m, x in specific.items()},
+            semantic,
+            {m: self.lower_specifics[m](x) for m, x in specific.items()},
+            self.vectors(model_state[SECOND]),
+            mask,
         )
         encoded = self._side_by_side(upper.semantic, semantic)
         return TwoLevelFeatures(**vars(upper), lower=lower, encoded=encoded)
@@ -151,16 +150,15 @@ class HDcid(Cmg):
         """Returns features and codes of the levels, of some or all modalities."""
         chosen = {name: inputs[name] for name in views}
         semantic = self.semantic(chosen, train=False, context=context)
-        tables = {"upper": super().code_vectors(model_state)}
-        tables["lower"] = self.lower_vectors(model_state)
+        tables = [self.vectors(model_state[BOOKS[level]]) for level in self.levels]
         found = {}
         for m, z in semantic.items():
             parts = jnp.split(z, len(self.levels), axis=-1)
             codes = [
-                quantizer.assign(part, tables[level])
-                for level, part in zip(self.levels, parts, strict=True)
+                quantizer.assign(part, table)
+                for part, table in zip(parts, tables, strict=True)
             ]
-            first, second = codes if len(codes) > 1 else (*codes, None)
+            first, second = codes if self.has_lower_codes else (*codes, None)
             found[m] = Encoding(z, first, lower_codes=second)
         return found
 
@@ -199,13 +197,23 @@ class HDcid(Cmg):
 
     def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"]:
         """Returns the vector of each code of the first level that `encode` gives."""
-        if self.levels[0] == "lower":
-            return self.lower_vectors(model_state)
-        return super().code_vectors(model_state)
+        return self.vectors(model_state[BOOKS[self.levels[0]]])
 
-    def lower_vectors(self, model_state: ModelState) -> Float[Array, "M D"]:
-        """Returns the vector of each code of level 2."""
-        return quantizer.embeddings(model_state[SECOND], epsilon=self.laplace_epsilon)
+    def lower_vectors(
+        self, model_state: Mapping[str, Any]
+    ) -> Float[Array, "M D"] | None:
+        """Returns the same of the second level that `encode` gives, if it gives two."""
+        if not self.has_lower_codes:
+            return None
+        return self.vectors(model_state[BOOKS[self.levels[1]]])
+
+    def histograms(self, model_state: ModelState) -> dict[str, Array]:
+        """Returns those of both codebooks."""
+        lower = super().histograms({"codebook": model_state[SECOND]})
+        return {
+            **super().histograms(model_state),
+            **{f"lower/{name}": values for name, values in lower.items()},
+        }
 
     def _lower(
         self,

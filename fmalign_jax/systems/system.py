@@ -114,6 +114,10 @@ class System(Protocol):
         If not, they belong to the window as a whole: [B, S, D] of S slots.
         """
 
+    @property
+    def has_lower_codes(self) -> bool:
+        """Returns whether `encode` also gives codes of a second codebook."""
+
     def __call__(
         self,
         inputs: Mapping[str, Array],
@@ -191,6 +195,9 @@ class System(Protocol):
 
     def code_vectors(self, model_state: ModelState) -> Float[Array, "M D"] | None:
         """Returns the vector of each code; None for a system without a codebook."""
+
+    def lower_vectors(self, model_state: ModelState) -> Float[Array, "M D"] | None:
+        """Returns those of the second codebook; None for a system without one."""
 
     def statistics(self, features: Any) -> Statistics:
         """Returns what is counted over the windows of a batch."""

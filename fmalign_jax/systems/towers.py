@@ -71,6 +71,17 @@ class Towers(nn.Module):
         """Returns whether there is one vector of features a tick: yes."""
         return True
 
+    @property
+    def has_lower_codes(self) -> bool:
+        """Returns whether `encode` gives codes of a second codebook: no."""
+        return False
+
+    def lower_vectors(
+        self, model_state: Mapping[str, Any]
+    ) -> Float[Array, "M D"] | None:
+        """Returns the vector of each code of a second codebook: there is none."""
+        return None
+
     def semantic(
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
