@@ -222,14 +222,7 @@ def supervised_reference(
         epochs=config.oracle_epochs,
         seed=config.seed,
     )
-    found = {name: trained.predict(split) for name, split in splits.reported.items()}
-    return {
-        "modality": config.target,
-        "parameters": trained.parameters,
-        "epoch": trained.best_epoch,
-        "held_out_loss": trained.losses,
-        **score_splits(found, splits, config),
-    }
+    return {"modality": config.target, **of_classifier(trained, splits, config)}
 
 
 def classifiers(
@@ -257,15 +250,24 @@ def classifiers(
             balanced=spec.balanced,
             seed=config.seed,
         )
-        said = {split: trained.predict(own) for split, own in splits.reported.items()}
         found[name] = {
             "inputs": list(entry.modalities),
-            "parameters": trained.parameters,
-            "epoch": trained.best_epoch,
-            "held_out_loss": trained.losses,
-            **score_splits(said, splits, config),
+            **of_classifier(trained, splits, config),
         }
     return found
+
+
+def of_classifier(
+    trained: supervised.Oracle, splits: EvaluationSplits, config: ConfigDict
+) -> dict[str, Any]:
+    """Returns the scores of a classifier, and how it was trained."""
+    said = {name: trained.predict(split) for name, split in splits.reported.items()}
+    return {
+        "parameters": trained.parameters,
+        "epoch": trained.best_epoch,
+        "held_out_loss": trained.losses,
+        **score_splits(said, splits, config),
+    }
 
 
 def main(config: ConfigDict) -> None:

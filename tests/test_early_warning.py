@@ -11,8 +11,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from fmalign_jax import early_warning as command, evaluate, monitor, train
-from fmalign_jax.alarm import alarm_file, comparison, make, signature
+from fmalign_jax.alarm import (
+    alarm_file,
+    comparison,
+    episodes,
+    make,
+    report as alarm_report,
+    signature,
+)
 from fmalign_jax.alarm.model import AlarmModel
+from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.config.commands import early_warning_config, evaluation_config
 from fmalign_jax.data import pipeline
@@ -92,6 +100,23 @@ def _test_rows(run):
     run_config = restore.open_run(run, "best").config
     run_config.data.eval_stride_ticks = 1
     return load_splits(config, run_config).by_name["test"]
+
+
+def test_a_run_that_labels_shaped_says_so(run, monkeypatch):
+    opened = restore.open_run(run, "best")
+    config = transfer.with_features(_config(run), opened.config)
+    splits = load_splits(config, make.with_a_window_a_tick(opened.config))
+    rule = AlarmRule(0.5, 0.4, 1, 1)
+    nothing = episodes.Tally(0, (), (0,) * (episodes.UNJUDGED + 1), 1.0)
+    chosen = comparison.Method({}, {}, rule, {"validation": [nothing]}, {})
+
+    def notes():
+        return " ".join(alarm_report.notes(opened, splits, chosen, config))
+
+    assert "oracle" not in notes()
+    monkeypatch.setattr(alarm_report, "label_level", lambda _: "L2")
+    assert "(L2): compare this alarm with those of the oracle" in notes()
+    assert "without labels" not in notes()
 
 
 def test_the_program_scores_as_evaluate_does(run, whole):

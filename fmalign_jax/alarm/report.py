@@ -23,6 +23,7 @@ from fmalign_jax.cli import print_table
 from fmalign_jax.evaluation import fonts
 from fmalign_jax.evaluation.report import describe as describe_splits
 from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
+from fmalign_jax.objectives.total import LABELS, NO_LABELS, label_level
 from fmalign_jax.run.restore import OpenedRun
 
 _DPI = 110
@@ -134,6 +135,12 @@ def notes(
 ) -> list[str]:
     """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
+    level = label_level(run.config)
+    without = ", without labels" if level == NO_LABELS else ""
+    if level != NO_LABELS:
+        found.append(
+            f"{LABELS[level]} ({level}): compare this alarm with those of the oracle"
+        )
     if TEST not in splits.by_name:
         found.append(
             "there is no test split: the numbers are those of the validation split, on "
@@ -161,9 +168,7 @@ def notes(
     for name, split in describe_splits(splits, (config.source, config.target)).items():
         if name in splits.reported and split["seen_in_pretraining"]:
             seen = ", ".join(split["seen_recordings"])
-            found.append(
-                f"{name} is transductive: pre-training saw {seen}, without labels"
-            )
+            found.append(f"{name} is transductive: pre-training saw {seen}{without}")
     return found
 
 

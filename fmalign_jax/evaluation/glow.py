@@ -21,7 +21,11 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.data.dataset import Masks
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.evaluation import glow_decoder, localisation_metrics as metrics
+from fmalign_jax.evaluation import (
+    glow_decoder,
+    localisation_metrics as metrics,
+    population,
+)
 from fmalign_jax.evaluation.glow_decoder import FittedDecoder
 from fmalign_jax.evaluation.pointing import Looker, Looks
 from fmalign_jax.evaluation.transfer import scale_of
@@ -348,13 +352,15 @@ def over_recordings(
     values: Float[ndarray, " n"], recording: Int[ndarray, " n"], *, seed: int
 ) -> Json:
     """Returns the mean over recordings, with a 95 % interval by drawing them anew."""
-    own = np.array([values[recording == r].mean() for r in np.unique(recording)])
-    return {
-        "mean": float(own.mean()),
-        "interval": _interval(
-            lambda rows: float(own[rows].mean()), len(own), seed=seed
-        ),
-    }
+    numbers = np.unique(recording)
+    found = population.over_recordings(
+        [str(r) for r in numbers],
+        [{"mean": float(values[recording == r].mean())} for r in numbers],
+        draws=_DRAWS,
+        seed=seed,
+    )
+    assert found is not None, "there are frames"
+    return {"mean": found["mean"], "interval": found["intervals"].get("mean")}
 
 
 def _interval(

@@ -33,6 +33,7 @@ from fmalign_jax.losses.contrastive import (
     normalise,
     own_is_nearest,
     smoothed_info_nce,
+    symmetric_info_nce,
     triplet,
 )
 from fmalign_jax.losses.correlation import decorrelation
@@ -73,6 +74,7 @@ __all__ = [
     "random_cycle",
     "smoothed_info_nce",
     "squared_error",
+    "symmetric_info_nce",
     "triplet",
     "units_near",
 ]

@@ -38,6 +38,17 @@ def info_nce(
     return _counted(-jnp.diagonal(log_softmax, axis1=-2, axis2=-1), mask)
 
 
+def symmetric_info_nce(
+    logits: Float[Array, "B B"], mask: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """Returns the mean of `info_nce` over rows and over columns.
+
+    >>> symmetric_info_nce(jnp.zeros((2, 2)))
+    Array([0.6931472, 0.6931472], dtype=float32)
+    """
+    return (info_nce(logits, mask) + info_nce(logits.T, mask)) / 2
+
+
 def smoothed_info_nce(
     logits: Float[Array, "B B"],
     mask: Bool[Array, " B"] | None = None,
@@ -137,16 +148,16 @@ def label_contrast(
     Returns:
       The loss [B], 0 where P_i is empty; and [B], whether it is not.
 
-    >>> label_contrast(jnp.zeros((3, 3)), jnp.array([0, 0, 0]))[0]
-    Array([0.6931472, 0.6931472, 0.6931472], dtype=float32)
+    >>> label_contrast(jnp.zeros((3, 3)), jnp.array([0, 0, 1]))[0]
+    Array([0.6931472, 0.6931472, 0.       ], dtype=float32)
     """
     known = label >= 0
     others = known & ~jnp.eye(len(label), dtype=bool)
     positive = others & known[:, None] & (label[:, None] == label)
     count = positive.sum(axis=-1)
     log_softmax = jax.nn.log_softmax(_exclude(logits, others), axis=-1)
-    total = jnp.where(positive, log_softmax, 0.0).sum(axis=-1)
-    return -total / jnp.maximum(count, 1), count > 0
+    total = jnp.where(positive, -log_softmax, 0.0).sum(axis=-1)
+    return total / jnp.maximum(count, 1), count > 0
 
 
 def nearest_other(
@@ -229,7 +240,7 @@ def code_matching(
     forth = jnp.matmul(jnp.exp(log_p), log_q.T, precision=_EXACT)
     back = jnp.matmul(log_p, jnp.exp(log_q).T, precision=_EXACT)
     similarity = forth + back
-    return (info_nce(similarity, mask) + info_nce(similarity.T, mask)) / 2
+    return symmetric_info_nce(similarity, mask)
 
 
 def cwcl_weights(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scale
 from fmalign_jax.objectives.gaps import far_apart
+from fmalign_jax.objectives.scale import scale_of
 from fmalign_jax.systems.features import Features
 
 _EXCLUDED = -1e30
@@ -71,17 +72,16 @@ class Clip(nn.Module):
                 (self.positive, self.anchor),
             )
         )
-        scale = self._scale()
+        scale = scale_of(self, self.temperature)
         cosine = jnp.matmul(
             losses.normalise(anchors),
             losses.normalise(positives).T,
             precision=jax.lax.Precision.HIGHEST,
         )
         logits = jnp.where(self._compared(features), scale * cosine, _EXCLUDED)
-        loss = losses.info_nce(logits, mask) + losses.info_nce(logits.T, mask)
         forth, back = (losses.own_is_nearest(x, mask) for x in (logits, logits.T))
         windows = jnp.maximum(mask.sum(), 1).astype(jnp.float32)
-        return loss / 2, {
+        return losses.symmetric_info_nce(logits, mask), {
             f"clip_accuracy/{self.anchor}->{self.positive}": forth,
             f"clip_accuracy/{self.positive}->{self.anchor}": back,
             "clip_accuracy": (forth + back) / 2,
@@ -89,12 +89,6 @@ class Clip(nn.Module):
             "clip_loss_uniform": jnp.log(windows),
             "clip_loss_two_states": jnp.log(windows / 2),
         }
-
-    def _scale(self) -> Float[Array, ""]:
-        if self.temperature is not None:
-            return jnp.asarray(1.0 / self.temperature, jnp.float32)
-        start = nn.initializers.constant(losses.SCALE_START)
-        return losses.learned_scale(self.param("scale", start, (), jnp.float32))
 
     def _compared(self, features: Features) -> Bool[Array, "B B"]:
         """Which windows are compared: partners, and those that are far enough apart."""

@@ -60,7 +60,6 @@ class DataContrast(nn.Module):
                 Projection(name=f"second_{name}")(second.mean(axis=1)),
                 self.temperature,
             )
-            forth, back = losses.info_nce(logits, mask), losses.info_nce(logits.T, mask)
-            total += (forth + back) / 2
+            total += losses.symmetric_info_nce(logits, mask)
             metrics[f"data_accuracy/{name}"] = losses.own_is_nearest(logits, mask)
         return total, metrics

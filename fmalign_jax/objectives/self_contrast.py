@@ -51,7 +51,6 @@ class SelfContrast(nn.Module):
                     "its weight to 0"
                 )
             logits = losses.cosine_logits(first, second, self.temperature)
-            forth, back = losses.info_nce(logits, mask), losses.info_nce(logits.T, mask)
-            total += (forth + back) / 2
+            total += losses.symmetric_info_nce(logits, mask)
             metrics[f"self_accuracy/{name}"] = losses.own_is_nearest(logits, mask)
         return total, metrics

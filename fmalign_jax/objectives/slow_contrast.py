@@ -55,8 +55,6 @@ class SlowContrast(nn.Module):
                     self.temperature,
                 )
                 logits = jnp.where(negative, logits, -1e30)
-                forth = losses.info_nce(logits, mask)
-                back = losses.info_nce(logits.T, mask)
-                total += (forth + back) / 4
+                total += losses.symmetric_info_nce(logits, mask) / 2
             metrics[f"slow_accuracy/{name}"] = losses.own_is_nearest(logits, mask)
         return total, metrics

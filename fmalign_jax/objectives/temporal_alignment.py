@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import check_names
 from fmalign_jax.objectives.gaps import far_apart
+from fmalign_jax.objectives.scale import scale_of
 from fmalign_jax.systems.features import Features
 
 _EXCLUDED = -1e30
@@ -74,7 +75,7 @@ class TemporalAlignment(nn.Module):
             )
             for m in (self.anchor, self.positive)
         )
-        scale = self._scale()
+        scale = scale_of(self, self.temperature)
         cosine = jnp.matmul(anchors, positives.T, precision=jax.lax.Precision.HIGHEST)
         compared = self._compared(features, ticks)
         logits = jnp.where(compared, scale * cosine, _EXCLUDED)
@@ -83,12 +84,12 @@ class TemporalAlignment(nn.Module):
         def by_window(values: Float[Array, " N"]) -> Float[Array, " B"]:
             return values.reshape(windows, ticks).mean(axis=1)
 
-        loss = losses.info_nce(logits, mask) + losses.info_nce(logits.T, mask)
+        loss = losses.symmetric_info_nce(logits, mask)
         forth, back = (
             by_window(losses.own_is_nearest(x, mask)) for x in (logits, logits.T)
         )
         candidates = jnp.maximum((compared & mask).sum(axis=1), 1)
-        return by_window(loss) / 2, {
+        return by_window(loss), {
             f"tick_accuracy/{self.anchor}->{self.positive}": forth,
             f"tick_accuracy/{self.positive}->{self.anchor}": back,
             "tick_accuracy": (forth + back) / 2,
@@ -108,12 +109,6 @@ class TemporalAlignment(nn.Module):
             key = self.make_rng("ticks")
             return jax.random.choice(key, window_ticks, (n,), replace=False)
         return jnp.arange(n) * window_ticks // n
-
-    def _scale(self) -> Float[Array, ""]:
-        if self.temperature is not None:
-            return jnp.asarray(1.0 / self.temperature, jnp.float32)
-        start = nn.initializers.constant(losses.SCALE_START)
-        return losses.learned_scale(self.param("scale", start, (), jnp.float32))
 
     def _compared(self, features: Features, ticks: int) -> Bool[Array, "N N"]:
         """Which ticks are compared: partners, and those of windows far enough apart."""
