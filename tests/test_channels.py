@@ -214,6 +214,41 @@ def test_only_vectors_are_shortened_and_rows_stand_beside_it():
         assert alone["test"].vectors.shape == (9, 2)
 
 
+def test_of_two_codebooks_each_has_its_own_choice():
+    alone, splits = _world()
+    other, _ = _world(seed=1)
+    config = _config(kind="toc", keep=(2,))
+    _, first = _described((alone, splits), config)
+    _, second = _described((other, splits), config)
+    assert first["lower"] is None
+    assert first["kept"] != second["kept"]
+    both = {
+        name: dataclasses.replace(
+            own, lower_codes=other[name].codes, lower_vectors=other[name].vectors
+        )
+        for name, own in alone.items()
+    }
+    seen, found = _described((both, splits), config)
+    assert found["kept"] == first["kept"]
+    assert found["lower"] == {n: second[n] for n in ("used_codes", "kept")}
+    for name, own in both.items():
+        expected = own.features("video", "codes")[..., first["kept"]]
+        lower = own.features("video", "codes")[..., [6 + k for k in second["kept"]]]
+        np.testing.assert_array_equal(
+            seen[name].features("video", "codes"), np.concatenate([expected, lower], -1)
+        )
+    # Random channels of the two are drawn apart.
+    drawn = _described((both, splits), _config(kind="random", keep=(2,)))[1]
+    assert (
+        drawn["kept"]
+        == kept(ChannelSpec(), "random", alone[HEAD].vectors[:8], 2, (0, 0)).tolist()
+    )
+    assert (
+        drawn["lower"]["kept"]
+        == kept(ChannelSpec(), "random", other[HEAD].vectors[:8], 2, (0, 0, 1)).tolist()
+    )
+
+
 def test_principal_components_are_those_of_the_codes_in_use():
     encoded, splits = _world(exploded=True)
     seen, _ = _described((encoded, splits), _config(kind="pca", keep=(3,)))

@@ -3,6 +3,8 @@
 Training-free choice of codebook channels (TOC): channels on which the codes lie far
 apart are kept, those on which they are alike are left out. The assignment of a tick to
 its code still uses all channels; only the vector that stands for the code is shorter.
+With two codebooks channels are chosen in each by itself, as many in both, and the short
+vectors stand side by side.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ from fmalign_jax.evaluation.transfer import (
 from fmalign_jax.run.frozen_encoder import Encodings
 from fmalign_jax.systems.system import make_system
 
+BOOKS = {"vectors": "codes", "lower_vectors": "lower_codes"}
+"""Where `Encodings` have the vectors of each codebook, and the codes that use them."""
+
 KINDS = ("all", "toc", "random", "variance", "worst", "pca")
 DRAWS = 10
 """Draws of as many random channels, beside a choice."""
 
-Seed = tuple[int, int]
+Seed = tuple[int, ...]
 
 _GRID = (64, 128, 144, 168, 196, 224, 256)  # of 256 channels, in the publication
 
@@ -98,13 +103,14 @@ class Choice:
 
     Attributes:
       spec: by which rule.
-      used: numbers of the codes that any modality chooses on the head split, [M'].
+      used: by codebook, as `BOOKS` names them, the numbers of the codes [M'] that any
+        modality chooses on the head split.
       count: C, how many channels are kept.
       judged: by C, the balanced accuracy on held-out folds; empty where one C is given.
     """
 
     spec: ChannelSpec
-    used: Int[ndarray, " m"]
+    used: Mapping[str, Int[ndarray, " m"]]
     count: int
     judged: Mapping[int, float]
 
@@ -120,11 +126,6 @@ def check(config: ConfigDict, run_config: ConfigDict) -> None:
       ValueError: other features than code vectors, or settings that cannot work.
     """
     kind = ChannelSpec(**config.channels.to_dict()).kind
-    if kind != "all" and make_system(run_config).has_lower_codes:
-        raise ValueError(
-            f"channels.kind={kind} chooses among the channels of one codebook; got a "
-            "system with two; choose one of them with model.levels in training"
-        )
     if kind != "all" and config.features != "codes":
         has_codes = "codes" in kinds_of_features(make_system(run_config))
         remedy = (
@@ -207,12 +208,17 @@ def select(
         return encoded, None
     own = encoded[HEAD]
     assert own.vectors is not None, "`check` refuses runs without code vectors"
-    used = np.unique(np.concatenate([codes.ravel() for codes in own.codes.values()]))
-    if len(used) < 2:
-        raise ValueError(
-            "channels are compared over two codes or more that the head split uses; "
-            f"got {len(used)}; use channels.kind=all"
-        )
+    used = {}
+    for vectors, codes in BOOKS.items():
+        if getattr(own, vectors) is None:
+            continue
+        chosen = [rows.ravel() for rows in getattr(own, codes).values()]
+        used[vectors] = np.unique(np.concatenate(chosen))
+        if len(used[vectors]) < 2:
+            raise ValueError(
+                "channels are compared over two codes or more that the head split "
+                f"uses; got {len(used[vectors])}; use channels.kind=all"
+            )
     counts = spec.counts(own.vectors.shape[1])
     judged = {}
     if len(counts) > 1:
@@ -251,7 +257,8 @@ def describe(
 
     Returns:
       `kind`; `channels`, D; `used_codes`; `keep`, C; `kept`, the channels, None for
-      principal components; `choice`, by C the balanced accuracy on held-out folds; and
+      principal components; `lower`, both of a second codebook, None without one;
+      `choice`, by C the balanced accuracy on held-out folds; and
       `rows`, by rule and direction the scores on the headline split with as many
       channels (with as many components as codes in use allow): of random ones mean and
       deviation over draws. None where all channels are kept.
@@ -282,21 +289,24 @@ def describe(
     for row in rows.values():
         for found in row.values():
             del found["splits"]
-    channels = None
-    if choice.spec.kind != "pca":
-        channels = kept(
-            choice.spec,
-            choice.spec.kind,
-            vectors[choice.used],
-            choice.count,
-            (config.seed, 0),
-        ).tolist()
+    books = []
+    for number, (book, used) in enumerate(choice.used.items()):
+        channels = None
+        if choice.spec.kind != "pca":
+            channels = kept(
+                choice.spec,
+                choice.spec.kind,
+                getattr(encoded[HEAD], book)[used],
+                choice.count,
+                _seed_of_book((config.seed, 0), number),
+            ).tolist()
+        books.append({"used_codes": len(used), "kept": channels})
     return {
         "kind": choice.spec.kind,
         "channels": vectors.shape[1],
-        "used_codes": len(choice.used),
         "keep": choice.count,
-        "kept": channels,
+        **books[0],
+        "lower": books[1] if len(books) > 1 else None,
         "choice": {str(count): value for count, value in choice.judged.items()} or None,
         "rows": {kind: rows[kind] for kind in KINDS},
     }
@@ -305,14 +315,21 @@ def describe(
 def _with_channels(
     encoded: Mapping[str, Encodings], choice: Choice, kind: str, seed: Seed
 ) -> dict[str, Encodings]:
-    """Returns the encodings with the code vectors that a rule makes."""
-    vectors = encoded[HEAD].vectors
-    assert vectors is not None
-    used = vectors[choice.used]
-    if kind == "pca":
-        number = min(choice.count, len(used) - 1)
-        pca = PCA(number, svd_solver="full").fit(used)
-        short = np.asarray(pca.transform(vectors), vectors.dtype)
-    else:
-        short = vectors[:, kept(choice.spec, kind, used, choice.count, seed)]
-    return {n: dataclasses.replace(own, vectors=short) for n, own in encoded.items()}
+    """Returns the encodings with the code vectors that a rule makes of each book."""
+    short: dict[str, Any] = {}
+    for number, (book, used) in enumerate(choice.used.items()):
+        vectors = getattr(encoded[HEAD], book)
+        own_seed = _seed_of_book(seed, number)
+        if kind == "pca":
+            components = min(choice.count, len(used) - 1)
+            pca = PCA(components, svd_solver="full").fit(vectors[used])
+            short[book] = np.asarray(pca.transform(vectors), vectors.dtype)
+        else:
+            channels = kept(choice.spec, kind, vectors[used], choice.count, own_seed)
+            short[book] = vectors[:, channels]
+    return {n: dataclasses.replace(own, **short) for n, own in encoded.items()}
+
+
+def _seed_of_book(seed: Seed, number: int) -> Seed:
+    """Returns a seed of its own for each codebook; of the first the given one."""
+    return (*seed, number) if number else seed
