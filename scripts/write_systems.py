@@ -7,7 +7,8 @@ Every number is of recordings that neither pre-training nor the head has seen (`
 at the last step. Means over seeds with their standard deviation; differences from CLIP
 are paired by recording, with the error of recordings and seeds, and adjusted for the
 number of comparisons (Holm); a picture shows them recording by recording. --study adds
-how many parameters each system has, --trials the six trials of each. The text of
+how many parameters each system has, --trials the six trials of each, --utd the transfer
+to people that were never seen. The text of
 introduction.md, in the folder of the table, comes first. What was not run is an empty
 cell.
 """
@@ -222,6 +223,37 @@ def _retrieved(run: Run) -> Mapping[str, Any]:
     return found
 
 
+def people(runs: Sequence[Run]) -> str:
+    """Returns the transfer to people, or to clips, that were in nothing before.
+
+    A column is a fold of configs/studies/systems_utd.py. Other directions are means
+    over the folds that a system was tried on.
+    """
+    folds = list(grouped(runs, "fold"))
+    rows = []
+    for name, own in grouped(runs, "variant").items():
+        by_fold = grouped(own, "fold")
+        rows.append(
+            [
+                name,
+                str(len(own)),
+                *(
+                    spread(score(run, "codes", FORTH) for run in by_fold.get(fold, []))
+                    for fold in folds
+                ),
+                *(
+                    spread(score(run, "codes", direction) for run in own)
+                    for direction in DIRECTIONS
+                    if direction != FORTH
+                ),
+            ]
+        )
+    others = [direction for direction in DIRECTIONS if direction != FORTH]
+    header = ["system", "runs", *(f"{FORTH}, {fold}" for fold in folds), *others]
+    chance = runs[0]["evaluations"]["codes"]["chance"]
+    return f"{table(header, rows)}\n\nChance is {chance:.3f}."
+
+
 LOCATED = {
     "balanced_accuracy": "balanced accuracy of ticks",
     "f1": "F1 of ticks",
@@ -368,6 +400,7 @@ def main() -> None:
     parser.add_argument("results", type=pathlib.Path, help="a .json file of study.py")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
     parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
+    parser.add_argument("--utd", type=pathlib.Path, help="those of systems_utd.py")
     parser.add_argument("--study", type=pathlib.Path, help="its file, to count sizes")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
@@ -387,6 +420,9 @@ def main() -> None:
     ]
     if with_labels := supervised(runs):
         parts += ["## With labels, never to be compared with transfer", with_labels]
+    if arguments.utd:
+        seen = json.loads(arguments.utd.read_text())
+        parts += ["## UTD-MHAD, 27 actions", people(seen)]
     if arguments.trials:
         tried = json.loads(arguments.trials.read_text())
         parts += ["## Trials, one seed, judged without labels", trials(tried)]

@@ -92,11 +92,19 @@ def page(tmp_path, monkeypatch):
     codes["retrieval"]["validation"] = {"features": {"semantic": found}}
     (tmp_path / "toy.json").write_text(json.dumps(runs))
     (tmp_path / "trials.json").write_text(json.dumps(tried))
+    seen = [
+        _run("clip", "s6", 0, (0.3, 0.5)),
+        _run("clip", "s6", 1, (0.5, 0.5)),
+        _run("clip", "s1", 0, (0.2, 0.2)),
+        _run("micu", "s1", 0, (0.1, 0.1)),
+    ]
+    (tmp_path / "utd.json").write_text(json.dumps(seen))
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "introduction.md").write_text("What it shows.")
     out = tmp_path / "toy.md"
     argv = ["write", str(tmp_path / "toy.json"), "--out", str(out)]
     argv += ["--trials", str(tmp_path / "trials.json")]
+    argv += ["--utd", str(tmp_path / "utd.json")]
     monkeypatch.setattr(sys, "argv", argv)
     writer.main()
     return out.read_text()
@@ -140,6 +148,16 @@ def test_spells_are_located_by_the_systems_that_can(page):
     assert found[-1][4] == "0.000"
     writer = load_file(SCRIPTS / "write_systems.py")
     assert writer.localisation([_run("clip", "default", 0, (0.7, 0.7))]) == ""
+
+
+def test_people_have_a_column_a_fold(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## UTD-MHAD, 27 actions")
+    header, _, clip, micu = rows[start + 2 : start + 6]
+    assert header[2:5] == ["video->current, s6", "video->current, s1", DIRECTIONS[1]]
+    assert clip[:4] == ["clip", "3", "0.450 ± 0.071", "0.200"]
+    assert clip[4] == "0.367 ± 0.153"  # over both folds
+    assert micu[:4] == ["micu", "1", "", "0.100"]
 
 
 def test_p_values_are_adjusted_for_the_number_of_systems(page):
