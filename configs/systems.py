@@ -34,10 +34,6 @@ Variants
           tested: compare them with the oracle
   indexed CMG's encoders around one codebook a modality, in which the same index means
           the same thing (after CoDAAR, Sen et al. 2026); no labels
-  clmlf_pairs   each modality alone through one transformer with attention pooling
-          (CLMLF, Li et al. 2022), and a contrast of the two; no labels
-  clmlf, clmlf_dropout   the same over the ticks of both modalities, or of those that
-          are drawn, shaped by classes and contrasts: with labels, supervised
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
