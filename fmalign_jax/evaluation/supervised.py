@@ -81,8 +81,15 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
-class _EncoderAndHead:
-    """The run's encoder of a modality, from scratch, and a linear head."""
+class EncoderAndHead:
+    """The run's encoder of a modality, from scratch, and a linear head.
+
+    Attributes:
+      modality: whose encoder.
+      encoder: compiled.
+      head: on the encoder's features.
+      statistics: of the inputs.
+    """
 
     modality: str
     encoder: FrozenEncoder
@@ -106,6 +113,7 @@ class _EncoderAndHead:
     def apply(
         self, params: Any, values: Any, *, train: bool, rngs: Mapping[str, Any]
     ) -> Any:
+        """Returns logits [B, K] of normalised inputs."""
         semantic: Any = self.encoder.system.apply(
             {"params": params["encoder"]},
             values,
@@ -117,13 +125,19 @@ class _EncoderAndHead:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Module:
-    """A Linen module ``(inputs, train) -> logits`` that a config names."""
+class LinenClassifier:
+    """A Linen module ``(inputs, train) -> logits`` that a config names.
+
+    Attributes:
+      module: the module.
+      statistics: of the inputs.
+    """
 
     module: Any
     statistics: Any
 
     def init(self, key: Key[Array, ""], streams: Streams) -> Any:
+        """Returns the first parameters."""
         values = preprocess.normalise(
             jax.tree.map(jnp.asarray, streams), self.statistics
         )
@@ -133,15 +147,25 @@ class _Module:
     def apply(
         self, params: Any, values: Any, *, train: bool, rngs: Mapping[str, Any]
     ) -> Any:
+        """Returns logits [B, K] of normalised inputs."""
         return self.module.apply({"params": params}, values, train=train, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Network:
-    """A classifier, and what its inputs are made with."""
+class Network:
+    """A classifier, and what its inputs are made with.
+
+    Attributes:
+      modalities: that it reads.
+      classifier: has ``init(key, streams)`` and ``apply(params, values, ...)``.
+      statistics: of the inputs.
+      time_warp: in training, as in the run.
+      augmentation: by modality, as in the run.
+      samples_per_tick: by modality.
+    """
 
     modalities: tuple[str, ...]
-    classifier: _EncoderAndHead | _Module
+    classifier: EncoderAndHead | LinenClassifier
     statistics: Any
     time_warp: Mapping[str, float]
     augmentation: Mapping[str, Mapping[str, float]]
@@ -199,11 +223,11 @@ def train(
     """
     own = sharding.on_one_device({modality: statistics[modality]})
     encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
-    classifier = _EncoderAndHead(
+    classifier = EncoderAndHead(
         modality, encoder, PooledLinear(classes, spec.pooling), own
     )
     return _fitted(
-        _network(classifier, config, (modality,), own),
+        make_network(classifier, config, (modality,), own),
         split,
         groups,
         config,
@@ -254,7 +278,7 @@ def train_classifier(
     own = sharding.on_one_device(own)
     module = build(options, "a classifier", classes=classes)
     return _fitted(
-        _network(_Module(module, own), config, modalities, own),
+        make_network(LinenClassifier(module, own), config, modalities, own),
         split,
         groups,
         config,
@@ -265,13 +289,14 @@ def train_classifier(
     )
 
 
-def _network(
-    classifier: _EncoderAndHead | _Module,
+def make_network(
+    classifier: EncoderAndHead | LinenClassifier,
     config: ConfigDict,
     modalities: tuple[str, ...],
     statistics: Any,
-) -> _Network:
-    return _Network(
+) -> Network:
+    """Returns a classifier with the augmentation of a run."""
+    return Network(
         modalities,
         classifier,
         statistics,
@@ -282,7 +307,7 @@ def _network(
 
 
 def _fitted(
-    network: _Network,
+    network: Network,
     split: LabelledWindows,
     groups: Int[ndarray, " N"],
     config: ConfigDict,
@@ -299,14 +324,8 @@ def _fitted(
     weights = class_weights(fitted.label, classes, balanced=balanced)
     batch_size = min(training.batch_size or config.batch_size, len(fitted))
     updates = training.epochs * (_epoch_windows(len(fitted), batch_size) // batch_size)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.optimizer.clip_norm),
-        optax.adamw(
-            optax.cosine_decay_schedule(training.learning_rate, updates),
-            weight_decay=training.weight_decay,
-        ),
-    )
-    step = _make_step(network, optimizer, weights)
+    optimizer = make_optimizer(config, training, updates)
+    step = make_update(network, optimizer, weights)
     apply = jax.jit(network.logits)
     key, first = jax.random.key(seed), np.arange(batch_size)
     params = network.classifier.init(key, _streams(fitted, network.modalities, first))
@@ -347,8 +366,21 @@ def _epoch_order(
     return np.concatenate([rng.permutation(windows) for _ in range(passes)])
 
 
-def _make_step(
-    network: _Network, optimizer: optax.GradientTransformation, weights: ndarray
+def make_optimizer(
+    config: ConfigDict, training: Training, updates: int
+) -> optax.GradientTransformation:
+    """Returns AdamW whose rate follows a cosine down to 0, clipped as in the run."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.optimizer.clip_norm),
+        optax.adamw(
+            optax.cosine_decay_schedule(training.learning_rate, updates),
+            weight_decay=training.weight_decay,
+        ),
+    )
+
+
+def make_update(
+    network: Network, optimizer: optax.GradientTransformation, weights: ndarray
 ) -> Callable[..., Any]:
     """Returns the compiled update (state, key, streams, labels) -> state.
 
@@ -386,7 +418,7 @@ def _predict(
     apply: Callable[..., Any],
     params: Any,
     split: LabelledWindows,
-    network: _Network,
+    network: Network,
     batch_size: int,
 ) -> Float[ndarray, "N K"]:
     """Returns the probabilities of all windows; the last batch is filled up."""
