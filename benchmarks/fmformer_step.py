@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=40.0, help="of each")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
     arguments = parser.parse_args()
-    set_up_jax("float32")
+    set_up_jax()
     found: dict[str, Any] = {"made_with": measure.provenance(), "torch": []}
     for name in arguments.classifier:
         row = compare(name, arguments.batch, arguments.budget_s)
