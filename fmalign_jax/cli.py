@@ -109,11 +109,36 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             raise ValueError(
                 "a command needs --config; got none; try --config configs/pretrain.py"
             )
-    except (AttributeError, KeyError) as error:
-        _fail(f"an override must name a key of the config; got {_unwrapped(error)}")
-    except (flags.Error, TypeError, ValueError, OSError) as error:
-        _fail(_unwrapped(error))
+        found = flags.FLAGS["config"].value
+        if getattr(found, "to_dict", None) is None:  # raises where no file was loaded
+            raise ValueError(
+                "get_config of a config file must return a ConfigDict; got "
+                f"{type(found).__name__}; return the config"
+            )
+    except Exception as error:
+        if place := _place_in_config_file(error):
+            _fail(
+                f"a config file must run; got {type(error).__name__}: "
+                f"{getattr(error, 'msg', error)} in {place}; correct it"
+            )
+        if isinstance(error, AttributeError | KeyError):
+            _fail(f"an override must name a key of the config; got {_unwrapped(error)}")
+        if isinstance(error, flags.Error | TypeError | ValueError | OSError):
+            _fail(_unwrapped(error))
+        raise
     return remaining
+
+
+def _place_in_config_file(error: Exception) -> str | None:
+    """Returns where in a config file an error arose; None for one raised on purpose."""
+    if isinstance(error, ValueError | OSError | flags.Error):
+        return None
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.name in ("get_config", "<module>"):
+            return f"{frame.filename}, line {frame.lineno}"
+    return None
 
 
 def trust(packages: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,24 @@ def test_a_mistyped_override_is_refused(call, tmp_path):
     outcome = call("--config", f"{TINY}:{tmp_path}", "--config.data.laed_s=3")
     _one_clean_line(outcome, "laed_s")
     assert not outcome.configs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config():\n    return 'x'.y", "AttributeError: .* no attribute 'y' "),
+        ("x = {}['a']\ndef get_config(): ...", "KeyError: 'a' in .*, line 1"),
+        ("import nowhere\n", "ModuleNotFoundError: No module named 'nowhere' in "),
+        ("def get_config(:", r"SyntaxError: invalid syntax in .*own\.py, line 1"),
+        ("def get_config():\n    return yy", "NameError: .* in .*, line 2; correct"),
+        ("def get_config():\n    return 3", "must return a ConfigDict; got int"),
+    ],
+)
+def test_a_config_file_that_does_not_run_says_where(text, message, call, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    outcome = call("--config", str(tmp_path / "own.py"))
+    _one_clean_line(outcome)
+    assert re.search(message, outcome.error)
 
 
 def test_an_override_of_the_wrong_type_is_refused(call, tmp_path):

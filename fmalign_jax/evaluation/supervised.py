@@ -36,7 +36,7 @@ Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, ndarray]
 
 _HELD_OUT = 5  # one part in so many judges the epochs
-_WINDOWS_AT_ONCE = 8  # of a gradient: each takes a copy of the parameters
+_WINDOWS_AT_ONCE = 8  # of a gradient: bounds what their activations take
 _LEAST_UPDATES = 50  # in an epoch
 _PATIENCE = 4  # epochs without improvement, after which it stops
 
@@ -384,29 +384,27 @@ def make_update(
 ) -> Callable[..., Any]:
     """Returns the compiled update (state, key, streams, labels) -> state.
 
-    Gradients are taken window by window, as for heads, a few windows at a time.
+    Gradients are taken of a few windows at a time, by a key each time.
     """
 
-    def loss(params: Any, window: Any) -> Float[Array, ""]:
-        key, streams, label = window
-        batch = jax.tree.map(lambda x: x[None], streams)
-        logits = network.logits(params, batch, key)[0]
-        value = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-        return value * jnp.asarray(weights)[label]
+    def loss(params: Any, key: Any, streams: Any, labels: Any) -> Float[Array, ""]:
+        logits = network.logits(params, streams, key)
+        values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return (values * jnp.asarray(weights)[labels]).sum()
 
     @jax.jit
     def step(state: Any, key: Any, streams: Any, labels: Any) -> Any:
         params, opt_state = state
-        windows = (jax.random.split(key, len(labels)), streams, jnp.asarray(labels))
         portion = math.gcd(len(labels), _WINDOWS_AT_ONCE)
 
         def add(total: Any, some: Any) -> tuple[Any, None]:
-            gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, some)
-            return jax.tree.map(lambda t, g: t + g.sum(axis=0), total, gradients), None
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(params, *some)), None
 
+        windows = streams, jnp.asarray(labels)
         portions = jax.tree.map(lambda x: x.reshape(-1, portion, *x.shape[1:]), windows)
         zero = jax.tree.map(jnp.zeros_like, params)
-        total, _ = jax.lax.scan(add, zero, portions)
+        keys = jax.random.split(key, len(labels) // portion)
+        total, _ = jax.lax.scan(add, zero, (keys, *portions))
         gradients = jax.tree.map(lambda g: g / len(labels), total)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
