@@ -34,6 +34,9 @@ Variants
           tested: compare them with the oracle
   indexed CMG's encoders around one codebook a modality, in which the same index means
           the same thing (after CoDAAR, Sen et al. 2026); no labels
+  fcid    CMG's encoders without codes for ticks, and a coarse level of windows that
+          the modalities share, with the codebook (after FCID, ACL 2025 Findings, whose
+          text is left out); no labels
   Each with +smoke, as clip+smoke: in miniature, to see that everything works.
 
 Purpose   Systems to compare with, under the same data, encoders, batch and number of
@@ -321,6 +324,58 @@ def hdcid(config: ConfigDict) -> None:
     config.score = "equal_share"
 
 
+def fcid(config: ConfigDict) -> None:
+    config.model.name = "fmalign_jax.systems.fcid.Fcid"
+    config.model.coarse = "window"
+    modalities = tuple(config.model.modalities)
+    # As published, with the share of the text left out: both modalities move the codes,
+    # each by its own features twice as much as by the other's.
+    config.codebook.ema_mix = {
+        own: {m: 2 / 3 if m == own else 1 / 3 for m in modalities} for own in modalities
+    }
+    config.codebook.shared = None
+    old = config.objectives.to_dict()
+    coarse = {
+        "commitment": old["commitment"]
+        | {
+            "weight": 1.0,
+            "weights": {
+                own: {m: 0.5 if m == own else 0.125 for m in modalities}
+                for own in modalities
+            },
+        },
+        "code_matching": old["code_matching"] | {"weight": 0.5, "learns_from": None},
+        "club": old["club"] | {"shared": True},
+        "clip": {
+            "name": "fmalign_jax.objectives.clip.Clip",
+            "weight": 1.0,
+            "anchor": "video",
+            "positive": "current",
+            "temperature": 0.1,
+        },
+        "reconstruction": old["reconstruction"]
+        | {
+            "decoders": {
+                m: {
+                    "name": "fmalign_jax.models.decoders.DenseDecoder",
+                    "features": config.model.width,
+                }
+                for m in modalities
+            }
+        },
+    }
+    old["cross_cpc"] |= {"steps": 1, "stride": 1, "learns_from": None}
+    config.objectives = ConfigDict(
+        {name: old[name] for name in ("reconstruction", "club", "cross_cpc")}
+    )
+    for name, term in coarse.items():
+        weight = term.pop("weight")
+        config.objectives[f"coarse_{name}"] = component(
+            "fmalign_jax.objectives.at_lower.AtLower", weight=weight, term=term
+        )
+    config.score = "lower/clip_accuracy"
+
+
 SYSTEMS: dict[str, Change] = {
     "clip": clip,
     "micu": micu,
@@ -332,6 +387,7 @@ SYSTEMS: dict[str, Change] = {
     "clmlf_pairs": clmlf_pairs,
     "indexed": indexed,
     "hdcid": hdcid,
+    "fcid": fcid,
 }
 """Without labels: what the study compares."""
 

@@ -55,6 +55,19 @@ _SETTING = _SHARED + "every_setting_has_its_effect"
 # One fault takes three lines, not seven.
 # fmt: off
 FAULTS = (
+    Fault("coarse_of_ticks_alone", "fmalign_jax/systems/fcid.py",
+          'if self.coarse == "window":', "if False:",
+          "tests/test_fcid.py::test_the_coarse_level_is_one_chain_of_the_means_of_windows"),
+    Fault("levels_choose_what_is_trained", _CMG,
+          'inputs, semantic, specific, self.vectors(model_state["codebook"]), mask',
+          "inputs, semantic, specific, self.code_vectors(model_state), mask",
+          "tests/test_hdcid.py::test_levels_change_nothing_in_training"),
+    Fault("one_draw_for_two_codebooks", "fmalign_jax/evaluation/channels.py",
+          "return (*seed, number) if number else seed", "return seed",
+          "tests/test_channels.py::test_of_two_codebooks_each_has_its_own_choice"),
+    Fault("an_alarm_hides_labels", "fmalign_jax/alarm/report.py",
+          "level = label_level(run.config)", "level = NO_LABELS",
+          "tests/test_early_warning.py::test_a_run_that_labels_shaped_says_so"),
     Fault("second_view_as_recorded", _STEP,
           "augmented = _random_view(trainer.config, augment_key, inputs)",
           "augmented = inputs", _WIRED + "the_second_view_is_augmented_as_the_first"),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.models.critics import ClubNetwork
-from fmalign_jax.systems.cmg import CmgFeatures
+from fmalign_jax.systems.cmg import SplitFeatures
 
 
 class Club(nn.Module):
@@ -23,17 +23,20 @@ class Club(nn.Module):
         stream "permutation"; "full" with all others. Evaluation takes all.
       variance: "learned", or "unit" for variance 1.
       hidden: widths of the networks' hidden layers.
+      shared: one network for all modalities, where the layers that part z from s are
+        the same for all. Windows are still compared within a modality.
     """
 
     estimator: str = "sampled"
     variance: str = "learned"
     hidden: tuple[int, ...] = (128, 128, 128)
+    shared: bool = False
 
     needs = ("pooled_specific",)
     random_streams = ("permutation",)
 
     def __call__(
-        self, features: CmgFeatures, *, train: bool
+        self, features: SplitFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the bound and ``club_bound/<modality>``, all [B]; may be negative."""
         permutation = None
@@ -50,7 +53,7 @@ class Club(nn.Module):
             )
         return sum(bounds.values(), jnp.zeros(len(features.mask))), bounds
 
-    def critic_loss(self, features: CmgFeatures) -> Float[Array, ""]:
+    def critic_loss(self, features: SplitFeatures) -> Float[Array, ""]:
         """Negative log-likelihood of s given z, mean over windows and ticks.
 
         Summed over the dimensions and modalities; no gradient reaches the features.
@@ -64,7 +67,7 @@ class Club(nn.Module):
         return losses.masked_mean(total, features.mask)
 
     @nn.compact
-    def _conditionals(self, features: CmgFeatures) -> dict[str, tuple[Array, Array]]:
+    def _conditionals(self, features: SplitFeatures) -> dict[str, tuple[Array, Array]]:
         """Mean and log variance of q(s|z) by modality."""
         for option, value, allowed in (
             ("estimator", self.estimator, ("sampled", "full")),
@@ -75,12 +78,20 @@ class Club(nn.Module):
                     f"CLUB's {option} must be one of {allowed}; got {value!r}; correct "
                     "the config"
                 )
-        return {
+        widths = {m: s.shape[-1] for m, s in sorted(features.pooled_specific.items())}
+        if self.shared and len(set(widths.values())) > 1:
+            raise ValueError(
+                "one network of CLUB for all modalities needs specific features of one "
+                f"width; got {widths}; set its shared to False"
+            )
+        of = {m: "shared" if self.shared else m for m in widths}
+        networks = {
             name: ClubNetwork(
-                features.pooled_specific[name].shape[-1],
+                width,
                 self.hidden,
                 learned_variance=self.variance == "learned",
                 name=name,
-            )(features.semantic[name])
-            for name in sorted(features.pooled_specific)
+            )
+            for name, width in {of[m]: width for m, width in widths.items()}.items()
         }
+        return {m: networks[of[m]](features.semantic[m]) for m in widths}

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.build import build
-from fmalign_jax.systems.cmg import CmgFeatures
+from fmalign_jax.systems.cmg import SplitFeatures
 
 
 class Reconstruction(nn.Module):
@@ -38,7 +38,7 @@ class Reconstruction(nn.Module):
         }
 
     def __call__(
-        self, features: CmgFeatures, *, train: bool
+        self, features: SplitFeatures, *, train: bool
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         """Returns the loss and ``reconstruction_error/<modality>``, all [B]."""
         if unknown := sorted(set(self.decoders) - set(features.semantic)):

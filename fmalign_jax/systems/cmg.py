@@ -13,25 +13,33 @@ from numpy import ndarray
 
 from fmalign_jax.models import quantizer, shared_codes
 from fmalign_jax.systems.code_statistics import CodeFeatures, CodeStatistics
+from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import Encoding, ModelState, SharedEncoding
 from fmalign_jax.systems.towers import Towers
 
 
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
 @flax.struct.dataclass(kw_only=True)
-class CmgFeatures(CodeFeatures):
-    """What CMG gives beside what every system with a codebook gives.
+class SplitFeatures(Features):
+    """What a system gives that splits what modalities share from what is their own.
 
     Attributes:
       specific: by modality [B, T, ...], what is a modality's own.
       pooled_specific: by modality [B, T, S] fp32, specific features as one vector a
         tick.
-      quantized: by modality [B, T, D], e_c with the gradient of the semantic features.
+      quantized: by modality [B, T, D], what reconstruction reads beside the specific
+        features: e_c with the gradient of the semantic features.
     """
 
     specific: dict[str, Array]
     pooled_specific: dict[str, Float[Array, "B T _"]]
     quantized: dict[str, Float[Array, "B T D"]]
+
+
+@no_type_check  # as a pytree it also carries shardings, shapes and digests
+@flax.struct.dataclass(kw_only=True)
+class CmgFeatures(SplitFeatures, CodeFeatures):
+    """What CMG gives beside what every system with a codebook gives."""
 
 
 class Cmg(Towers):
