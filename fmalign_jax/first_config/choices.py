@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
@@ -29,7 +30,7 @@ from fmalign_jax.first_config.settings import (
     before_windows,
 )
 from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
-from fmalign_jax.first_config.words import listed, rounded
+from fmalign_jax.first_config.words import counted, listed, rounded
 
 _LARGE_BATCH = 1 << 30  # bytes of frames
 
@@ -108,7 +109,7 @@ def _choice(survey: Survey, recipe: Recipe) -> Choice:
         base=recipe.base,
         why=recipes.why_base(survey, recipe),
         settings=tuple(settings),
-        remarks=tuple(_remarks(survey, recipe, training, config)),
+        remarks=tuple(_remarks(survey, recipe, windows, config)),
         any_lead=any_lead,
         windows=windows,
         config=config,
@@ -151,16 +152,21 @@ def _reads_any_lead(timelines: Sequence[Timeline], settings: Sequence[Setting]) 
     config = shipped_config(f"{SLOW}+any_lead")
     _set(config, settings)
     try:
-        windows = dataset.lay_windows(timelines, config.data)
+        with warnings.catch_warnings(action="ignore"):  # this is but tried
+            windows = dataset.lay_windows(timelines, config.data)
     except ValueError:
         return False
     return len(windows["train"]) >= config.batch_size
 
 
 def _remarks(
-    survey: Survey, recipe: Recipe, training: WindowIndex, config: ConfigDict
+    survey: Survey,
+    recipe: Recipe,
+    windows: Mapping[str, WindowIndex],
+    config: ConfigDict,
 ) -> Iterator[str]:
     """Yields what is open beside the settings, and what to do."""
+    training = windows["train"]
     teacher, student = (
         (REFERENCE, LEADING) if recipe.base == SLOW else (LEADING, REFERENCE)
     )
@@ -175,14 +181,14 @@ def _remarks(
             "No labels: training needs none, but fmalign evaluate and fmalign warn do. "
             "Label some recordings (docs/recordings.md), those of the test at least."
         )
-    yield (
-        "No recording is kept for a last test: keep some in another folder, for "
-        "fmalign evaluate --test_data, or name them in data.split.test_recordings."
-    )
-    if training.by != "recording":
-        count = len(survey.seen)
+    if not len(windows["test"]):
         yield (
-            f"{count} recording{'s' if count > 1 else ''}: training and validation see "
+            "No recording is kept for a last test: keep some in another folder, for "
+            "fmalign evaluate --test_data, or name them in data.split.test_recordings."
+        )
+    if training.by in ("clip", "block"):
+        yield (
+            f"{counted(len(survey.seen), 'recording')}: training and validation see "
             "the same ones, so that validation says little of others. From 3 on, whole "
             "recordings are held out."
         )

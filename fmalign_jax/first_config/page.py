@@ -63,7 +63,7 @@ def text(choice: Choice, file: str) -> str:
       choice: what it says.
       file: its name, for the commands in it.
     """
-    named = file if re.fullmatch(r"[\w.-]+", file) else "FILE"
+    named = file if re.fullmatch(r"[\w./-]+", file) else "FILE"
     head = _HEAD.format(
         file=named,
         data=DATA,

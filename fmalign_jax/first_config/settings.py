@@ -21,7 +21,7 @@ from fmalign_jax.first_config.recipes import (
     two_digits,
 )
 from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, is_recording
-from fmalign_jax.first_config.words import listed, plain, rounded, seconds
+from fmalign_jax.first_config.words import counted, listed, plain, rounded, seconds
 
 DATA, DEFAULT, OPEN = "DATA", "DEFAULT", "OPEN"
 """Where a value comes from: the recordings; the package; nobody knows it yet."""
@@ -227,7 +227,7 @@ def _samples(survey: Survey, recipe: Recipe) -> Setting:
     rate_hz = survey.rate_hz(LEADING)
     held = max(1, round(rate_hz * recipe.tick_s))
     kind = survey.seen[0].kinds[LEADING]
-    what = f"{kind.shape[-1]} channels"
+    what = counted(kind.shape[-1], "channel")
     if kind.channel_names:
         what += f" ({listed(kind.channel_names)})"
     key = f"data.samples_per_tick.{LEADING}"
@@ -348,7 +348,7 @@ def _length(training: WindowIndex, config: ConfigDict) -> Iterator[Setting]:
         "epochs",
         float(epochs),
         DATA,
-        f"{about} are {steps} steps an epoch: {epochs * steps} steps in all.",
+        f"{about} make {counted(steps, 'step')} an epoch: {epochs * steps} in all.",
     )
     yield Setting(
         "eval_every_epochs",

@@ -20,7 +20,7 @@ from fmalign_jax.first_config.survey import (
     Survey,
     common_s,
 )
-from fmalign_jax.first_config.words import plain, rounded, seconds
+from fmalign_jax.first_config.words import counted, plain, rounded, seconds
 
 _WIDTH = 76  # of the last column
 _SAME_S = 0.0005
@@ -108,8 +108,10 @@ def _stream(name: str, kind: Kind, alike: Sequence[Seen], survey: Survey) -> str
         c.rate_hz for c in survey.clocks if c.stream == name and c.recording in own
     ]
     units = sorted({seen.units[name] for seen in alike})
-    shape = " x ".join(map(str, kind.shape)) or "one number"
-    what = f"{shape} {kind.dtype}" if name == REFERENCE else f"{shape} channels"
+    if len(kind.shape) == 1:
+        what = counted(kind.shape[0], "channel")
+    else:
+        what = f"{' x '.join(map(str, kind.shape))} {kind.dtype}".strip()
     if kind.channel_names:
         what += f" ({', '.join(kind.channel_names)})"
     unit = " or ".join(unit or "not known" for unit in units)
@@ -130,8 +132,7 @@ def _labels(survey: Survey) -> Iterator[list[str]]:
     minutes = ", ".join(
         f"{name} {rounded(s / 60, 2)} min" for name, s in lengths.items()
     )
-    plural = "classes" if len(known) != 1 else "class"
-    yield ["labels", f"{len(known)} {plural}", minutes]
+    yield ["labels", counted(len(known), "class", "classes"), minutes]
 
 
 def _clocks(survey: Survey) -> Iterator[list[str]]:
@@ -197,21 +198,21 @@ def _summary(survey: Survey) -> str:
 
 def _gaps(survey: Survey) -> Iterator[list[str]]:
     """Yields where samples are missing, of many recordings the longest alone."""
-    rule = f"intervals of more than {clock_report.GAP_PERIODS:g} usual ones"
+    rule = f"longer than {clock_report.GAP_PERIODS:g} usual ones"
     found = [clock for clock in survey.clocks if clock.gaps]
     found.sort(key=lambda clock: -clock.longest_gap_s)
     for clock in found[:_FEW_RECORDINGS]:
         yield [
             "gaps",
             f"{clock.recording} {clock.stream}",
-            f"{clock.gaps} {rule}; the longest {rounded(clock.longest_gap_s)} s, at "
-            f"{rounded(clock.longest_gap_at_s)} s",
+            f"{counted(clock.gaps, 'interval')} {rule}; the longest "
+            f"{rounded(clock.longest_gap_s)} s, at {rounded(clock.longest_gap_at_s)} s",
         ]
     more = len(found) - _FEW_RECORDINGS
     if more > 0:
         yield ["gaps", f"{more} more", "shorter ones"]
     if not found:
-        yield ["gaps", "none", f"no {rule}"]
+        yield ["gaps", "none", f"no interval {rule}"]
 
 
 def _warnings(survey: Survey) -> list[str]:

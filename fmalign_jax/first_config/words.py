@@ -23,6 +23,11 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def counted(number: int, what: str, plural: str = "") -> str:
+    """Returns a number of things: "1 clip", "3 clips"."""
+    return f"{number} {what if number == 1 else plural or what + 's'}"
+
+
 def seconds(length_s: float) -> str:
     """Returns a length of time in words: "2.5 s", "12 min"."""
     if length_s < 120:
