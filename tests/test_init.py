@@ -200,6 +200,7 @@ def test_long_recordings_are_a_slow_process(tmp_path):
     counts = _counted(config, tmp_path / "prepared")
     # Two train: windows of 30 ticks at every 5th of 750, or of 749.
     assert counts["train"] == 2 * ((750 - 30) // 5 + 1)
+    assert f"# DATA: {counts['train']} training windows make" in path.read_text()
     searching = load_file(path).get_config("any_lead")
     assert searching.data.draw_lead
     assert searching.data.other_leads_s[-1] == 420
