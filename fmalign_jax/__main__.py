@@ -25,16 +25,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from fmalign_jax import arguments
-from fmalign_jax.config import load_file
+from fmalign_jax.config import load_file, shipped_configs
 from fmalign_jax.flags import define_flags
 
 _WIDTH = 88
 _HERE = pathlib.Path(__file__).parent
-# In a wheel the configs lie in the package, in a checkout beside it.
-_SHIPPED = next(
-    (path for path in (_HERE / "configs", _HERE.parent / "configs") if path.is_dir()),
-    _HERE,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +53,13 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "init": Command(
+        "init",
+        None,
+        False,
+        ("mydata/", "mydata/ --out configs/furnace_7.py"),
+        arguments.add_init,
+    ),
     "prepare": Command(
         "prepare",
         "pretrain",
@@ -142,7 +144,7 @@ def find_config(name: str) -> str:
       name: a path, or the name of a shipped config; ``:VARIANT`` may follow.
     """
     path, colon, variant = name.partition(":")
-    shipped = _shipped()
+    shipped = shipped_configs()
     if pathlib.Path(path).is_file():
         return name
     if path in shipped:
@@ -151,10 +153,6 @@ def find_config(name: str) -> str:
         f"a config must be a file or one of {', '.join(shipped)}; got {path!r}; "
         "correct the name"
     )
-
-
-def _shipped() -> dict[str, pathlib.Path]:
-    return {file.stem: file for file in sorted(_SHIPPED.glob("*.py"))}
 
 
 def _rewritten(name: str, command: Command, words: Sequence[str]) -> list[str]:
@@ -272,7 +270,7 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
         print("  RUN_DIR   the folder of a run\n")
     else:
         others = {own.config for own in COMMANDS.values()} - {command.config}
-        fitting = ", ".join(name for name in _shipped() if name not in others)
+        fitting = ", ".join(name for name in shipped_configs() if name not in others)
         print(f"  CONFIG    a file, or one of {fitting}; :VARIANT may follow.")
         print(f"            By default {command.config}\n")
     print(f"{examples}\n\nflags")

@@ -53,6 +53,20 @@ def add_trust_code(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `init`."""
+    parser.add_argument(
+        "folder", type=pathlib.Path, metavar="FOLDER", help="a folder of recordings"
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the config to write, or a folder for it; by default FOLDER.py, here. "
+        "A file that is there stays as it is",
+    )
+
+
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `report`."""
     parser.add_argument(

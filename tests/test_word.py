@@ -88,12 +88,14 @@ def test_arguments_of_commands_without_a_config_are_passed_on(passed_on):
     given = ["--alarm", "a", "--input", "-", "--follow"]
     assert passed_on("monitor", *given) == ("fmalign_jax.monitor", given)
     assert passed_on("report", "runs/a") == ("fmalign_jax.report", ["runs/a"])
+    given = ["mydata/", "--out", "mine.py"]
+    assert passed_on("init", *given) == ("fmalign_jax.init", given)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("fly",), "a command must be one of prepare, train"),
+        (("fly",), "a command must be one of init, prepare, train"),
         (("train", "nothing"), "a config must be a file or one of cmg_paper"),
         (("train", "pretrain:nothing"), "has the variants"),
         (
@@ -140,6 +142,7 @@ def test_help_says_all_and_imports_little(name):
         "warn": "  --false_alarms_per_hour=0.25",
         "monitor": "--no_data_after S",
         "report": "--evaluation DIR",
+        "init": "--out FILE",
     }
     assert settings.get(name, "") in done.stdout
 

@@ -18,7 +18,15 @@ from fmalign_jax.config.default import (
     set_teacher,
     shared_level,
 )
-from fmalign_jax.config.overrides import Change, load_file, setting, unchanged, without
+from fmalign_jax.config.overrides import (
+    Change,
+    load_file,
+    setting,
+    shipped_config,
+    shipped_configs,
+    unchanged,
+    without,
+)
 
 __all__ = [
     "Change",
@@ -32,6 +40,8 @@ __all__ = [
     "set_teacher",
     "setting",
     "shared_level",
+    "shipped_config",
+    "shipped_configs",
     "sweep_config",
     "unchanged",
     "without",

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 Change = Callable[[ConfigDict], None]
 """Changes a config in place."""
 
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
 
 def load_file(path: pathlib.Path) -> ModuleType:
     """Imports a Python file that lies in no package, such as a config.
@@ -29,6 +31,35 @@ def load_file(path: pathlib.Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def shipped_configs() -> dict[str, pathlib.Path]:
+    """Returns the config files that come with the package, by name."""
+    # In a wheel they lie in the package, in a checkout beside it.
+    folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+    found = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {file.stem: file for file in sorted(found.glob("*.py"))}
+
+
+def shipped_config(name: str) -> ConfigDict:
+    """Returns a config that comes with the package, for one of your own to start from.
+
+    Args:
+      name: such as "recordings", or with a variant "pretrain:recordings+any_lead".
+
+    Raises:
+      ValueError: there is no such config or variant.
+    """
+    stem, _, variant = name.partition(":")
+    shipped = shipped_configs()
+    if stem not in shipped:
+        raise ValueError(
+            f"a shipped config must be one of {', '.join(shipped)}; got {stem!r}; "
+            "correct the name"
+        )
+    module: Any = load_file(shipped[stem])
+    config: ConfigDict = module.get_config(*filter(None, [variant]))
+    return config
 
 
 def unchanged(config: ConfigDict) -> None:

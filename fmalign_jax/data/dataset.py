@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from fmalign_jax.config import build
 from fmalign_jax.data import clock_report, taken
 from fmalign_jax.data.store import RecordingStore, builder
+from fmalign_jax.data.store.timelines import Timeline
 from fmalign_jax.data.windows import index
 from fmalign_jax.structs import UNLABELLED
 
-_FILES = "fmalign_jax.data.recordings.RecordingFiles"
-_BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
+FILES = "fmalign_jax.data.recordings.RecordingFiles"
+BENCHMARK = "fmalign_jax.data.fmf.BenchmarkDirectory"
 
 Masks = Callable[[str, Int[np.ndarray, "n"]], Bool[np.ndarray, "n H W"]]
 
@@ -72,6 +73,12 @@ def _source(data: ConfigDict) -> builder.Source:
         ) from error
     source: builder.Source = kind(data.path, **data.options.to_dict())
     return source
+
+
+def source_of(path: pathlib.Path) -> str:
+    """Returns what reads a path: layout V2 by its folders, anything else as files."""
+    layout = (path / "pixel-level").is_dir() or (path / "videos").is_dir()
+    return BENCHMARK if layout else FILES
 
 
 def open_masks(data: ConfigDict) -> Masks:
@@ -137,11 +144,27 @@ def make_windows(
             f"files; got {list(store.stream_names)} without {missing}; add them to "
             "the files, or leave them out of data.samples_per_tick and of the model"
         )
+    return lay_windows(store.timelines(), data, read_all_leads=read_all_leads)
+
+
+def lay_windows(
+    timelines: Sequence[Timeline], data: ConfigDict, *, read_all_leads: bool = False
+) -> dict[str, index.WindowIndex]:
+    """Returns what `make_windows` does, from the clocks of recordings alone.
+
+    Args:
+      timelines: the recordings.
+      data: the settings of data.
+      read_all_leads: as there.
+
+    Raises:
+      ValueError: no windows or splits can be made.
+    """
     split = index.SplitSpec(
         **{**data.split.to_dict(), "guard_s": data.split.guard_s or None}
     )
     return index.build_index(
-        store.timelines(),
+        timelines,
         window_spec(
             data, stride_ticks=data.stride_ticks, read_all_leads=read_all_leads
         ),
@@ -180,8 +203,7 @@ def open_recordings(path: str, data: ConfigDict) -> RecordingStore:
     folder = pathlib.Path(path).expanduser()
     if builder.is_complete(folder):
         return _opened(folder, data)
-    layout = (folder / "pixel-level").is_dir() or (folder / "videos").is_dir()
-    source = _BENCHMARK if layout else _FILES
+    source = source_of(folder)
     if source != data.source:
         data.source, data.options = source, ConfigDict()
     data.path = path

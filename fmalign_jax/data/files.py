@@ -138,6 +138,35 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_new(path: pathlib.Path) -> None:
+    """Refuses to write where something is.
+
+    Raises:
+      ValueError: something is there, a link that leads nowhere included.
+    """
+    if path.exists() or path.is_symlink():
+        raise ValueError(
+            f"{path}: must be a new file; got one that is there; give another name, or "
+            "move it away"
+        )
+
+
+def write_new(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is not there yet, whole or not at all.
+
+    Raises:
+      ValueError: something is there.
+    """
+    check_new(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:  # nor what came there since
+        try:
+            file.write(text)
+        except BaseException:
+            path.unlink()
+            raise
+
+
 def json_text(value: Mapping[str, Any], *, allow_nan: bool = False) -> str:
     """Returns JSON as files hold it: indented, keys in order."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=allow_nan) + "\n"

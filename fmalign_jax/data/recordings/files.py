@@ -95,15 +95,38 @@ class RecordingFiles:
         Raises:
           ValueError: a file is missing, damaged, or not as described above.
         """
-        if name not in self._files:
-            raise ValueError(
-                f"{self._path}: the name must be one of {self.names()}; got {name!r}; "
-                "choose one of them"
-            )
-        path = self._files[name]
+        path = self._file(name)
         if _is_npz(path):
-            return self._thinned(read_npz(path, label_names=self._label_names))
+            return self._thinned(read_npz(path, label_names=self.label_names))
         return self._read_video(path)
+
+    def files(self, name: str) -> tuple[pathlib.Path, ...]:
+        """The files of a recording: its own, and those beside a video.
+
+        Raises:
+          ValueError: there is no such recording.
+        """
+        path = self._file(name)
+        if _is_npz(path):
+            return (path,)
+        parts = (path, beside(path, ".csv"), label_file.beside(path))
+        return tuple(part for part in parts if part.is_file())
+
+    def first_time(self, name: str) -> str | None:
+        """The first time of the CSV beside a video, as it is written there.
+
+        Returns:
+          What the option `video_start` would be if the video began with the first row;
+          None for a recording without a CSV.
+
+        Raises:
+          ValueError: there is no such recording, or its CSV is no table.
+        """
+        path = self._file(name)
+        if _is_npz(path):
+            return None
+        table = tables.read_table(beside(path, ".csv"))
+        return table.first_row[self._time_position(table)]
 
     def fingerprint(self) -> str:
         """Digest of names, sizes and times of all files, and of the options."""
@@ -113,11 +136,19 @@ class RecordingFiles:
             for file in (path, beside(path, ".csv"), label_file.beside(path))
             if file.is_file()
         ]
-        skipped = ("_path", "_files", "_label_names")
+        skipped = ("_path", "_files", "label_names")
         options = {
             key: value for key, value in vars(self).items() if key not in skipped
         }
         return fingerprint(files, options=sorted(options.items()))
+
+    def _file(self, name: str) -> pathlib.Path:
+        if name not in self._files:
+            raise ValueError(
+                f"{self._path}: the name must be one of {self.names()}; got {name!r}; "
+                "choose one of them"
+            )
+        return self._files[name]
 
     @functools.cached_property
     def _files(self) -> dict[str, pathlib.Path]:
@@ -137,8 +168,12 @@ class RecordingFiles:
         return files
 
     @functools.cached_property
-    def _label_names(self) -> tuple[str, ...]:
-        """The classes of all files together; their numbers must mean the same."""
+    def label_names(self) -> tuple[str, ...]:
+        """The classes of all files together; their numbers must mean the same.
+
+        Raises:
+          ValueError: two files name other classes, or one cannot be read.
+        """
         source: str = "the option label_names"
         common = self._given_label_names
         texts: set[str] = set()
@@ -201,7 +236,7 @@ class RecordingFiles:
                 )
                 for name, (values, time_s, unit, names) in streams.items()
             },
-            label_names=self._label_names,
+            label_names=self.label_names,
             provenance=json.dumps({"video": path.name, "table": table.path.name}),
             file=str(path),
             taken={
@@ -242,7 +277,7 @@ class RecordingFiles:
         table = tables.read_table(path)
         time_column, label = label_file.columns(table)
         said = taken.table(table, time_column, {"label": [label]})
-        classes = taken.names(self._label_names) if self._label_names else "by number"
+        classes = taken.names(self.label_names) if self.label_names else "by number"
         return {str(path): f"{said}; classes {classes}"}
 
     def _labels(
@@ -261,7 +296,7 @@ class RecordingFiles:
         time_column, _ = label_file.columns(table)
         written_s = label_file.starts_s(table)
         start_s = written_s - self._start_s(table, time_column, video)
-        numbers = label_file.numbers(path, self._label_names)
+        numbers = label_file.numbers(path, self.label_names)
         label_file.check_within(path, start_s, float(time_s.min()), float(time_s.max()))
         return lambda time_s: label_file.held(start_s, numbers, time_s)
 

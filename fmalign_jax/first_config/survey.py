@@ -1,0 +1,392 @@
+"""What a folder of recordings holds: each file read once, by the readers of training.
+
+Frames and sensor values are let go as soon as they are checked; what stays are clocks,
+labels and shapes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tqdm
+from jaxtyping import Float
+
+from fmalign_jax.data import clock_report, dataset
+from fmalign_jax.data.fmf import BenchmarkDirectory
+from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.recordings.video import SUFFIXES
+from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
+from fmalign_jax.first_config.words import listed, plain
+from fmalign_jax.structs import UNLABELLED, Recording, Stream
+
+REFERENCE, LEADING = "video", "current"
+"""The streams that the model of a first config is made of."""
+
+NO_LABEL = "(no label)"
+"""What the time without a label is called, among the classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a sample of a stream is; recordings of one data set must agree in it.
+
+    Attributes:
+      shape: of one sample.
+      dtype: its name.
+      channel_names: names of the last axis, or empty.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    channel_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A recording that was read.
+
+    Attributes:
+      file: name of its file in the folder.
+      timeline: its clocks and labels; its number is its position in the survey.
+      kinds: by stream.
+      units: by stream, empty where not known.
+      label_names: names of its classes, or empty.
+      first_time: the first time of its CSV, as it is written, where the clocks of CSV
+        and video do not meet: for this look its video begins there. Empty: they meet.
+    """
+
+    file: str
+    timeline: Timeline
+    kinds: Mapping[str, Kind]
+    units: Mapping[str, str]
+    label_names: tuple[str, ...]
+    first_time: str = ""
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the recording."""
+        return self.timeline.name
+
+    @property
+    def is_npz(self) -> bool:
+        """Says whether it is one file of arrays."""
+        return self.file.lower().endswith(".npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """What lies in a folder and is not taken.
+
+    Attributes:
+      what: a file, or several.
+      why: the rule, what came, and what to do.
+    """
+
+    what: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+      folder: the folder.
+      source: dotted name of what reads it.
+      seen: the recordings that can be trained on, by name.
+      left_out: everything else.
+    """
+
+    folder: pathlib.Path
+    source: str
+    seen: tuple[Seen, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @functools.cached_property
+    def timelines(self) -> list[Timeline]:
+        """Returns the clocks of all recordings."""
+        return [seen.timeline for seen in self.seen]
+
+    @functools.cached_property
+    def clocks(self) -> list[clock_report.StreamClock]:
+        """Returns how regular the clocks are."""
+        return clock_report.measure(self.timelines, reference=REFERENCE)
+
+    def rate_hz(self, stream: str) -> float:
+        """Returns the samples a second of a stream, the median over the recordings."""
+        rates = [clock.rate_hz for clock in self.clocks if clock.stream == stream]
+        return float(np.median(rates))
+
+    def common_s(self) -> Float[np.ndarray, " clips"]:
+        """Returns for how long both streams run in each clip, seconds."""
+        return np.concatenate([common_s(timeline) for timeline in self.timelines])
+
+    def class_seconds(self) -> dict[str, float]:
+        """Returns by name how long each class lasts, `NO_LABEL` last.
+
+        A sample of the stream that has the labels stands for its interval.
+        """
+        total: dict[str, float] = collections.defaultdict(float)
+        for seen in self.seen:
+            for name, seconds in _class_seconds(seen).items():
+                total[name] += seconds
+        return dict(sorted(total.items(), key=lambda item: item[0] == NO_LABEL))
+
+
+def look(folder: pathlib.Path, *, progress: bool = True) -> Survey:
+    """Reads every recording of a folder.
+
+    Args:
+      folder: of files as `RecordingFiles` takes them, or in layout V2.
+      progress: whether to show a progress bar.
+
+    Raises:
+      ValueError: there is no such folder, or no recording in it.
+    """
+    if not folder.is_dir():
+        came = "a file" if folder.exists() else "no such folder"
+        raise ValueError(
+            f"{plain(folder)}: a folder of recordings is needed; got {came}; give the "
+            "folder that they lie in"
+        )
+    folder = folder.resolve()
+    source = dataset.source_of(folder)
+    readers = _readers(folder, source)
+    found = [
+        _read(readers[name], name)
+        for name in tqdm.tqdm(
+            sorted(readers), desc="reading recordings", disable=not progress
+        )
+    ]
+    seen = [item for item in found if isinstance(item, Seen)]
+    left_out = [item for item in found if isinstance(item, LeftOut)]
+    if source == dataset.FILES:
+        left_out += _others(folder, readers)
+    return Survey(folder, source, _numbered(seen), tuple(left_out))
+
+
+def is_recording(file: str) -> bool:
+    """Says whether a file is read as a recording, by its name."""
+    hidden = file.startswith(".")
+    return not hidden and pathlib.PurePath(file).suffix.lower() in (".npz", *SUFFIXES)
+
+
+def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
+    """Returns for how long both streams of a recording run in each clip, seconds."""
+    spans = [
+        {
+            clip: (stream.time_s[own][0], stream.time_s[own][-1])
+            for clip in np.unique(stream.clip).tolist()
+            for own in [stream.clip == clip]
+        }
+        for stream in (timeline.streams[REFERENCE], timeline.streams[LEADING])
+    ]
+    both = [
+        min(spans[0][clip][1], spans[1][clip][1])
+        - max(spans[0][clip][0], spans[1][clip][0])
+        for clip in spans[0]
+    ]
+    return np.maximum(np.array(both, np.float64), 0.0)
+
+
+_Reader = RecordingFiles | BenchmarkDirectory
+
+
+def _readers(folder: pathlib.Path, source: str) -> dict[str, _Reader]:
+    """Returns by name what reads each recording.
+
+    Each file has a reader of its own, so that one that is damaged, or has other
+    classes, is no reason to refuse another.
+
+    Raises:
+      ValueError: there is no recording.
+    """
+    if source == dataset.BENCHMARK:
+        benchmark = BenchmarkDirectory(str(folder))
+        return dict.fromkeys(benchmark.names(), benchmark)
+    if not any(is_recording(path.name) for path in folder.iterdir()):
+        inside = ", ".join(other.what for other in _others(folder, {}))
+        came = f"only {inside}" if inside else "an empty folder"
+        raise ValueError(
+            f"{plain(folder)}: must hold a recording, which is {_FORMS}; got "
+            f"{came}; give the folder that they lie in (docs/recordings.md says how to "
+            "write them)"
+        )
+    every = RecordingFiles(folder)
+    return {name: RecordingFiles(every.files(name)[0]) for name in every.names()}
+
+
+def _read(reader: _Reader, name: str) -> Seen | LeftOut:
+    """Reads one recording and keeps what a config has to know of it."""
+    path = pathlib.Path(name)
+    try:
+        if isinstance(reader, RecordingFiles):
+            path = reader.files(name)[0]
+        recording, first_time = _recording(reader, name)
+        _check_usable(recording, first_time)
+    except (ValueError, OSError) as error:
+        # The folder, and mostly the file, stand beside it.
+        why = str(error).replace(f"{path.parent}/", "").removeprefix(f"{path.name}: ")
+        return LeftOut(path.name, why)
+    return Seen(
+        file=path.name,
+        timeline=Timeline(
+            name=name,
+            number=0,
+            streams={
+                key: StreamTimeline(stream.time_s, stream.clip, stream.label)
+                for key, stream in recording.streams.items()
+            },
+            clip_names=recording.clip_names,
+            partition=recording.partition,
+        ),
+        kinds={key: _kind(stream) for key, stream in recording.streams.items()},
+        units={key: stream.unit for key, stream in recording.streams.items()},
+        label_names=recording.label_names,
+        first_time=first_time,
+    )
+
+
+def _recording(reader: _Reader, name: str) -> tuple[Recording, str]:
+    """Reads a recording; where its clocks do not meet, as if they began together.
+
+    Returns:
+      The recording, and the time at which the video was then taken to begin, or "".
+    """
+    try:
+        return reader.read(name), ""
+    except ValueError:
+        if not isinstance(reader, RecordingFiles):
+            raise
+        first_time = _first_time(reader, name)
+        if first_time is None:
+            raise
+        path = reader.files(name)[0]
+        try:
+            return RecordingFiles(path, video_start=first_time).read(name), first_time
+        except ValueError:
+            pass
+        raise
+
+
+def _first_time(reader: RecordingFiles, name: str) -> str | None:
+    try:
+        return reader.first_time(name)
+    except ValueError:
+        return None
+
+
+def _check_usable(recording: Recording, first_time: str) -> None:
+    """Refuses a recording that a first config cannot take.
+
+    Raises:
+      ValueError: its name is no text, it lacks a stream, or its frames are none.
+    """
+    if not recording.name.isprintable():
+        raise ValueError(
+            "the name of a recording must be printable text in UTF-8; got "
+            f"{plain(recording.name)!r}; rename the file"
+        )
+    if missing := sorted({REFERENCE, LEADING} - set(recording.streams)):
+        raise ValueError(
+            f"training needs the streams {REFERENCE!r} and {LEADING!r}; got "
+            f"{sorted(recording.streams)} without {missing}; add "
+            f"{' and '.join(_KEYS[name] for name in missing)} to the file, or move it "
+            "elsewhere"
+        )
+    video = recording.streams[REFERENCE].values
+    if video.dtype != np.uint8:
+        raise ValueError(
+            f"a first config is for frames uint8 [N, H, W, 3]; got "
+            f"{video.dtype} {list(video.shape)}, which are feature maps; start from "
+            "configs/cmg_paper.py instead"
+        )
+    for name in (REFERENCE, LEADING):
+        stream = recording.streams[name]
+        if not ((np.diff(stream.time_s) > 0) & (np.diff(stream.clip) == 0)).any():
+            raise ValueError(
+                f"the rate of a stream shows from two samples of a clip on; "
+                f"got {len(stream.time_s)} of {name!r}; record longer, or move the "
+                "file elsewhere"
+            )
+    if first_time and "." in recording.name:
+        raise ValueError(
+            f"the option video_start, which this recording needs, names files "
+            f"without a point in their names; got {recording.name!r}; rename the files"
+        )
+
+
+_KEYS = {REFERENCE: "'frames' and 'frame_t'", LEADING: "'sensor' and 'sensor_t'"}
+
+
+def _kind(stream: Stream) -> Kind:
+    return Kind(stream.values.shape[1:], stream.values.dtype.name, stream.channel_names)
+
+
+def _numbered(seen: Sequence[Seen]) -> tuple[Seen, ...]:
+    return tuple(
+        dataclasses.replace(
+            item, timeline=dataclasses.replace(item.timeline, number=number)
+        )
+        for number, item in enumerate(seen)
+    )
+
+
+def _class_seconds(seen: Seen) -> dict[str, float]:
+    """Returns how long each class lasts in a recording; nothing without labels."""
+    streams = seen.timeline.streams
+    for name in (REFERENCE, *sorted(set(streams) - {REFERENCE})):
+        label = streams[name].label
+        if (label == UNLABELLED).all():
+            continue
+        steps = np.diff(streams[name].time_s)[np.diff(streams[name].clip) == 0]
+        interval_s = float(np.median(steps[steps > 0]))
+        numbers, counts = np.unique(label, return_counts=True)
+        return {
+            _class(number, seen.label_names): count * interval_s
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+        }
+    return {}
+
+
+def _class(number: int, label_names: Sequence[str]) -> str:
+    if number == UNLABELLED:
+        return NO_LABEL
+    return label_names[number] if label_names else f"class {number}"
+
+
+_FORMS = f".npz, or a video ({', '.join(SUFFIXES)}) with a .csv beside it"
+
+
+def _others(folder: pathlib.Path, readers: Mapping[str, _Reader]) -> list[LeftOut]:
+    """Returns what lies in a folder beside the files of its recordings."""
+    used = {
+        file
+        for name, reader in readers.items()
+        if isinstance(reader, RecordingFiles)
+        for file in reader.files(name)
+    }
+    alike: dict[str, list[str]] = collections.defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path not in used and not path.name.startswith("."):
+            alike[_why_left(path)].append(path.name)
+    return [LeftOut(listed(files), why) for why, files in alike.items()]
+
+
+def _why_left(path: pathlib.Path) -> str:
+    if path.is_dir():
+        return (
+            "recordings must lie in the folder itself; got a folder in it; run fmalign "
+            "init on that one if they lie there"
+        )
+    if path.suffix.lower() == ".csv":
+        return (
+            "a table must lie beside a video of the same name; got it without; put the "
+            f"video there ({', '.join(SUFFIXES)}), or write both streams as .npz"
+        )
+    return f"a recording is {_FORMS}; got another kind; convert it, if it is one"
