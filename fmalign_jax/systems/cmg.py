@@ -105,7 +105,7 @@ class Cmg(Towers):
         inputs: Mapping[str, Array],
         semantic: Mapping[str, Float[Array, "B T D"]],
         specific: Mapping[str, tuple[Array, Float[Array, "B T S"]]],
-        vectors: Float[Array, "M D"],
+        vectors: Float[Array, "M _"],
         mask: Bool[Array, " B"],
     ) -> CmgFeatures:
         """Gives each semantic feature its nearest code; no gradient reaches the codes.
