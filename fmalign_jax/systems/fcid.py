@@ -6,7 +6,7 @@ current share the coarse level and are contrasted with each other there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, no_type_check
 
 import flax
@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fmalign_jax.models import quantizer
 from fmalign_jax.systems.cmg import Cmg, CmgFeatures, SplitFeatures
 from fmalign_jax.systems.code_statistics import CodeStatistics
-from fmalign_jax.systems.system import Encoding, ModelState
+from fmalign_jax.systems.system import ModelState
 
 COARSE = ("window", "tick")
 
@@ -117,22 +116,6 @@ class Fcid(Cmg):
         """
         fine = super().semantic(inputs, train=train, context=context)
         return {m: self._general(self.projection(z)) for m, z in fine.items()}
-
-    def encode(
-        self,
-        inputs: Mapping[str, Array],
-        model_state: ModelState,
-        views: Iterable[str],
-        *,
-        context: bool = True,
-    ) -> dict[str, Encoding]:
-        """Returns general features and codes of every tick alone."""
-        chosen = {name: inputs[name] for name in views}
-        vectors = self.code_vectors(model_state)
-        return {
-            m: Encoding(g, quantizer.assign(g, vectors))
-            for m, g in self.semantic(chosen, train=False, context=context).items()
-        }
 
     def update_model_state(
         self, model_state: ModelState, features: Any, key: Any
