@@ -61,6 +61,7 @@ Result   `clip`, one seed, two unseen furnaces (92 windows), continuous features
 """
 
 import pathlib
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -120,10 +121,7 @@ def micu(config: ConfigDict) -> None:
             "commitment": component(
                 "fmalign_jax.objectives.commitment.Commitment",
                 weight=1.0,
-                weights={
-                    own: {m: 0.25 if m == own else 0.125 for m in modalities}
-                    for own in modalities
-                },
+                weights=_pairs(modalities, own=0.25, other=0.125),
             ),
             "masked_contrast": component(
                 "fmalign_jax.objectives.masked_contrast.MaskedContrast", weight=1.0
@@ -312,14 +310,10 @@ def hdcid(config: ConfigDict) -> None:
     decoder = component("fmalign_jax.models.decoders.DenseDecoder")
     for name in ("reconstruction", "commitment", "code_matching", "cross_cpc", "club"):
         term = config.objectives[name].to_dict()
-        weight = term.pop("weight")
         if name == "reconstruction":
             term["decoders"] = dict.fromkeys(term["decoders"], decoder.to_dict())
-        config.objectives[f"lower_{name}"] = component(
-            "fmalign_jax.objectives.at_lower.AtLower",
-            weight=0.3 * weight,
-            from_epoch=0.6 * config.epochs,
-            term=term,
+        config.objectives[f"lower_{name}"] = _at_lower(
+            term, share=0.3, from_epoch=0.6 * config.epochs
         )
     config.score = "equal_share"
 
@@ -330,20 +324,12 @@ def fcid(config: ConfigDict) -> None:
     modalities = tuple(config.model.modalities)
     # As published, with the share of the text left out: both modalities move the codes,
     # each by its own features twice as much as by the other's.
-    config.codebook.ema_mix = {
-        own: {m: 2 / 3 if m == own else 1 / 3 for m in modalities} for own in modalities
-    }
+    config.codebook.ema_mix = _pairs(modalities, own=2 / 3, other=1 / 3)
     config.codebook.shared = None
     old = config.objectives.to_dict()
     coarse = {
         "commitment": old["commitment"]
-        | {
-            "weight": 1.0,
-            "weights": {
-                own: {m: 0.5 if m == own else 0.125 for m in modalities}
-                for own in modalities
-            },
-        },
+        | {"weight": 1.0, "weights": _pairs(modalities, own=0.5, other=0.125)},
         "code_matching": old["code_matching"] | {"weight": 0.5, "learns_from": None},
         "club": old["club"] | {"shared": True},
         "clip": {
@@ -369,11 +355,28 @@ def fcid(config: ConfigDict) -> None:
         {name: old[name] for name in ("reconstruction", "club", "cross_cpc")}
     )
     for name, term in coarse.items():
-        weight = term.pop("weight")
-        config.objectives[f"coarse_{name}"] = component(
-            "fmalign_jax.objectives.at_lower.AtLower", weight=weight, term=term
-        )
+        config.objectives[f"coarse_{name}"] = _at_lower(term)
     config.score = "lower/clip_accuracy"
+
+
+def _at_lower(
+    term: dict[str, Any], *, share: float = 1.0, **options: Any
+) -> ConfigDict:
+    """Returns a term at the lower level, with a share of its own weight."""
+    below = {key: value for key, value in term.items() if key != "weight"}
+    return component(
+        "fmalign_jax.objectives.at_lower.AtLower",
+        weight=share * term["weight"],
+        term=below,
+        **options,
+    )
+
+
+def _pairs(
+    modalities: tuple[str, ...], *, own: float, other: float
+) -> dict[str, dict[str, float]]:
+    """Returns a table [student][teacher] without direction."""
+    return {s: {t: own if s == t else other for t in modalities} for s in modalities}
 
 
 SYSTEMS: dict[str, Change] = {
