@@ -63,7 +63,7 @@ FAULTS = (
           "inputs, semantic, specific, self.code_vectors(model_state), mask",
           "tests/test_hdcid.py::test_levels_change_nothing_in_training"),
     Fault("one_draw_for_two_codebooks", "fmalign_jax/evaluation/channels.py",
-          "return (*seed, number) if number else seed", "return seed",
+          "(*seed, number) if number else seed,", "seed,",
           "tests/test_channels.py::test_of_two_codebooks_each_has_its_own_choice"),
     Fault("an_alarm_hides_labels", "fmalign_jax/alarm/report.py",
           "level = label_level(run.config)", "level = NO_LABELS",

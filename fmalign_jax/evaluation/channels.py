@@ -289,18 +289,16 @@ def describe(
     for row in rows.values():
         for found in row.values():
             del found["splits"]
-    books = []
-    for number, (book, used) in enumerate(choice.used.items()):
-        channels = None
-        if choice.spec.kind != "pca":
-            channels = kept(
-                choice.spec,
-                choice.spec.kind,
-                getattr(encoded[HEAD], book)[used],
-                choice.count,
-                _seed_of_book((config.seed, 0), number),
-            ).tolist()
-        books.append({"used_codes": len(used), "kept": channels})
+    channels = {}
+    if choice.spec.kind != "pca":
+        channels = _kept(encoded[HEAD], choice, choice.spec.kind, (config.seed, 0))
+    books = [
+        {
+            "used_codes": len(used),
+            "kept": channels[book].tolist() if book in channels else None,
+        }
+        for book, used in choice.used.items()
+    ]
     return {
         "kind": choice.spec.kind,
         "channels": vectors.shape[1],
@@ -312,24 +310,42 @@ def describe(
     }
 
 
+def _kept(
+    own: Encodings, choice: Choice, kind: str, seed: Seed
+) -> dict[str, Int[ndarray, " C"]]:
+    """Returns by codebook the channels that a rule keeps; each has its own draws."""
+    return {
+        book: kept(
+            choice.spec,
+            kind,
+            getattr(own, book)[used],
+            choice.count,
+            (*seed, number) if number else seed,
+        )
+        for number, (book, used) in enumerate(choice.used.items())
+    }
+
+
 def _with_channels(
     encoded: Mapping[str, Encodings], choice: Choice, kind: str, seed: Seed
 ) -> dict[str, Encodings]:
     """Returns the encodings with the code vectors that a rule makes of each book."""
-    short: dict[str, Any] = {}
-    for number, (book, used) in enumerate(choice.used.items()):
-        vectors = getattr(encoded[HEAD], book)
-        own_seed = _seed_of_book(seed, number)
-        if kind == "pca":
-            components = min(choice.count, len(used) - 1)
-            pca = PCA(components, svd_solver="full").fit(vectors[used])
-            short[book] = np.asarray(pca.transform(vectors), vectors.dtype)
-        else:
-            channels = kept(choice.spec, kind, vectors[used], choice.count, own_seed)
-            short[book] = vectors[:, channels]
+    head = encoded[HEAD]
+    short: dict[str, Any]
+    if kind == "pca":
+        short = {
+            book: _components(getattr(head, book), used, choice.count)
+            for book, used in choice.used.items()
+        }
+    else:
+        channels = _kept(head, choice, kind, seed)
+        short = {book: getattr(head, book)[:, own] for book, own in channels.items()}
     return {n: dataclasses.replace(own, **short) for n, own in encoded.items()}
 
 
-def _seed_of_book(seed: Seed, number: int) -> Seed:
-    """Returns a seed of its own for each codebook; of the first the given one."""
-    return (*seed, number) if number else seed
+def _components(
+    vectors: Float[ndarray, "M D"], used: Int[ndarray, " m"], count: int
+) -> Float[ndarray, "M C"]:
+    """Returns the first principal components of the codes in use, at most m - 1."""
+    pca = PCA(min(count, len(used) - 1), svd_solver="full").fit(vectors[used])
+    return np.asarray(pca.transform(vectors), vectors.dtype)
