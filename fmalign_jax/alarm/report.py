@@ -20,8 +20,7 @@ from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Scores, Series
 from fmalign_jax.alarm.tick_measures import vus_pr
 from fmalign_jax.cli import print_table
-from fmalign_jax.evaluation import fonts
-from fmalign_jax.evaluation.report import describe as describe_splits
+from fmalign_jax.evaluation import fonts, report as evaluation_report
 from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
 from fmalign_jax.objectives.total import LABELS, NO_LABELS, label_level
 from fmalign_jax.run.restore import OpenedRun
@@ -136,7 +135,6 @@ def notes(
     """Returns what a reader must know to interpret the numbers."""
     found = [run.note] if run.note else []
     level = label_level(run.config)
-    without = ", without labels" if level == NO_LABELS else ""
     if level != NO_LABELS:
         found.append(
             f"{LABELS[level]} ({level}): compare this alarm with those of the oracle"
@@ -165,11 +163,8 @@ def notes(
             f"{config.false_alarms_per_hour:g} an hour, and one highest score sets the "
             "level; give more recordings with --config.validation_data=GLOB"
         )
-    for name, split in describe_splits(splits, (config.source, config.target)).items():
-        if name in splits.reported and split["seen_in_pretraining"]:
-            seen = ", ".join(split["seen_recordings"])
-            found.append(f"{name} is transductive: pre-training saw {seen}{without}")
-    return found
+    described = evaluation_report.describe(splits, (config.source, config.target))
+    return found + evaluation_report.transductive(described, level)
 
 
 def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from fmalign_jax.evaluation.classification_metrics import (
     score,
 )
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
-from fmalign_jax.evaluation.splits import EvaluationSplits, seen_in_pretraining
+from fmalign_jax.evaluation.splits import HEAD, EvaluationSplits, seen_in_pretraining
 from fmalign_jax.objectives.total import LABELS, NO_LABELS
 from fmalign_jax.run.restore import OpenedRun, confirm_training_windows
 
@@ -184,6 +184,22 @@ def sizes(splits: EvaluationSplits) -> dict[str, Any]:
     }
 
 
+def transductive(splits: Mapping[str, Any], labels: str) -> list[str]:
+    """Returns a note for each split but the head's that pre-training has seen.
+
+    Args:
+      splits: as from `describe`.
+      labels: the level of `LABELS` of the run.
+    """
+    without = ", without labels" if labels == NO_LABELS else ""
+    return [
+        f"{name} is transductive: pre-training saw "
+        f"{', '.join(split['seen_recordings'])}{without}"
+        for name, split in splits.items()
+        if name != HEAD and split["seen_in_pretraining"]
+    ]
+
+
 def notes(
     report: Mapping[str, Any], run: OpenedRun, splits: EvaluationSplits
 ) -> list[str]:
@@ -213,10 +229,7 @@ def notes(
             "the raw files of the run have changed since it was trained: which "
             "recordings it has seen is not certain"
         )
-    for name, split in report["splits"].items():
-        if name != "head" and split["seen_in_pretraining"]:
-            seen = ", ".join(split["seen_recordings"])
-            found.append(f"{name} is transductive: pre-training saw {seen}{without}")
+    found += transductive(report["splits"], level)
     target = scores_of(report)[f"{report['source']}->{report['target']}"]
     for name, scores in target["splits"].items():
         if scores["note"]:
