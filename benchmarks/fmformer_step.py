@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,6 @@ from ml_collections import ConfigDict
 from torch_fmformer import FmFormer
 
 from fmalign_jax.cli import set_up_jax
-from fmalign_jax.config.build import build
 from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluation import supervised
 from fmalign_jax.training import preprocess, sharding
@@ -44,22 +42,13 @@ class Update:
         """Builds the classifier of a config's entry and its first state."""
         config.batch_size = batch
         case = cases.make_case(config, sharding.one_device_mesh())
-        options = dict(entry)
-        self.modalities = tuple(options.pop("modalities"))
-        self.training = supervised.Training(**options.pop("training"))
         self.clip_norm = config.optimizer.clip_norm
-        statistics = case.state.statistics
-        own = {m: statistics[m] for m in self.modalities if m in statistics}
-        self.module = build(options, "a classifier", classes=CLASSES)
-        self.network = supervised.make_network(
-            supervised.LinenClassifier(self.module, own),
-            config,
-            self.modalities,
-            own,
+        self.network, self.training = supervised.named_classifier(
+            entry, config, case.state.statistics, classes=CLASSES
         )
         optimizer = supervised.make_optimizer(config, self.training, UPDATES)
         self.streams = jax.device_get(
-            {m: case.batch["streams"][m] for m in self.modalities}
+            {m: case.batch["streams"][m] for m in self.network.modalities}
         )
         self.labels = np.arange(batch) % CLASSES
         self.key = jax.random.key(0)
@@ -81,7 +70,7 @@ class TorchUpdate:
     def __init__(self, ours: Update) -> None:
         """Copies the classifier, its parameters and the batch of ours."""
         shapes = {m: x.shape[1:] for m, x in ours.streams.items()}
-        self.model = FmFormer(ours.module, shapes)
+        self.model = FmFormer(ours.network.classifier.module, shapes)
         self.model.copy_from(jax.device_get(ours.state[0]))
         values = preprocess.normalise(ours.streams, ours.network.statistics)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -123,24 +112,8 @@ def compare(name: str, batch: int, budget_s: float) -> dict[str, Any]:
     for _ in range(2):  # compiles
         ours()
         theirs()
-    calls = measure.calls_in_a_row(ours)
-    their_calls = measure.calls_in_a_row(theirs, wait=theirs.wait)
-    ours_s, theirs_s = [], []
-    until_s = time.perf_counter() + budget_s
-    while len(ours_s) < 5 or time.perf_counter() < until_s:
-        ours_s.append(measure.seconds(ours, calls=calls))
-        theirs_s.append(measure.seconds(theirs, calls=their_calls, wait=theirs.wait))
-    ratios = np.array(theirs_s) / np.array(ours_s)
-    return {
-        "classifier": name,
-        "batch": batch,
-        "ours": measure.spread(ours_s),
-        "torch": measure.spread(theirs_s),
-        "ratio": {
-            "median": float(np.median(ratios)),
-            "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
-        },
-    }
+    found = measure.beside(ours, theirs, wait=theirs.wait, budget_s=budget_s)
+    return {"classifier": name, "batch": batch, **found}
 
 
 def main() -> None:

@@ -86,6 +86,42 @@ def repeated(
     return times_s
 
 
+def beside(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    wait: Callable[[Any], Any],
+    budget_s: float,
+) -> dict[str, Any]:
+    """Measures two warm calls in turn, and how many times as long theirs takes.
+
+    Args:
+      ours: awaited as JAX is.
+      theirs: the other.
+      wait: called with the last result of theirs; returns when the device is done.
+      budget_s: for all of it; each is measured five times at least.
+
+    Returns:
+      Spreads `ours` and `torch`, and `ratio`, theirs / ours: median and quartiles.
+    """
+    calls = calls_in_a_row(ours)
+    their_calls = calls_in_a_row(theirs, wait=wait)
+    ours_s, theirs_s = [], []
+    until_s = time.perf_counter() + budget_s
+    while len(ours_s) < 5 or time.perf_counter() < until_s:
+        ours_s.append(seconds(ours, calls=calls))
+        theirs_s.append(seconds(theirs, calls=their_calls, wait=wait))
+    ratios = np.array(theirs_s) / np.array(ours_s)
+    return {
+        "ours": spread(ours_s),
+        "torch": spread(theirs_s),
+        "ratio": {
+            "median": float(np.median(ratios)),
+            "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+        },
+    }
+
+
 def matrix_ceiling(dtype: Any = jnp.float32, *, side: int = 0) -> float:
     """Returns the FLOP/s of square matrix products, the best of several rows."""
     side = side or (2048 if jax.default_backend() == "cpu" else 8192)

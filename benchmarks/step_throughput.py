@@ -308,26 +308,15 @@ def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str,
 
     for _ in range(2):
         loss_after_two = float(torch_step())
-    calls = measure.calls_in_a_row(stepper)
-    their_calls = measure.calls_in_a_row(torch_step, wait=wait)
-    ours_s, theirs_s = [], []
-    until_s = time.perf_counter() + 2 * arguments.budget_s
-    while len(ours_s) < 5 or time.perf_counter() < until_s:
-        ours_s.append(measure.seconds(stepper, calls=calls))
-        theirs_s.append(measure.seconds(torch_step, calls=their_calls, wait=wait))
-    ratios = np.array(theirs_s) / np.array(ours_s)
     return {
         "form": form,
         "device": device,
         "threads": torch.get_num_threads(),
         "loss_after_two_steps": loss_after_two,
         "batch": config.batch_size,
-        "ours": measure.spread(ours_s),
-        "torch": measure.spread(theirs_s),
-        "ratio": {
-            "median": float(np.median(ratios)),
-            "quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
-        },
+        **measure.beside(
+            stepper, torch_step, wait=wait, budget_s=2 * arguments.budget_s
+        ),
     }
 
 

@@ -81,7 +81,7 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderAndHead:
+class _EncoderAndHead:
     """The run's encoder of a modality, from scratch, and a linear head.
 
     Attributes:
@@ -125,7 +125,7 @@ class EncoderAndHead:
 
 
 @dataclasses.dataclass(frozen=True)
-class LinenClassifier:
+class _Module:
     """A Linen module ``(inputs, train) -> logits`` that a config names.
 
     Attributes:
@@ -165,7 +165,7 @@ class Network:
     """
 
     modalities: tuple[str, ...]
-    classifier: EncoderAndHead | LinenClassifier
+    classifier: _EncoderAndHead | _Module
     statistics: Any
     time_warp: Mapping[str, float]
     augmentation: Mapping[str, Mapping[str, float]]
@@ -223,11 +223,11 @@ def train(
     """
     own = sharding.on_one_device({modality: statistics[modality]})
     encoder = FrozenEncoder(config, [modality], sharding.one_device_mesh())
-    classifier = EncoderAndHead(
+    classifier = _EncoderAndHead(
         modality, encoder, PooledLinear(classes, spec.pooling), own
     )
     return _fitted(
-        make_network(classifier, config, (modality,), own),
+        _network(classifier, config, (modality,), own),
         split,
         groups,
         config,
@@ -265,6 +265,31 @@ def train_classifier(
     Raises:
       ValueError: an unknown option, or a modality that the run does not have.
     """
+    network, training = named_classifier(entry, config, statistics, classes=classes)
+    return _fitted(
+        network,
+        split,
+        groups,
+        config,
+        training,
+        classes=classes,
+        balanced=balanced,
+        seed=seed,
+    )
+
+
+def named_classifier(
+    entry: Mapping[str, Any],
+    config: ConfigDict,
+    statistics: Statistics,
+    *,
+    classes: int,
+) -> tuple[Network, Training]:
+    """Builds a classifier that a config names; arguments as of `train_classifier`.
+
+    Raises:
+      ValueError: an unknown option, or a modality that the run does not have.
+    """
     options = dict(entry)
     modalities = tuple(options.pop("modalities"))
     training = Training(**options.pop("training"))
@@ -277,20 +302,11 @@ def train_classifier(
     own = {m: s for m, s in statistics.items() if m in modalities}
     own = sharding.on_one_device(own)
     module = build(options, "a classifier", classes=classes)
-    return _fitted(
-        make_network(LinenClassifier(module, own), config, modalities, own),
-        split,
-        groups,
-        config,
-        training,
-        classes=classes,
-        balanced=balanced,
-        seed=seed,
-    )
+    return _network(_Module(module, own), config, modalities, own), training
 
 
-def make_network(
-    classifier: EncoderAndHead | LinenClassifier,
+def _network(
+    classifier: _EncoderAndHead | _Module,
     config: ConfigDict,
     modalities: tuple[str, ...],
     statistics: Any,
