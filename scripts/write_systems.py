@@ -230,6 +230,7 @@ def people(runs: Sequence[Run]) -> str:
     over the folds that a system was tried on.
     """
     folds = list(grouped(runs, "fold"))
+    others = [direction for direction in DIRECTIONS if direction != FORTH]
     rows = []
     for name, own in grouped(runs, "variant").items():
         by_fold = grouped(own, "fold")
@@ -243,12 +244,10 @@ def people(runs: Sequence[Run]) -> str:
                 ),
                 *(
                     spread(score(run, "codes", direction) for run in own)
-                    for direction in DIRECTIONS
-                    if direction != FORTH
+                    for direction in others
                 ),
             ]
         )
-    others = [direction for direction in DIRECTIONS if direction != FORTH]
     header = ["system", "runs", *(f"{FORTH}, {fold}" for fold in folds), *others]
     chance = runs[0]["evaluations"]["codes"]["chance"]
     return f"{table(header, rows)}\n\nChance is {chance:.3f}."

@@ -7,6 +7,7 @@ labels and shapes.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -267,10 +268,8 @@ def _recording(reader: _Reader, name: str) -> tuple[Recording, str]:
         if first_time is None:
             raise
         path = reader.files(name)[0]
-        try:
+        with contextlib.suppress(ValueError):
             return RecordingFiles(path, video_start=first_time).read(name), first_time
-        except ValueError:
-            pass
         raise
 
 
