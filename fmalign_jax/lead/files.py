@@ -78,10 +78,14 @@ def _cells(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def draw_lead(path: pathlib.Path, title: str, report: Mapping[str, Any]) -> None:
+    """Draws `lead_figure` to a file."""
+    lead_figure(title, report).savefig(path, dpi=110)
+
+
+def lead_figure(title: str, report: Mapping[str, Any]) -> Figure:
     """Draws each indicator over the lead, the one that counts in colour.
 
     Args:
-      path: the picture.
       title: the answer.
       report: as the search for the lead writes it.
     """
@@ -101,4 +105,4 @@ def draw_lead(path: pathlib.Path, title: str, report: Mapping[str, Any]) -> None
         axes.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
     panels[0].set_title(title)
     panels[-1].set_xlabel("lead between window centres, s (positive: read earlier)")
-    figure.savefig(path, dpi=110)
+    return figure

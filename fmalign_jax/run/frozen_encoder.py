@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, no_type_check
 
 import flax.struct
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -187,6 +187,30 @@ class FrozenEncoder:
           ValueError: the recordings do not fit the encoders.
         """
         self._check_fits(frozen, store, windows)
+        return self._gathered(
+            frozen, self._batches(store, windows), keep_semantic, context=context
+        )
+
+    def of_arrays(
+        self, frozen: EncoderState, streams: Mapping[str, Shaped[ndarray, "N T R *_"]]
+    ) -> Encodings:
+        """Encodes windows that are arrays already, with the continuous features.
+
+        Args:
+          frozen: what encodes.
+          streams: samples by modality.
+        """
+        return self._gathered(frozen, self._of_arrays(streams), True)
+
+    def _gathered(
+        self,
+        frozen: EncoderState,
+        batches: Iterable[tuple[Mapping[str, Array], Bool[ndarray, " B"]]],
+        keep_semantic: bool,
+        *,
+        context: bool = True,
+    ) -> Encodings:
+        """Encodes batches and returns their rows on the host."""
         found: dict[str, dict[str, list[ndarray]]] = {
             part: {m: [] for m in self.views}
             for part in (
@@ -194,7 +218,7 @@ class FrozenEncoder:
                 *("variates", "shared_codes"),
             )
         }
-        for placed, mask in self._batches(store, windows):
+        for placed, mask in batches:
             encoded = jax.device_get(self._encode(frozen, placed, context=context))
             for name, encoding in encoded.items():
                 if encoding.codes is not None:
@@ -234,6 +258,16 @@ class FrozenEncoder:
         ):
             streams = {m: batch["streams"][m] for m in self.system.modalities}
             yield sharding.place_batch(streams, self._mesh), batch["mask"]
+
+    def _of_arrays(
+        self, streams: Mapping[str, Shaped[ndarray, "N T R *_"]]
+    ) -> Iterator[tuple[Mapping[str, Array], Bool[ndarray, " B"]]]:
+        """Yields arrays as `_batches` does; the last batch repeats its last row."""
+        number = len(next(iter(streams.values())))
+        for first in range(0, number, self._batch_size):
+            rows = np.arange(first, first + self._batch_size)
+            placed = {m: x[np.minimum(rows, number - 1)] for m, x in streams.items()}
+            yield sharding.place_batch(placed, self._mesh), rows < number
 
     def random(
         self,
@@ -381,3 +415,9 @@ class RunEncoder:
           ValueError: the recordings do not fit the encoders.
         """
         return self.encoder(self.state, store, windows, keep_semantic=True)
+
+    def of_arrays(
+        self, streams: Mapping[str, Shaped[ndarray, "N T R *_"]]
+    ) -> Encodings:
+        """Encodes windows that are arrays already: samples by modality."""
+        return self.encoder.of_arrays(self.state, streams)

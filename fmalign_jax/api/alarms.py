@@ -1,0 +1,203 @@
+"""An alarm on the current alone: applied to currents in memory, drawn, judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from fmalign_jax.alarm import alarm_file, signature
+from fmalign_jax.alarm.alarm_file import AlarmSettings, ExportedAlarm
+from fmalign_jax.alarm.live import Monitor, Reading
+from fmalign_jax.api.frames import frame
+
+__all__ = ["Alarm", "Readings", "load_alarm"]
+
+
+def load_alarm(
+    path: str | os.PathLike[str],
+    *,
+    require_signature: str | os.PathLike[str] | None = None,
+) -> Alarm:
+    """Opens an exported alarm, `alarm.fmalign`; no code of others runs.
+
+    Args:
+      path: the file.
+      require_signature: public Ed25519 key (PEM) of whom must have signed it.
+
+    Raises:
+      ValueError: the file is none, or its signature is missing or wrong.
+    """
+    path = pathlib.Path(path)
+    if require_signature is not None:
+        signature.verify(path, pathlib.Path(require_signature))
+    alarm = Alarm(path, {})
+    alarm.settings  # noqa: B018  a damaged file is told of here
+    return alarm
+
+
+@dataclasses.dataclass(frozen=True)
+class Alarm:
+    """An alarm, and how it was judged.
+
+    Attributes:
+      path: the exported file, which `fmalign monitor` runs.
+      report: what early_warning.json holds (docs/early_warning.md); empty of an alarm
+        that was opened as a file.
+    """
+
+    path: pathlib.Path
+    report: Mapping[str, Any]
+
+    @functools.cached_property
+    def _exported(self) -> ExportedAlarm:
+        return alarm_file.load(self.path)
+
+    @property
+    def settings(self) -> AlarmSettings:
+        """Returns channels, ticks, levels and expected warning of the alarm."""
+        return self._exported.settings
+
+    def watch(
+        self, current: Float[ndarray, "N C"], time_s: Float[ndarray, " N"]
+    ) -> Readings:
+        """Runs the alarm over a current, as the monitor runs it over a file.
+
+        Args:
+          current: values, in the order of the channels of `settings`.
+          time_s: their times in seconds, increasing.
+
+        Raises:
+          ValueError: the shapes do not fit, or times do not increase.
+        """
+        current, time_s = np.asarray(current), np.asarray(time_s, np.float64)
+        channels = self.settings.channels
+        if current.shape != (*time_s.shape, len(channels)) or time_s.ndim != 1:
+            raise ValueError(
+                f"a current must be [N, {len(channels)}] ({', '.join(channels)}) with "
+                f"times [N]; got {current.shape} and {time_s.shape}; correct them"
+            )
+        if not (np.diff(time_s) > 0).all():
+            place = int(np.argmin(np.diff(time_s) > 0))
+            raise ValueError(
+                f"times must increase; got {time_s[place + 1]} after {time_s[place]} "
+                f"at row {place + 1}; sort the rows"
+            )
+        monitor = Monitor(self._exported, live=False)
+        readings = monitor.feed(",".join(["time", *channels]))
+        for moment, row in zip(time_s.tolist(), current.tolist(), strict=True):
+            readings += monitor.feed(",".join(map(repr, [moment, *row])))
+        return Readings(tuple(readings + monitor.flush()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings of the alarm, and what it was judged to be."""
+        return {**dataclasses.asdict(self.settings), "report": dict(self.report)}
+
+    def to_frame(self) -> Any:
+        """Returns a pandas.DataFrame: a row a score and split, how good its alarm is.
+
+        Raises:
+          ValueError: the alarm was opened as a file, which does not hold this.
+        """
+        rows = [
+            {
+                "score": name,
+                "split": split,
+                **{key: v for key, v in own.items() if np.ndim(v) == 0},
+            }
+            for name, method in self._methods().items()
+            for split, own in method["splits"].items()
+        ]
+        return frame({key: [row.get(key) for row in rows] for key in rows[0]})
+
+    def plot(self) -> Figure:
+        """Draws detected share over false alarms an hour, by score.
+
+        Raises:
+          ValueError: the alarm was opened as a file, which does not hold this.
+        """
+        methods, split = self._methods(), self.report["headline_split"]
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        axes = figure.subplots()
+        for name, method in methods.items():
+            found = method["splits"][split]
+            axes.plot(
+                found["false_alarms_per_hour"], found["detection_rate"], "o", label=name
+            )
+        axes.set(
+            xlabel=f"false alarms an hour, {split} split",
+            ylabel="share of spells that were warned of",
+            ylim=(-0.02, 1.02),
+        )
+        axes.set_xlim(left=0)
+        axes.legend()
+        return figure
+
+    def _methods(self) -> Mapping[str, Any]:
+        if not self.report:
+            raise ValueError(
+                "how an alarm was judged stands in its run; got one opened as a file; "
+                "make it with load(RUN).alarm()"
+            )
+        methods: Mapping[str, Any] = self.report["methods"]
+        return methods
+
+
+@dataclasses.dataclass(frozen=True)
+class Readings:
+    """What an alarm said of a current, tick by tick.
+
+    Attributes:
+      readings: one a tick, from the first full window on; see
+        `fmalign_jax.alarm.live.Reading`.
+    """
+
+    readings: tuple[Reading, ...]
+
+    @property
+    def time_s(self) -> Float[ndarray, " n"]:
+        """Returns the end of each tick, seconds."""
+        return np.array([own.time_s for own in self.readings])
+
+    @property
+    def probability(self) -> Float[ndarray, " n"]:
+        """Returns the probability of the abnormal class."""
+        return np.array([own.probability for own in self.readings])
+
+    @property
+    def active(self) -> Bool[ndarray, " n"]:
+        """Returns whether the alarm is on."""
+        return np.array([own.active for own in self.readings], bool)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the columns by name."""
+        return {
+            "time_s": self.time_s,
+            "probability": self.probability,
+            "active": self.active,
+            "code": [own.code for own in self.readings],
+        }
+
+    def to_frame(self) -> Any:
+        """Returns a pandas.DataFrame: one row a tick."""
+        return frame(self.to_dict())
+
+    def plot(self) -> Figure:
+        """Draws the probability over time, and where the alarm is on."""
+        figure = Figure(figsize=(10, 3), layout="constrained")
+        axes = figure.subplots()
+        axes.fill_between(
+            self.time_s, 0, 1, where=self.active, color="C3", alpha=0.3, label="alarm"
+        )
+        axes.plot(self.time_s, self.probability, color="C0", label="probability")
+        axes.set(xlabel="time, s", ylabel="probability", ylim=(-0.02, 1.02))
+        axes.legend()
+        return figure
