@@ -4,6 +4,7 @@ import collections
 import importlib.metadata
 import os
 import pathlib
+import shutil
 
 # Compiling takes most of a test's time, and optimising most of compiling. The last is
 # `cli.order_collectives`, which is not to be imported before the hook below.
@@ -74,3 +75,21 @@ def one_device():
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder that the tests of one file share."""
     return tmp_path_factory.mktemp("shared")
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser, if one is installed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = [path for path in map(shutil.which, BROWSERS) if path]
+    if not found:
+        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=found[0], args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()

@@ -20,8 +20,6 @@ from fmalign_jax.training import setup, sharding
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -169,20 +167,6 @@ def test_what_is_gone_is_left_out_and_said(run, tmp_path):
     page = report.report(path, out=tmp_path / "report.html")
     assert page.stat().st_size < 10e6
     report.report(path, out=page)  # an earlier report is replaced
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = [path for path in map(shutil.which, BROWSERS) if path]
-    if not found:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} is installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=found[0], args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

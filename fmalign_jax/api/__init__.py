@@ -4,7 +4,8 @@
     encoded = run.encode("recordings/*.npz")
     run.evaluate().plot()
 
-docs/api.md lists every name, and says which changes may come with which version.
+The page "From Python" of the documentation shows how each name is used, and says what
+may change with which version.
 """
 
 from fmalign_jax.api.alarms import Alarm, Readings, load_alarm
