@@ -119,6 +119,18 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="raise the alarm at this probability, not at the one chosen on validation",
     )
+    parser.add_argument(
+        "--serve",
+        metavar="HOST:PORT",
+        help="show a page for the control room there, such as 127.0.0.1:8000 (live)",
+    )
+    parser.add_argument(
+        "--token_file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="of a token that whoever opens the page must give; otherwise it is in "
+        "FMALIGN_TOKEN. Beyond this machine one is made if none is given",
+    )
     for name, (default, text) in LIVE_SECONDS.items():
         parser.add_argument(
             f"--{name}",
