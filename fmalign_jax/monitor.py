@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib
 import logging
 import math
@@ -28,6 +27,7 @@ from fmalign_jax.alarm import alarm_file, follow, page_server, signature
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.alarm.live_page import LivePage
+from fmalign_jax.alarm.mqtt_out import MqttOut
 from fmalign_jax.alarm.readings_out import (
     STATES,
     ReadingsOut,
@@ -38,7 +38,7 @@ from fmalign_jax.alarm.readings_out import (
     written,
 )
 from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
-from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor
+from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor, host_and_port
 
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
 
@@ -151,12 +151,16 @@ def watch(
 
 
 def _looked_at(
-    lines: Iterable[str | Event], look: Callable[[], None]
+    lines: Iterable[str | Event],
+    monitor: Monitor,
+    watchdog: Watchdog,
+    viewers: Sequence[LivePage | MqttOut],
 ) -> Iterator[str | Event]:
-    """Yields the lines, and looks after each when it is worked off."""
+    """Yields the lines; after each, when it is worked off, the viewers look."""
     for line in lines:
         yield line
-        look()
+        for viewer in viewers:
+            viewer.look(monitor, watchdog)
 
 
 def summary(monitor: Monitor, took_s: float) -> str:
@@ -256,22 +260,29 @@ def _lines(
 
 def _run(arguments: argparse.Namespace) -> None:
     live = arguments.input == "-" or arguments.follow
-    if arguments.serve is not None and not live:
+    if not live and (arguments.serve is not None or arguments.mqtt is not None):
         raise ValueError(
-            "--serve shows a live input; got a file to be replayed; add --follow, or "
-            "give --input -"
+            "--serve and --mqtt tell of a live input; got a file to be replayed; add "
+            "--follow, or give --input -"
         )
     alarm = _load(arguments)
     after_s = {name: getattr(arguments, name) or math.inf for name in LIVE_SECONDS}
     ended = True
     with contextlib.ExitStack() as stack:
         page = server = None
+        viewers: list[LivePage | MqttOut] = []
         if arguments.serve is not None:
+            where = host_and_port("--serve", arguments.serve)
             page = LivePage(alarm.settings)
             token = page_server.read_token(arguments.token_file)
             server = stack.enter_context(
-                page_server.PageServer(arguments.serve, token, page.text)
+                page_server.PageServer(*where, token, page.text)
             )
+            viewers.append(page)
+        if arguments.mqtt is not None:
+            where = host_and_port("--mqtt", arguments.mqtt)
+            broker = MqttOut(*where, arguments.mqtt_topic)
+            viewers.append(stack.enter_context(broker))
         alarm.warm_up()
         started_s = time.perf_counter()
         monitor = Monitor(alarm, live=live, on_row=page.take_row if page else None)
@@ -279,8 +290,8 @@ def _run(arguments: argparse.Namespace) -> None:
         out = stack.enter_context(ReadingsOut(arguments.log, _HEADER, flush=live))
 
         def write(cells: Sequence[str], news: bool) -> None:
-            if page is not None:
-                page.write(cells)
+            for viewer in viewers:
+                viewer.write(cells)
             out.write(cells, shown=news or not arguments.changes)
 
         known_until = watchdog = None
@@ -294,10 +305,11 @@ def _run(arguments: argparse.Namespace) -> None:
             )
         if arguments.follow and arguments.log is not None:
             known_until = last_logged(arguments.log, STATES)
-        if page is not None and server is not None and watchdog is not None:
-            if known_until is not None:
-                page.remember(last_rows(arguments.log))
-            lines = _looked_at(lines, functools.partial(page.look, monitor, watchdog))
+        if watchdog is not None:
+            lines = _looked_at(lines, monitor, watchdog, viewers)
+        if page is not None and known_until is not None:
+            page.remember(last_rows(arguments.log))
+        if server is not None:
             server.start()
             logging.warning("the page is at %s", server.url)
 

@@ -74,9 +74,9 @@ def serve():
     """Starts servers of a page; they end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(page, token=None, where="127.0.0.1:0"):
+        def start(page, token=None, host="127.0.0.1"):
             data = getattr(page, "text", page)
-            server = stack.enter_context(PageServer(where, token, data))
+            server = stack.enter_context(PageServer(host, 0, token, data))
             server.start()
             return server
 
@@ -266,11 +266,11 @@ def test_a_name_of_elsewhere_is_refused_on_loopback(serve, page):
 
 
 def test_a_token_is_made_beyond_this_machine(serve, page):
-    server = serve(page, where="0.0.0.0:0")
+    server = serve(page, host="0.0.0.0")
     url = urllib.parse.urlsplit(server.url)
     (token,) = urllib.parse.parse_qs(url.query)["token"]
     assert len(token) >= 32
-    assert serve(page, where="0.0.0.0:0").url != server.url
+    assert serve(page, host="0.0.0.0").url != server.url
     local = ("127.0.0.1", server.server_address[1])
     server.server_address = local  # where this test reaches it
     assert _get(server, "/state.json")[0] == 401
@@ -419,7 +419,7 @@ def test_what_fails_in_an_answer_is_said_and_the_next_is_given(serve, page, capl
         (["--serve", "8000"], "--serve must be HOST:PORT; got '8000'"),
         (["--serve", "127.0.0.1:http"], "--serve must be HOST:PORT"),
         (["--serve", "127.0.0.1:99999"], "--serve must be HOST:PORT"),
-        (["--serve", "203.0.113.7:0"], "of this machine that is free"),
+        (["--serve", "203.0.113.7:0"], "an address of this machine"),
         (["--serve", "TAKEN"], "Address already in use"),
         (["--serve", "127.0.0.1:0", "--token_file", "no/such"], "No such file"),
         (["--serve", "127.0.0.1:0", "--token_file", __file__], "must be one line"),
@@ -446,7 +446,7 @@ def test_a_replay_is_not_served(alarm_file, capsys):
     given = ["--alarm", str(alarm_file), "--input", "x", "--serve", "127.0.0.1:0"]
     with pytest.raises(SystemExit):
         monitor.main(given)
-    assert "--serve shows a live input; got a file to be replayed" in (
+    assert "--serve and --mqtt tell of a live input; got a file to be replayed" in (
         capsys.readouterr().err
     )
 
@@ -741,7 +741,7 @@ def test_a_page_never_looks_better_than_the_data(alarm_file, serve, show):
         dog.look()
         page.look(own, dog)
 
-    with PageServer("127.0.0.1:0", None, page.text) as server:
+    with PageServer("127.0.0.1", 0, None, page.text) as server:
         server.start()
         view = show(server.url, may_be_said="ERR_CONNECTION_REFUSED")
         _wait(view, "#state_word", "WAITING")

@@ -32,7 +32,6 @@ MOST_CLIENTS = 32
 MOST_S = 10.0
 """That a connection may last."""
 
-_PORTS = 1 << 16
 _POLL_S = 0.2  # between two looks at connections that have lasted too long
 _SHORTEST_TOKEN = 16
 _COOKIE_S = 90 * 24 * 3600
@@ -92,12 +91,13 @@ class PageServer(http.server.ThreadingHTTPServer):
     allow_reuse_address = os.name == "posix"
 
     def __init__(
-        self, where: str, token: str | None, data: Callable[[], bytes]
+        self, host: str, port: int, token: str | None, data: Callable[[], bytes]
     ) -> None:
         """Takes the address.
 
         Args:
-          where: HOST:PORT; port 0 is any that is free.
+          host: a name or an address of this machine.
+          port: 0 is any that is free.
           token: that a client must have. Beyond this machine there must be one: it is
             made if none is given.
           data: of the page, as JSON.
@@ -105,15 +105,15 @@ class PageServer(http.server.ThreadingHTTPServer):
         Raises:
           ValueError: the address is none, or is taken.
         """
-        host, port = _host_and_port(where)
-        rule = f"--serve must be HOST:PORT of this machine that is free; got {where!r}"
-        remedy = "use such as 127.0.0.1:8000"
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self.address_family, _, _, _, address = found[0]
             super().__init__((str(address[0]), int(address[1])), _Handler)
         except (OSError, UnicodeError) as error:
-            raise ValueError(f"{rule}, {error}; {remedy}") from None
+            raise ValueError(
+                "the page needs an address of this machine and a port that is free; "
+                f"got {host}:{port}: {error}; use such as 127.0.0.1:8000"
+            ) from None
         self.local = _is_local(str(address[0]))
         made = token is None and not self.local
         if made:
@@ -267,16 +267,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Says nothing: a request a second from each client."""
-
-
-def _host_and_port(where: str) -> tuple[str, int]:
-    host, _, port = where.rpartition(":")
-    number = int(port) if port.isdecimal() else _PORTS
-    if not host or number >= _PORTS:
-        raise ValueError(
-            f"--serve must be HOST:PORT; got {where!r}; use such as 127.0.0.1:8000"
-        )
-    return host.strip("[]"), number
 
 
 def _is_local(host: str) -> bool:
