@@ -18,7 +18,7 @@ from test_follow import _start
 from test_monitor import SETTINGS, _lines, _table, alarm_file as alarm_file, exported
 
 from fmalign_jax import monitor
-from fmalign_jax.alarm import page_server, watchdog
+from fmalign_jax.alarm import csv_stream, page_server, watchdog
 from fmalign_jax.alarm.csv_stream import Row
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.live_page import SHOWN_S, LivePage
@@ -170,7 +170,7 @@ def test_the_state_of_the_input_is_the_watchdogs(alarm_file, clock):
     dog.look()
     page.look(own, dog)
     shown = _shown(page, clock)
-    assert (shown["health"], shown["health_said"]) == ("FROZEN", "FROZEN")
+    assert shown["health"] == "FROZEN"
     assert sum(shown["left_out"].values()) == 1
     assert shown["looked_age_s"] == 1.0
     clock.now_s = 30.0
@@ -185,6 +185,52 @@ def test_the_state_of_the_input_is_the_watchdogs(alarm_file, clock):
     dog.look()
     page.look(own, dog)
     assert _shown(page, clock)["health"] is None
+
+
+def test_what_makes_a_state_is_named(alarm_file, clock):
+    alarm = exported.load(alarm_file)
+    alarm.settings = dataclasses.replace(SETTINGS, value_range=((0.0, 2.0),) * 3)
+    page = LivePage(alarm.settings, now=clock)
+    own = Monitor(alarm, live=True)
+    day_s = 86400.0
+    dog = watchdog.Watchdog(
+        own, out_of_range_after_s=3.0, stale_clock_after_s=60.0, clock=lambda: day_s
+    )
+    for second in range(8):
+        own.feed(f"1970-01-01 00:00:{second:02d},1,{90 + second},1")
+        dog.look(caught_up=True)
+        page.look(own, dog)
+    shown = _shown(page, clock)
+    assert shown["health"] == "OUT OF RANGE"
+    assert shown["outside"] == {"b": 96.0}
+    own.feed("1970-01-01 00:00:08,1,1,1")
+    own.feed("1970-01-01 00:00:09,1,1.5,1")
+    dog.look(caught_up=True)
+    page.look(own, dog)
+    shown = _shown(page, clock)
+    assert (shown["health"], shown["outside"]) == ("STALE CLOCK", {})
+    zone_s = time.localtime(day_s).tm_gmtoff
+    assert shown["ahead_s"] in (8.0 - day_s, 8.0 - day_s - zone_s)
+
+
+def test_every_word_is_in_both_languages():
+    words = json.loads((page_server._PAGES / "words.json").read_text("utf-8"))
+    english, chinese = words["en"], words["zh"]
+    names = {key for key in chinese if key.startswith("name_")}
+    assert set(chinese) - names == set(english) - names
+    for key in set(english) & set(chinese):
+        assert set(re.findall(r"{\w+}", english[key])) == set(
+            re.findall(r"{\w+}", chinese[key])
+        ), key
+    script = (page_server._PAGES / "page.js").read_text("utf-8")
+    page = (page_server._PAGES / "page.html").read_text("utf-8")
+    said = set(re.findall(r'\bsay\("(\w+)"', script))
+    said |= set(re.findall(r'data-word="(\w+)"', page))
+    assert len(said) > 25
+    assert said <= set(english)
+    kinds = [value for name, value in vars(csv_stream).items() if name.isupper()]
+    for kind in (kind for kind in kinds if isinstance(kind, str) and " " in kind):
+        assert f"kind_{kind}" in english or kind == csv_stream.PLACEHOLDER
 
 
 def test_memory_and_text_are_bounded(page, clock):
@@ -577,11 +623,14 @@ def test_clients_of_all_kinds_do_not_slow_the_monitor(alarm_file, run):
     assert median_ms < 200
 
 
-def test_a_token_of_a_file_is_asked_for(alarm_file, run, tmp_path):
+def test_token_file_and_level_of_the_command_line_are_used(alarm_file, run, tmp_path):
     (tmp_path / "token").write_text(TOKEN)
-    own = run(alarm_file, _lines(), "--token_file", tmp_path / "token")
+    given = ("--token_file", tmp_path / "token", "--raise_at", 0.75)
+    own = run(alarm_file, _lines(), *given)
     assert _get(own, "/state.json")[0] == 401
-    assert _get(own, "/state.json", Authorization=f"Bearer {TOKEN}")[0] == 200
+    status, _, text = _get(own, "/state.json", Authorization=f"Bearer {TOKEN}")
+    assert status == 200
+    assert json.loads(text)["alarm"]["raise_at"] == 0.75
     assert TOKEN not in own.stop()
 
 

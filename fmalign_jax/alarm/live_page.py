@@ -29,6 +29,7 @@ _MOST_READINGS = 1200  # ticks of half a second, as long as the current
 _MOST_EVENTS = 50
 _AGAIN_S = 0.5  # before the text is made anew
 _DIGITS = 6
+_Values = tuple[float, ...]
 
 
 class LivePage:
@@ -52,8 +53,8 @@ class LivePage:
         }
         self._now = now
         self._data, self._encoding = threading.Lock(), threading.Lock()
-        self._spans: collections.deque[list[Any]] = collections.deque(
-            maxlen=round(SHOWN_S / _SPAN_S)
+        self._spans: collections.deque[tuple[int, _Values, _Values]] = (
+            collections.deque(maxlen=round(SHOWN_S / _SPAN_S))
         )
         self._readings: collections.deque[tuple[float, Sequence[str]]] = (
             collections.deque(maxlen=_MOST_READINGS)
@@ -66,7 +67,8 @@ class LivePage:
         self._rows = 0
         self._state: str | None = None
         self._dates = False
-        self._health, self._said = NORMAL, ""
+        self._health, self._ahead_s = NORMAL, 0.0
+        self._outside: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
         self._text, self._made_s = b"", -math.inf
 
@@ -79,12 +81,12 @@ class LivePage:
             if self._spans and number < self._spans[-1][0]:  # the clock was set back
                 self._spans.clear()
                 self._readings.clear()
+            low = high = row.values
             if self._spans and number == self._spans[-1][0]:
-                _, low, high = self._spans[-1]
-                self._spans[-1][1] = tuple(map(min, low, row.values))
-                self._spans[-1][2] = tuple(map(max, high, row.values))
-            else:
-                self._spans.append([number, row.values, row.values])
+                _, least, greatest = self._spans.pop()
+                low = tuple(map(min, least, low))
+                high = tuple(map(max, greatest, high))
+            self._spans.append((number, low, high))
 
     def write(self, cells: Sequence[str]) -> None:
         """Takes a row of cells that is logged: a reading, or a state of the input.
@@ -114,12 +116,12 @@ class LivePage:
 
     def look(self, monitor: Monitor, watchdog: Watchdog) -> None:
         """Notes what watchdog and monitor say of the input, by the monitor's thread."""
-        left_out = dict(monitor.warnings.counts)
+        left_out, outside = dict(monitor.warnings.counts), monitor.outside()
         with self._data:
             self._looked_s = self._now()
             self._dates = monitor.written_times
-            self._health, self._said = watchdog.state, watchdog.said
-            self._left_out = left_out
+            self._health, self._ahead_s = watchdog.state, watchdog.ahead_s
+            self._left_out, self._outside = left_out, outside
 
     def text(self) -> bytes:
         """Returns all that is shown, as JSON; half a second old at most."""
@@ -142,7 +144,8 @@ class LivePage:
                 "row_age_s": None if last is None else now_s - self._last_came_s,
                 "looked_age_s": now_s - self._looked_s,
                 "health": None if self._health == NORMAL else self._health,
-                "health_said": self._said,
+                "outside": self._outside,
+                "ahead_s": self._ahead_s,
                 "left_out": self._left_out,
                 "row": None,
                 "reading": None,

@@ -124,11 +124,9 @@ function drawHealth() {
     line("rows", state.rows.toLocaleString("en").replaceAll(",", " ")),
     line("left_out", left.length ? left.join(say("comma")) : say("none")),
   ];
-  if (state.health && state.health_said !== state.health) {
-    const told = make("td", "name", state.health_said);
-    told.colSpan = 2;
-    rows.splice(1, 0, make("tr", "", told));
-  }
+  const outside = Object.entries(state.outside).map(([name, value]) => `${name} ${short(value)}`).join(say("comma"));
+  if (state.health === "OUT OF RANGE" && outside) rows.splice(1, 0, line("outside", outside));
+  if (state.health === "STALE CLOCK") rows.splice(1, 0, line(state.ahead_s > 0 ? "ahead" : "behind", duration(state.ahead_s)));
   $("health_table").replaceChildren(...rows);
 }
 
