@@ -47,6 +47,8 @@ _LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
 _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
+_MONITOR = "fmalign_jax/monitor.py"
+_SERVED = "tests/test_live_page.py::test_"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
@@ -297,6 +299,15 @@ FAULTS = (
           "signature.path_of(place / ALARM).touch()", _SIGNED),
     Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',
           'settings["signing_key"]', _SIGNED),
+    Fault("token_file_ignored", _MONITOR, "read_token(arguments.token_file)",
+          "read_token(None)",
+          _SERVED + "token_file_and_level_of_the_command_line_are_used"),
+    Fault("page_without_readings", _MONITOR, "viewer.write(cells)", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
+    Fault("page_never_looks", _MONITOR, "viewer.look(monitor, watchdog)", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
+    Fault("page_forgets", _MONITOR, "page.remember(last_rows(arguments.log))", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
 )
 # fmt: on
 
