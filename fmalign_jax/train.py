@@ -26,6 +26,7 @@ from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.probe import LabelledValidation
 from fmalign_jax.evaluation.shared_validation import SharedValidation
+from fmalign_jax.evaluation.training_summary import print_summary
 from fmalign_jax.objectives.total import label_level
 from fmalign_jax.progress import Bar
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
@@ -43,9 +44,6 @@ from fmalign_jax.training.setup import (
 from fmalign_jax.training.shared_level import SharedLevelFit
 from fmalign_jax.training.state import Trainer, TrainState, make_trainer
 from fmalign_jax.training.validation import Probe, Validation, score_of
-
-_SUMMARISED = ("loss", "cpc_accuracy", "perplexity", "equal_share", "shared_")
-"""How the values begin that the summary prints."""
 
 
 def train(
@@ -249,34 +247,12 @@ def summarise(
     }
 
 
-def print_summary(
-    summary: Mapping[str, Any], workdir: pathlib.Path, score: str
-) -> None:
-    """Prints a short table and the paths of what a run wrote."""
-    rows = {
-        "steps": f"{summary['step']} of {summary['steps']}, {summary['seconds']:.0f} s",
-        "best checkpoint": str(summary["best_checkpoint"]),
-        "chosen by": f"{score}, at best {summary['best_score']}",
-        "latest checkpoint": summary["latest_checkpoint"],
-        "metrics": str(workdir / "metrics.jsonl"),
-        "summary": str(workdir / "summary.json"),
-        "curves": f"tensorboard --logdir {workdir / 'tensorboard'}",
-    }
-    values = summary["validation"] or summary["train"] or {}
-    shown = {
-        name: f"{value:.4g}"
-        for name, value in values.items()
-        if name.startswith(_SUMMARISED)
-    }
-    cli.print_table(list((shown | rows).items()))
-
-
 def main(config: ConfigDict) -> None:
     """Trains the config of the command line and prints a summary."""
     workdir = cli.workdir() or default_path(cli.config_name(), config)
     _, summary = train(config, workdir)
     if jax.process_index() == 0:
-        print_summary(summary, workdir, config.score)
+        print_summary(summary, workdir, config)
 
 
 if __name__ == "__main__":
