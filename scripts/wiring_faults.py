@@ -69,6 +69,10 @@ FAULTS = (
     Fault("loggers_are_not_told_of_errors", "fmalign_jax/run/directory.py",
           "failed=error is not None", "failed=False",
           _LOGGED + "an_error_of_the_run_is_told_to_its_loggers"),
+    Fault("shared_by_kappa_alone", "fmalign_jax/evaluation/training_summary.py",
+          "said = verdict(kappa, nats)", "said = verdict(kappa, 1.0)",
+          "tests/test_training_summary.py::"
+          "test_a_sentence_says_whether_codes_are_shared"),
     Fault("a_log_drawn_over", "fmalign_jax/progress.py",
           "self._terminal = where.isatty()", "self._terminal = True",
           "tests/test_progress.py::"

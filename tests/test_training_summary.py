@@ -40,7 +40,7 @@ def _summary(validation, **changes):
         "train": {"loss": 18.0, "windows_per_s": 145.31, "waiting_share": 0.0123},
         "validation": validation,
         "best_step": 400,
-        "best_score": 0.25,
+        "best_score": 0.1234567,
         "best_checkpoint": "runs/a/checkpoints/400",
         "latest_checkpoint": "runs/a/checkpoints/480",
         "seconds": 264.0,
@@ -136,7 +136,10 @@ def test_values_stand_under_their_headings():
         ["windows_per_s", "145"],
         ["waiting_share", "0.0123"],
     ]
-    assert ["best checkpoint", "runs/a/checkpoints/400"] in found["Files"]
+    assert found["Files"][:2] == [
+        ["best checkpoint", "runs/a/checkpoints/400"],
+        ["chosen by", "cpc_accuracy, at best 0.1235"],
+    ]
     assert "curves" not in names["Files"]
 
 

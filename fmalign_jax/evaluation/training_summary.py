@@ -75,9 +75,10 @@ def tables(
             if name in train
         },
     }
+    best = summary["best_score"]
     files = {
         "best checkpoint": str(summary["best_checkpoint"]),
-        "chosen by": f"{score}, at best {summary['best_score']}",
+        "chosen by": score if best is None else f"{score}, at best {best:.4g}",
         "latest checkpoint": summary["latest_checkpoint"],
         "metrics": str(workdir / "metrics.jsonl"),
         "summary": str(workdir / "summary.json"),
