@@ -52,11 +52,33 @@ _SERVED = "tests/test_live_page.py::test_"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
+_LOGGED = "tests/test_loggers.py::test_"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
 # fmt: off
 FAULTS = (
+    Fault("loggers_ignored", "fmalign_jax/run/directory.py",
+          "absent | self._settings)", "self._settings | absent)",
+          _LOGGED + "a_logger_of_ones_own_gets_what_metrics_jsonl_gets"),
+    Fault("loggers_tell_runs_apart", "fmalign_jax/config/saved.py",
+          '    "loggers",\n', "",
+          _LOGGED
+          + "loggers_do_not_tell_runs_apart_and_an_old_run_has_tensorboard"),
+    Fault("the_split_is_not_logged", "fmalign_jax/run/directory.py",
+          '{f"{split}/{n}": v for n, v in values.items()}', "values",
+          _LOGGED + "a_logger_of_ones_own_gets_what_metrics_jsonl_gets"),
+    Fault("loggers_are_not_told_of_errors", "fmalign_jax/run/directory.py",
+          "failed=error is not None", "failed=False",
+          _LOGGED + "an_error_of_the_run_is_told_to_its_loggers"),
+    Fault("shared_by_kappa_alone", "fmalign_jax/evaluation/training_summary.py",
+          "said = verdict(kappa, nats)", "said = verdict(kappa, 1.0)",
+          "tests/test_training_summary.py::"
+          "test_a_sentence_says_whether_codes_are_shared"),
+    Fault("a_log_drawn_over", "fmalign_jax/progress.py",
+          "self._terminal = where.isatty()", "self._terminal = True",
+          "tests/test_progress.py::"
+          "test_outside_a_terminal_there_is_a_line_every_thirty_seconds"),
     Fault("coarse_of_ticks_alone", "fmalign_jax/systems/fcid.py",
           'if self.coarse == "window":', "if False:",
           "tests/test_fcid.py::test_the_coarse_level_is_one_chain_of_the_means_of_windows"),

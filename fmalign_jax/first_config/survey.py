@@ -14,7 +14,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from fmalign_jax.data import clock_report, dataset
@@ -23,6 +22,7 @@ from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.recordings.video import SUFFIXES
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 from fmalign_jax.first_config.words import listed, plain
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 REFERENCE, LEADING = "video", "current"
@@ -160,9 +160,7 @@ def look(folder: pathlib.Path, *, progress: bool = True) -> Survey:
     readers = _readers(folder, source)
     found = [
         _read(readers[name], name)
-        for name in tqdm.tqdm(
-            sorted(readers), desc="reading recordings", disable=not progress
-        )
+        for name in Bar(sorted(readers), "reading recordings", shown=progress)
     ]
     seen = [item for item in found if isinstance(item, Seen)]
     left_out = [item for item in found if isinstance(item, LeftOut)]
