@@ -311,6 +311,21 @@ def test_a_name_of_elsewhere_is_refused_on_loopback(serve, page):
             assert found == status, host
 
 
+def test_the_address_that_is_named_answers(serve, page, monkeypatch):
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **how: look_up(
+            "127.0.0.1" if host == "furnace" else host, *more, **how
+        ),
+    )
+    server = serve(page, host="furnace")  # as a hosts file may have it
+    named = urllib.parse.urlsplit(server.url).netloc
+    assert _get(server, "/", Host=named)[0] == 200
+    assert _get(server, "/", Host="furnace")[0] == 403
+
+
 def test_a_token_is_made_beyond_this_machine(serve, page):
     server = serve(page, host="0.0.0.0")
     url = urllib.parse.urlsplit(server.url)

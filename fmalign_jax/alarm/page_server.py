@@ -125,7 +125,9 @@ class PageServer(http.server.ThreadingHTTPServer):
             for path in _PAGES.iterdir()
             if path.suffix in _TYPES
         }
-        if ipaddress.ip_address(address[0]).is_unspecified:
+        if self.local:
+            host = str(address[0])  # whatever name led there: it would be refused
+        elif ipaddress.ip_address(address[0]).is_unspecified:
             host = socket.gethostname()  # all addresses of this machine
         name = f"[{host}]" if ":" in host else host
         port = self.server_address[1]
