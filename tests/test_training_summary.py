@@ -157,6 +157,11 @@ def test_it_says_which_commands_come_next(tmp_path, capsys):
     ]
     assert {command.split()[1] for command in commands} <= set(word.COMMANDS)
     assert "What it means\n  codes are shared: kappa 0.61 (chance 0)" in said
+    training_summary.print_summary(_summary(HEALTHY), tmp_path, default_config())
+    means = capsys.readouterr().out.partition("What it means\n")[2].splitlines()
+    assert means[0].startswith("  current-video: the same code")
+    assert means[1].startswith("    ")
+    assert max(map(len, means[:2])) <= 80
 
 
 def test_a_run_that_stopped_goes_on_and_clips_have_no_lead():

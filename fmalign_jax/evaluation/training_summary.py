@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ GROUPS: Mapping[str, str] = {
 COLLAPSED_BELOW = 2.0
 """A modality with a smaller perplexity has stopped to use the codebook."""
 
+_WIDTH = 80  # columns of a sentence
 _OF_BATCH = ("cpc_accuracy", "clip_accuracy")  # its chance is 1 / batch size
 _OWN = re.compile(r".*/(\w+)->\1")  # of a modality with itself
 
@@ -44,7 +46,15 @@ def print_summary(
             cli.print_table(rows)
     print("What it means")
     for sentence in meaning(summary, config):
-        print(f"  {sentence}")
+        print(
+            textwrap.fill(
+                sentence,
+                _WIDTH,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+        )
     print("What next")
     cli.print_table(next_commands(summary, workdir, config))
 
