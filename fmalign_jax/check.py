@@ -25,8 +25,9 @@ from fmalign_jax.arguments import add_check
 from fmalign_jax.config import load_file, shipped_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import check_replaceable, write_text
+from fmalign_jax.data.store.builder import Source
 from fmalign_jax.first_config import alike, survey
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Reader, Survey
+from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
 from fmalign_jax.first_look import association, needs, page, ticks, told, verdict
 
 _OUT = pathlib.Path("check.html")
@@ -66,9 +67,11 @@ def check(
     plan = ticks.plan(seen, least_s=least_lead_s, most_s=most_lead_s, data=data)
     found = association.associate(ticks.look(seen, readers, plan), plan, seed=seed)
     needed = needs.needs(seen, plan, found)
-    said = verdict.judge(found, plan, given=shlex.quote(given), is_config=is_config)
+    said = verdict.judge(found, plan, given=_given(given, is_config=is_config))
     write_text(out, page.text(seen, plan, found, needed, said))
     cli.print_table(told.table(seen, plan, found, needed))
+    print("\nclocks, against that of the video:")
+    cli.print_table(told.clock_table(seen))
     print(f"\n{textwrap.fill(said.sentence, 88)}\n")
     for number, step in enumerate(said.steps, 1):
         print(textwrap.fill(f"{number}. {step}", 88, subsequent_indent="   "))
@@ -76,7 +79,15 @@ def check(
     return found
 
 
-def _look(recordings: str) -> tuple[Survey, Mapping[str, Reader]]:
+def _given(words: str, *, is_config: bool) -> verdict.Given:
+    what = verdict.CONFIG
+    if not is_config:
+        folder = pathlib.Path(words).expanduser().is_dir()
+        what = verdict.FOLDER if folder else verdict.GLOB
+    return verdict.Given(shlex.quote(words), what)
+
+
+def _look(recordings: str) -> tuple[Survey, Mapping[str, Source]]:
     """Reads a folder or the files of a glob; one that is damaged is left out."""
     folder = pathlib.Path(recordings).expanduser()
     if folder.is_dir():
@@ -86,7 +97,7 @@ def _look(recordings: str) -> tuple[Survey, Mapping[str, Reader]]:
     return survey.look_with(readers, recordings, dataset.FILES), readers
 
 
-def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Reader]]:
+def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Source]]:
     """Reads the recordings of a config."""
     streams = (data.reference_stream, data.leading_stream)
     if streams != (REFERENCE, LEADING):

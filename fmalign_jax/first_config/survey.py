@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import tqdm
@@ -22,6 +21,7 @@ from fmalign_jax.data import clock_report, dataset
 from fmalign_jax.data.fmf import BenchmarkDirectory
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.recordings.video import SUFFIXES
+from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 from fmalign_jax.first_config.words import listed, plain
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
@@ -31,13 +31,6 @@ REFERENCE, LEADING = "video", "current"
 
 NO_LABEL = "(no label)"
 """What the time without a label is called, among the classes."""
-
-
-class Reader(Protocol):
-    """What reads recordings by name."""
-
-    def read(self, name: str) -> Recording:
-        """Reads and checks one recording."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +167,7 @@ def look(folder: pathlib.Path, *, progress: bool = True) -> Survey:
 
 
 def look_with(
-    readers: Mapping[str, Reader], place: str, source: str, *, progress: bool = True
+    readers: Mapping[str, Source], place: str, source: str, *, progress: bool = True
 ) -> Survey:
     """Reads recordings, each with its reader.
 
@@ -219,7 +212,7 @@ def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
     return np.maximum(np.array(both, np.float64), 0.0)
 
 
-def files_of(path: str) -> dict[str, Reader]:
+def files_of(path: str) -> dict[str, Source]:
     """Returns by name what reads each of the files that a file or glob matches.
 
     Each file has a reader of its own, so that one that is damaged, or has other
@@ -232,7 +225,7 @@ def files_of(path: str) -> dict[str, Reader]:
     return {name: RecordingFiles(every.files(name)[0]) for name in every.names()}
 
 
-def readers(folder: pathlib.Path, source: str) -> dict[str, Reader]:
+def readers(folder: pathlib.Path, source: str) -> dict[str, Source]:
     """Returns by name what reads each recording of a folder.
 
     Raises:
@@ -252,7 +245,7 @@ def readers(folder: pathlib.Path, source: str) -> dict[str, Reader]:
     return files_of(str(folder))
 
 
-def _read(reader: Reader, name: str) -> Seen | LeftOut:
+def _read(reader: Source, name: str) -> Seen | LeftOut:
     """Reads one recording and keeps what a config has to know of it."""
     path = pathlib.Path(name)
     try:
@@ -283,7 +276,7 @@ def _read(reader: Reader, name: str) -> Seen | LeftOut:
     )
 
 
-def read_recording(reader: Reader, name: str) -> tuple[Recording, str]:
+def read_recording(reader: Source, name: str) -> tuple[Recording, str]:
     """Reads a recording; where its clocks do not meet, as if they began together.
 
     Returns:
@@ -395,7 +388,7 @@ def _class(number: int, label_names: Sequence[str]) -> str:
 _FORMS = f".npz, or a video ({', '.join(SUFFIXES)}) with a .csv beside it"
 
 
-def _others(folder: pathlib.Path, readers: Mapping[str, Reader]) -> list[LeftOut]:
+def _others(folder: pathlib.Path, readers: Mapping[str, Source]) -> list[LeftOut]:
     """Returns what lies in a folder beside the files of its recordings."""
     used = {
         file

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 from tqdm import tqdm
 
@@ -29,7 +29,7 @@ from fmalign_jax.lead.tick_features import Clip, TickFeatures, centred_mean
 
 PLACES, PLAIN = "places", "plain"
 VIEWS = (PLACES, MOTION, PLAIN)
-"""The ways to look, the one that counts among equals first."""
+"""The ways to look."""
 
 SIGNIFICANCE = lead_config().significance
 _DIMENSIONS = {PLACES: 2, MOTION: 3, PLAIN: 3}  # directions kept of each stream
@@ -115,7 +115,7 @@ class Association:
     Attributes:
       lead_s: [L], the leads; above 0 the current is ahead.
       views: by name.
-      best: the view that counts, of the smallest chance.
+      best: the view that counts.
       chance: of all views together: the smallest, times their number.
       verdict: `search.FOUND`, `NOT_FOUND` or `TOO_SHORT`.
       stretches: of time with any pair.
@@ -147,14 +147,14 @@ class _Sums:
       own: by kind.
       wrong: by kind, the curves of all recordings.
       wrong_alone: of the evidence, the curves of each.
-      between: of each wrong pairing, whether it is one between recordings.
+      between: the curves of what wrong pairings pair between recordings.
     """
 
     rows: Rows
     own: Mapping[str, LeadSums]
     wrong: Mapping[str, Sequence[ndarray]]
     wrong_alone: Sequence[Float[ndarray, "R L"]]
-    between: Bool[ndarray, " n"]
+    between: Sequence[Float[ndarray, " L"]]
 
 
 def associate(
@@ -192,7 +192,7 @@ def associate(
             half_width=max(1, round(plan.window_ticks / statistics.PEAK_SHARE)),
             response_s=plan.tick_s
             if name == MOTION
-            else _RESPONSE_WINDOWS * plan.window_s,
+            else _RESPONSE_WINDOWS * plan.smooth_ticks * plan.tick_s,
             draws=_BOOTSTRAP,
             seed=seed,
             distinct=float(distinct.sum()),
@@ -210,8 +210,11 @@ def associate(
             f"of {plan.least_s:g} to {plan.most_s:g} s from one of the other; correct "
             "--least_lead_s and --most_lead_s, or the clocks"
         )
-    best = min(views.values(), key=lambda v: math.inf if v.chance is None else v.chance)
-    chance = None if best.chance is None else min(1.0, len(views) * best.chance)
+    best = _best(views, slow=plan.slow)
+    least = min(
+        (v.chance for v in views.values() if v.chance is not None), default=None
+    )
+    chance = None if least is None else min(1.0, len(views) * least)
     stretches = int((sums[best.name].own[_CURVE].pairs.max(axis=0) > 0).sum())
     verdict = NOT_FOUND
     if chance is None or stretches < FEW_UNITS:
@@ -229,11 +232,32 @@ def associate(
         stretches=stretches,
         stretch_s=layout.unit_ticks * plan.tick_s,
         alone=tuple(alone),
-        halves=tuple(_halves(own, reading[best.name], layout))
+        halves=tuple(_halves(own, reading[best.name], layout, best, plan))
         if verdict == FOUND
         else (),
         shown=_shown(own, best.estimate_s, layout, plan),
     )
+
+
+def _best(views: Mapping[str, View], *, slow: bool) -> View:
+    """Returns the view that counts: of those that find a lead, the first.
+
+    In a movement the level of a sensor and the look of a picture need not be in phase,
+    but what moves moves in both; in a slow process, what stands out stays. Where none
+    finds a lead, the view of least chance.
+    """
+    order = (PLACES, MOTION, PLAIN) if slow else (MOTION, PLACES, PLAIN)
+    sure = [
+        views[name]
+        for name in order
+        if name in views and len(views) * _chance(views[name]) < SIGNIFICANCE
+    ]
+    return sure[0] if sure else min(views.values(), key=_chance)
+
+
+def _chance(view: View) -> float:
+    """Returns the chance of a view, infinite where it is not known."""
+    return math.inf if view.chance is None else view.chance
 
 
 def _shown(sums: _Sums, lead_s: float, layout: Layout, plan: Plan) -> Shown:
@@ -286,7 +310,7 @@ def _rows(looked: Looked, layout: Layout, plan: Plan) -> Iterator[tuple[str, Row
         rows = indicators.make_rows(
             laid,
             [indicator],
-            window_ticks=plan.window_ticks,
+            window_ticks=plan.smooth_ticks,
             dimensions=_DIMENSIONS[name],
         )
         x, y = rows.reference[indicator], rows.leading[indicator]
@@ -317,18 +341,18 @@ def _sums(
     units = layout.unit_recording()
     members = [units == number for number in range(len(layout.names))]
     wrong: dict[str, list[ndarray]] = {kind: [] for kind in _KINDS}
-    alone = []
+    alone, between = [], []
     for pairing in pairings:
         found = sums_of(curves.rearranged(rows, *pairing))
         for kind, own in found.items():
             wrong[kind].append(own.curve())
         evidence = found[_EVIDENCE]
         alone.append(np.array([evidence.chosen(own).curve() for own in members]))
-    between = [
-        (layout.recording[pairing.source] != layout.recording).all()
-        for pairing in pairings
-    ]
-    return _Sums(rows, sums_of(rows), wrong, alone, np.array(between, bool))
+        other = layout.recording[pairing.source] != layout.recording
+        if 2 * other.sum() >= len(other):
+            mixed = np.repeat(other, len(units) // len(other))
+            between.append(found[_CURVE].chosen(mixed).curve())
+    return _Sums(rows, sums_of(rows), wrong, alone, between)
 
 
 def _view(
@@ -352,9 +376,7 @@ def _view(
         estimate_s=found["estimate_s"],
         interval_s=(low, high),
         at_edge=found["at_edge"],
-        floor=float(np.nanmax(wrong[sums.between], axis=1).mean())
-        if sums.between.any()
-        else None,
+        floor=float(np.nanmax(sums.between, axis=1).mean()) if sums.between else None,
         ceiling=ceiling,
     )
 
@@ -387,13 +409,16 @@ def _alone(
 
 
 def _halves(
-    sums: _Sums, reading: Reading, layout: Layout
+    sums: _Sums, reading: Reading, layout: Layout, best: View, plan: Plan
 ) -> Iterator[tuple[float, tuple[float, float]]]:
     """Yields estimate and interval of the first and the second half of the rows.
 
-    Nothing unless both halves of every row have pairs.
+    Within a window of the best lead. Nothing unless both halves of every row have
+    pairs.
     """
-    curve, units = sums.own[_CURVE], layout.unit_recording()
+    near = np.abs(layout.lead_s - best.estimate_s) <= plan.window_s
+    whole, units = sums.own[_CURVE], layout.unit_recording()
+    curve = dataclasses.replace(whole, sums=whole.sums[near], pairs=whole.pairs[near])
     filled = curve.pairs.max(axis=0) > 0
     row = np.repeat(
         np.arange(len(layout.recording)), len(units) // len(layout.recording)
@@ -405,10 +430,12 @@ def _halves(
             return
         first[own[: len(own) // 2]] = True
     for half in (first, filled & ~first):
-        found = reading.describe(curve.chosen(half), [], layout.lead_s, units[half])
+        found = dataclasses.replace(reading, response_s=0.0).describe(
+            curve.chosen(half), [], layout.lead_s[near], units[half]
+        )
         if found is None:
             return
-        low, high = found["statistical_interval_s"]
+        low, high = found["interval_s"]
         yield found["estimate_s"], (low, high)
 
 
@@ -438,7 +465,7 @@ def _half(part: TickFeatures, name: str, parity: int, plan: Plan) -> TickFeature
     own = part.known & (np.arange(len(part)) % 2 == parity)
     if name == MOTION:
         return dataclasses.replace(part, known=own)
-    half = centred_mean(part.plain, own, plan.window_ticks)
+    half = centred_mean(part.plain, own, plan.smooth_ticks)
     return dataclasses.replace(part, plain=half.astype(np.float32))
 
 

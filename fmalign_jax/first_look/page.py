@@ -38,6 +38,7 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .6rem;
 .verdict { border-left: 6px solid $colour; background: #f6f6f6; padding: .6rem 1rem;
  font-size: 1.05rem; }
 figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: 13px; }
+.wide td:first-child { min-width: 12rem; }
 svg { max-width: 100%; height: auto; }
 </style>
 </head>
@@ -49,6 +50,7 @@ svg { max-width: 100%; height: auto; }
 $recordings
 <h2>2. Clocks</h2>
 <div class="wide">$clocks</div>
+$details
 <ul>$limits</ul>
 <figure>$spans<figcaption>When each stream runs; white is a gap.</figcaption></figure>
 <h2>3. What the streams have in common, without a model</h2>
@@ -80,6 +82,8 @@ def text(
     verdict: Verdict,
 ) -> str:
     """Returns the page, which asks nothing of a network."""
+    short = told.clock_table(survey)
+    whole = clock_report.table(survey.clocks, few=len(survey.seen))
     return _PAGE.substitute(
         mark=MARK,
         title=_safe(f"First look at {survey.folder.name or survey.folder}"),
@@ -87,7 +91,8 @@ def text(
         sentence=_safe(verdict.sentence),
         steps=_items(verdict.steps),
         recordings=_table(told.what_there_is(survey)),
-        clocks=_table(clock_report.table(survey.clocks)),
+        clocks=_table(short),
+        details="" if short == whole else _details("every recording", _table(whole)),
         limits=_items(
             f"{what}: {about}" for what, about in told.clock_limits(survey, found)
         ),
@@ -106,6 +111,14 @@ def text(
 
 def _safe(words: object) -> str:
     return html.escape(plain(words))
+
+
+def _details(summary: str, element: str) -> str:
+    """Returns an element that is folded away."""
+    return (
+        f'<details><summary>{_safe(summary)}</summary><div class="wide">{element}</div>'
+        "</details>"
+    )
 
 
 def _items(lines: Iterable[str]) -> str:

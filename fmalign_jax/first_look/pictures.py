@@ -78,9 +78,8 @@ def curves(found: Association) -> str:
         ):
             if value is not None:
                 axes.axhline(value, color="0.5", linestyle=style, linewidth=1)
-                axes.annotate(
-                    name, (found.lead_s[0], value), fontsize="small", color="0.4"
-                )
+                place = (found.lead_s[0], value)
+                axes.annotate(name, place, fontsize="small", color="0.4", va="top")
         axes.axvline(view.estimate_s, color="C3" if counts else "0.7", linewidth=1)
         if counts:
             axes.axvspan(*view.interval_s, color="C3", alpha=0.15)
@@ -102,7 +101,7 @@ def alone(found: Association) -> str:
         axes.axvspan(*found.best.interval_s, color="C3", alpha=0.15)
         axes.set_yticks(range(len(shown)), [names[own.recording] for own in shown])
         axes.set_xlim(found.lead_s[0], found.lead_s[-1])
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlabel("lead, s (a dot: chance below 0.05; a cross: not)")
         return _svg(figure)
 

@@ -11,21 +11,17 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 from tqdm import tqdm
 
+from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align
 from fmalign_jax.first_config import recipes
-from fmalign_jax.first_config.survey import (
-    LEADING,
-    REFERENCE,
-    Reader,
-    Survey,
-    read_recording,
-)
+from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, read_recording
 from fmalign_jax.first_look import places
 from fmalign_jax.lead.tick_features import Clip, TickFeatures, without_model
 from fmalign_jax.structs import Recording
 
 _MOST_SAMPLES = {REFERENCE: 2, LEADING: 16}  # of a tick
 _AT_ONCE = 512  # ticks whose frames are in memory as numbers
+_FAST_SHARE = 5  # of a window, that fast recordings are averaged over
 SLOW_RANGE_S = (0.0, 420.0)
 """Leads that are looked at in slow recordings, where none are given."""
 
@@ -41,6 +37,7 @@ class Plan:
       least_s: the smallest lead to look at; above 0 the current is ahead.
       most_s: the largest.
       slow: whether it is a process whose states last minutes, as a furnace.
+      smooth_ticks: ticks that `plain` and `places` are averaged over.
     """
 
     tick_s: float
@@ -49,6 +46,7 @@ class Plan:
     least_s: float
     most_s: float
     slow: bool
+    smooth_ticks: int
 
     @property
     def window_s(self) -> float:
@@ -68,8 +66,8 @@ def plan(
     Args:
       survey: what the recordings hold.
       least_s: the smallest lead; by default 0 s, of recordings of less than five
-        minutes minus a third of a usual stretch.
-      most_s: the largest; by default 420 s, or a third of a usual stretch.
+        minutes minus a third of a usual stretch, of a single one a tenth.
+      most_s: the largest; by default 420 s, or so much of a usual stretch.
       data: the settings of data of a config, whose ticks and windows are then taken.
 
     Raises:
@@ -80,8 +78,10 @@ def plan(
     tick_s, window_ticks = recipe.tick_s, recipe.window_ticks
     if data is not None and data.windows == "sliding":
         tick_s, window_ticks = data.tick_s, data.window_ticks
-    third_s = float(np.median(survey.common_s())) / 3
-    usual = SLOW_RANGE_S if slow else (-third_s, third_s)
+    stretch_s = survey.common_s()
+    # Of one stretch, wrong pairings are its own at other times: they need room.
+    part_s = float(np.median(stretch_s)) / (3 if len(stretch_s) > 1 else 10)
+    usual = SLOW_RANGE_S if slow else (-part_s, part_s)
     least_s = usual[0] if least_s is None else least_s
     most_s = usual[1] if most_s is None else most_s
     if not least_s + tick_s <= most_s:
@@ -94,7 +94,9 @@ def plan(
         name: max(1, min(most, round(held[name])))
         for name, most in _MOST_SAMPLES.items()
     }
-    return Plan(tick_s, window_ticks, samples, least_s, most_s, slow)
+    # A movement is over before a window is.
+    smooth_ticks = window_ticks if slow else max(1, window_ticks // _FAST_SHARE)
+    return Plan(tick_s, window_ticks, samples, least_s, most_s, slow, smooth_ticks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +109,11 @@ class Looked:
     """
 
     clips: tuple[Clip, ...]
-    places: tuple[Float32[ndarray, "n 2"], ...]
+    places: tuple[Float32[ndarray, "_ _"], ...]
 
 
 def look(
-    survey: Survey, readers: Mapping[str, Reader], plan: Plan, *, progress: bool = True
+    survey: Survey, readers: Mapping[str, Source], plan: Plan, *, progress: bool = True
 ) -> Looked:
     """Reads every recording again and looks at its ticks.
 

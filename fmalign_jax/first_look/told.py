@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from fmalign_jax.data import clock_report
 from fmalign_jax.data.clock_report import StreamClock
 from fmalign_jax.first_config import told
 from fmalign_jax.first_config.survey import LEADING, Survey
-from fmalign_jax.first_config.words import plain, rounded, seconds
+from fmalign_jax.first_config.words import rounded, seconds
 from fmalign_jax.first_look.association import MOTION, PLACES, PLAIN, Association, View
 from fmalign_jax.first_look.needs import Need
 from fmalign_jax.first_look.ticks import Plan
 from fmalign_jax.first_look.verdict import chance_text, interval_text
+
+_FEW_RECORDINGS = 3  # whose clocks are told one by one
 
 ABOUT = {
     PLACES: "what stands out in one place of the video, beside level and fluctuation "
@@ -27,7 +30,8 @@ def table(
     survey: Survey, plan: Plan, found: Association, needs: Sequence[Need]
 ) -> list[list[str]]:
     """Returns rows of three cells to print: what, of what, and what was found."""
-    rows = [["clocks", what, text] for what, text in clock_limits(survey, found)]
+    rows = what_there_is(survey)
+    rows += [["clocks", what, text] for what, text in clock_limits(survey, found)]
     rows.append(["looked at", "ticks", looked_at(plan)])
     rows += [["together", view.name, _view(view)] for view in found.views.values()]
     rows.append(["together", "all views", f"chance {chance_text(found.chance)}"])
@@ -40,7 +44,7 @@ def table(
         ]
         for need in needs
     ]
-    return told.table(survey) + [line for row in rows for line in told.wrapped(row)]
+    return [line for row in rows for line in told.wrapped(row)]
 
 
 def looked_at(plan: Plan) -> str:
@@ -71,12 +75,12 @@ def clock_limits(survey: Survey, found: Association) -> Iterator[tuple[str, str]
         (first_s, one), (last_s, other) = found.halves
         yield (
             "drift by content",
-            f"lead in the first half of the recordings {rounded(first_s)} s "
+            f"lead in the first half of each recording {rounded(first_s)} s "
             f"[{interval_text(one)}], in the second {rounded(last_s)} s "
             f"[{interval_text(other)}]: "
             + (
-                "no drift that could be seen"
-                if one[0] <= last_s <= one[1] or other[0] <= first_s <= other[1]
+                "no drift larger than that"
+                if max(one[0], other[0]) <= min(one[1], other[1])
                 else "they differ, by a drift or by a lead that changes"
             ),
         )
@@ -128,11 +132,23 @@ def need_rows(needs: Sequence[Need]) -> list[list[str]]:
 
 
 def what_there_is(survey: Survey) -> list[list[str]]:
-    """Returns what the recordings are, a row a thing, lines joined again."""
+    """Returns what the recordings are, a row a thing.
+
+    Clocks and gaps have a table of their own; of them only what was assumed is here.
+    """
     joined: list[list[str]] = []
     for first, second, text in told.table(survey):
         if first or not joined:
             joined.append([first, second, text])
         else:
             joined[-1][2] += f" {text}"
-    return [list(map(plain, row)) for row in joined]
+    return [
+        row
+        for row in joined
+        if row[0] not in ("clock", "clocks", "gaps") or "ASSUMED" in row[2]
+    ]
+
+
+def clock_table(survey: Survey) -> list[list[str]]:
+    """Returns a row a stream and recording, or least to most of many."""
+    return clock_report.table(survey.clocks, few=_FEW_RECORDINGS)

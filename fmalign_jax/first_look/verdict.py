@@ -5,10 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from fmalign_jax.first_config import recipes
 from fmalign_jax.first_config.words import rounded
 from fmalign_jax.first_look.association import Association
 from fmalign_jax.first_look.ticks import Plan
 from fmalign_jax.lead.search import FOUND, TOO_SHORT
+
+_SMALL = 1e-9  # what a fit to so few wrong pairings can say at most
+
+
+FOLDER, GLOB, CONFIG = "folder", "glob", "config"
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What was checked.
+
+    Attributes:
+      words: as a command takes it.
+      what: FOLDER, GLOB or CONFIG.
+    """
+
+    words: str
+    what: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +43,16 @@ class Verdict:
     steps: tuple[str, ...]
 
 
-def judge(found: Association, plan: Plan, *, given: str, is_config: bool) -> Verdict:
+def judge(found: Association, plan: Plan, *, given: Given) -> Verdict:
     """Says what was found, and what to do.
 
     Args:
       found: what the streams have in common.
       plan: how they were looked at.
-      given: the folder, glob or config that was checked, as a command takes it.
-      is_config: whether it is a config.
+      given: what was checked.
     """
     if found.verdict == FOUND:
-        return Verdict(
-            _of_found(found), tuple(_after_found(found, plan, given, is_config))
-        )
+        return Verdict(_of_found(found), tuple(_after_found(found, plan, given)))
     span = f"{rounded(plan.least_s)} and {rounded(plan.most_s)} s"
     if found.verdict == TOO_SHORT:
         why = (
@@ -63,7 +79,9 @@ def judge(found: Association, plan: Plan, *, given: str, is_config: bool) -> Ver
 
 def chance_text(chance: float | None) -> str:
     """Returns a chance as a table shows it."""
-    return "not known" if chance is None else f"{chance:.2g}"
+    if chance is None:
+        return "not known"
+    return f"{chance:.2g}" if chance >= _SMALL else f"below {_SMALL:.0e}"
 
 
 def interval_text(ends_s: tuple[float, float]) -> str:
@@ -87,9 +105,7 @@ def _of_found(found: Association) -> str:
     )
 
 
-def _after_found(
-    found: Association, plan: Plan, given: str, is_config: bool
-) -> Iterator[str]:
+def _after_found(found: Association, plan: Plan, given: Given) -> Iterator[str]:
     best = found.best
     if best.at_edge:
         yield (
@@ -97,13 +113,17 @@ def _after_found(
             "with a wider range, --least_lead_s and --most_lead_s."
         )
     lead_s = rounded(round(best.estimate_s / plan.tick_s) * plan.tick_s)
-    if is_config:
-        yield f"Train at that lead: fmalign train {given} --data.lead_s={lead_s}"
-    else:
+    if given.what == FOLDER:
         yield (
-            f"Write a config: fmalign init {given}; in it set data.lead_s = {lead_s}, "
-            "and train: fmalign train FILE"
+            f"Write a config: fmalign init {given.words}; in it set data.lead_s = "
+            f"{lead_s}, and train: fmalign train FILE"
         )
+    else:
+        config = given.words
+        if given.what == GLOB:
+            base = recipes.SLOW if plan.slow else recipes.FAST
+            config = f"{base} --data.path={given.words}"
+        yield f"Train at that lead: fmalign train {config} --data.lead_s={lead_s}"
     low_s, high_s = best.interval_s
     if (
         plan.slow
