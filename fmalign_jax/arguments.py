@@ -84,6 +84,45 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `check`."""
+    parser.add_argument(
+        "recordings",
+        nargs="?",
+        metavar="RECORDINGS",
+        help="a folder of recordings, in layout V2 or of files, or a glob in quotes",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="instead of RECORDINGS: a config, whose recordings and ticks are taken",
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("check.html"),
+        metavar="FILE",
+        help="the page to write; by default check.html, here. An earlier page is "
+        "replaced, anything else stays as it is",
+    )
+    parser.add_argument(
+        "--least_lead_s",
+        type=float,
+        metavar="S",
+        help="the smallest lead to look at (0 s; of recordings of less than five "
+        "minutes, minus a third of the usual length)",
+    )
+    parser.add_argument(
+        "--most_lead_s",
+        type=float,
+        metavar="S",
+        help="the largest (420 s, or a third of the usual length)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of wrong pairings and intervals (0)"
+    )
+
+
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `report`."""
     parser.add_argument(

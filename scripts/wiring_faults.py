@@ -53,6 +53,7 @@ _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
 _LOGGED = "tests/test_loggers.py::test_"
+_CHECKED = "tests/test_check.py::test_"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
@@ -79,6 +80,17 @@ FAULTS = (
           "self._terminal = where.isatty()", "self._terminal = True",
           "tests/test_progress.py::"
           "test_outside_a_terminal_there_is_a_line_every_thirty_seconds"),
+    Fault("check_ignores_its_range", "fmalign_jax/check.py",
+          "most_s=most_lead_s", "most_s=None", _CHECKED + "a_folder_is_checked"),
+    Fault("places_are_the_whole_frame", "fmalign_jax/first_look/association.py",
+          "_seen_as(clip, standing[id(clip)])", "_seen_as(clip, clip.reference.plain)",
+          _CHECKED + "places_alone_may_show_the_lead"),
+    Fault("movements_by_what_stands_out", "fmalign_jax/first_look/association.py",
+          "(PLACES, MOTION, PLAIN) if slow else", "(PLACES, MOTION, PLAIN) if 1 else",
+          _CHECKED + "the_view_that_counts"),
+    Fault("one_view_for_the_chance_of_three", "fmalign_jax/first_look/association.py",
+          "len(views) * _chance(views[name])", "_chance(views[name])",
+          _CHECKED + "the_view_that_counts"),
     Fault("coarse_of_ticks_alone", "fmalign_jax/systems/fcid.py",
           'if self.coarse == "window":', "if False:",
           "tests/test_fcid.py::test_the_coarse_level_is_one_chain_of_the_means_of_windows"),
