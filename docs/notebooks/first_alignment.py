@@ -35,12 +35,12 @@ sorted(path.name for path in pathlib.Path("recordings").iterdir())
 # ## Training
 #
 # `pretrain:smoke+recordings` is a shipped config: the furnace model in miniature, on recordings of your own. `data.lead_s`
-# says how much earlier the current is read. The last two lines of settings leave out what takes longest to compile; a real
+# says how much earlier the current is read. The last three settings leave out what takes longest to compile; a real
 # run keeps it. Labels are not used. The first step compiles the program, which takes most of the time.
 # %% [markdown] zh
 # ## 训练
 #
-# `pretrain:smoke+recordings` 是随包提供的配置：缩小的电熔镁炉模型，用自己的记录。`data.lead_s` 指定电流提前多少读取。最后两行设置去掉了编译最慢的部分；真实训练应保留。训练不使用标签。第一步要编译程序，大部分时间花在这里。
+# `pretrain:smoke+recordings` 是随包提供的配置：缩小的电熔镁炉模型，用自己的记录。`data.lead_s` 指定电流提前多少读取。最后三项设置去掉了编译最慢的部分；真实训练应保留。训练不使用标签。第一步要编译程序，大部分时间花在这里。
 # %%
 # !fmalign train pretrain:smoke+recordings --workdir=runs/first --data.path=recordings --data.lead_s=240 --max_steps=8 --model.transformer.layers=0 --objectives.reconstruction.weight=0 --objectives.window_contrast.weight=0 2> train.log
 # %% [markdown] en
@@ -97,14 +97,17 @@ encoded.plot()
 # 到这里才第一次用标签。在冻结的*视频*特征上训练分类头，再原样用于*电流*。为了节省时间，这里只用一个随机编码器、不训练上界（oracle）、自助法次数很少；真实评估时请去掉这三项设置。
 # %%
 evaluation = run.evaluate(random_encoders=1, oracle_epochs=0, bootstrap_draws=50)
-evaluation.to_frame()[["what", "split", "balanced_accuracy", "auroc", "fdr", "mdr"]]
+table = evaluation.to_frame().set_index("what")
+table[["balanced_accuracy", "auroc", "fdr", "mdr"]].round(2)
 # %% [markdown] en
 # How to read it:
 #
 # * `video->current` is the zero-shot result: no label of a current was used. Its balanced accuracy is `evaluation.transfer`.
 # * Chance is 0.5 with two classes. `random` encoders were not trained: what they reach is no merit of the training. A run
 #   must be clearly above both.
-# * `fdr` is the false detection rate, `mdr` the missed detection rate: lower is better.
+# * `fdr` is the false detection rate, `mdr` the missed detection rate: lower is better. A head that calls every window the same
+#   has 1 in one of them and 0 in the other.
+# * Here everything is at chance: eight steps teach nothing.
 # * One validation furnace says nothing about the next one. Use several, and look at the intervals.
 #
 # Each number is explained in [evaluation](../evaluation.md), and written to `runs/first/evaluation/eval.json`.
@@ -113,7 +116,8 @@ evaluation.to_frame()[["what", "split", "balanced_accuracy", "auroc", "fdr", "md
 #
 # * `video->current` 是零样本结果：没有用任何电流的标签。它的平衡准确率（balanced accuracy）就是 `evaluation.transfer`。
 # * 两个类别时随机水平是 0.5。`random` 是未经训练的编码器：它达到的水平不是训练的功劳。一次运行必须明显高于这两者。
-# * `fdr` 是误检率，`mdr` 是漏检率：越低越好。
+# * `fdr` 是误检率，`mdr` 是漏检率：越低越好。分类头如果把所有窗口判为同一类，两者就一个是 1、一个是 0。
+# * 这里全部处于随机水平：八步学不到东西。
 # * 一台验证炉说明不了下一台。应使用多台，并查看置信区间。
 #
 # 每个数字的含义见[评估](../evaluation.md)；数值写在 `runs/first/evaluation/eval.json`。
