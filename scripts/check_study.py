@@ -29,7 +29,7 @@ from fmalign_jax.lead.search import FOUND
 
 POOL = 12
 SIZES = (1, 3, POOL)
-DEFAULT_SEEDS, NOTHING_SEEDS = (1001, 1002, 1003, 1004), (1101, 1102)
+DEFAULT_SEEDS, NOTHING_SEEDS = (1001, 1002, 1003), (1101,)
 RELATED, EXCHANGED, NOTHING = "default", "exchanged", "no_precursor"
 
 

@@ -431,6 +431,10 @@ def test_a_config_names_recordings_and_ticks(mydata, tmp_path):
     looked = ticks.look(seen, readers, plan, progress=False)
     # 40 s hold 200 ticks of 0.2 s.
     assert len(looked.clips[0].reference) == len(looked.places[0]) == 200
+    # Speeds are taken from the tick before to the one after, which the ends lack.
+    known = looked.clips[0].leading.known
+    assert known[1:-1].all()
+    assert not known[[0, -1]].any()
     data.leading_stream = "sound"
     with pytest.raises(ValueError, match="got a config with 'video' and 'sound'"):
         check._look_at(data)

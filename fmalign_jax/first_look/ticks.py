@@ -156,13 +156,18 @@ def _spec(stream: str, plan: Plan) -> WindowSpec:
 def _features(
     recording: Recording, stream: str, ticks: Ticks
 ) -> dict[int, TickFeatures]:
-    """Returns the ticks of one stream by clip; clips without a usable one are none."""
+    """Returns the ticks of one stream by clip, without clips that have none."""
     values = recording.streams[stream].values
     plain, motion = without_model(values.__getitem__, ticks.samples[stream], ticks.clip)
     found = {}
     for clip in np.unique(ticks.clip[ticks.usable]).tolist():
         own = ticks.clip == clip
-        known = ticks.usable[own]
+        known = ticks.usable[own].copy()
+        # There is no tick before the first one, nor after the last: both streams would
+        # seem to move less where a clip begins and ends, and so go together.
+        known[[0, -1]] = False
+        if not known.any():
+            continue
         found[clip] = TickFeatures(
             start_s=float(ticks.start_s[own][0]),
             known=known,
