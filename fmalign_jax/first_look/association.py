@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from tqdm import tqdm
+from fmalign_jax.progress import Bar
 
 from fmalign_jax.config import lead_config
 from fmalign_jax.first_look.ticks import Looked, Plan
@@ -180,11 +180,11 @@ def associate(
     distinct = statistics.distinct_pairings(layout, guard_ticks=plan.window_ticks)
     sums = {
         name: _sums(rows, layout, pairings)
-        for name, rows in tqdm(
+        for name, rows in Bar(
             _rows(looked, layout, plan),
-            desc="comparing streams",
+            "comparing streams",
             total=len(VIEWS),
-            disable=not progress,
+            shown=progress,
         )
     }
     reading = {

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from ml_collections import ConfigDict
 from numpy import ndarray
-from tqdm import tqdm
+from fmalign_jax.progress import Bar
 
 from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align
@@ -125,7 +125,7 @@ def look(
     """
     clips: list[Clip] = []
     out: list[Float32[ndarray, "n 2"]] = []
-    for seen in tqdm(survey.seen, desc="looking at ticks", disable=not progress):
+    for seen in Bar(survey.seen, "looking at ticks", shown=progress):
         recording, _ = read_recording(readers[seen.name], seen.name)
         streams = {
             name: align([seen.timeline], _spec(name, plan)) for name in plan.samples
