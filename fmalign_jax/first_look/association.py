@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from fmalign_jax.progress import Bar
 
 from fmalign_jax.config import lead_config
 from fmalign_jax.first_look.ticks import Looked, Plan
@@ -26,6 +25,7 @@ from fmalign_jax.lead.indicators import MOTION
 from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.search import FEW_UNITS, FOUND, NOT_FOUND, TOO_SHORT, Reading
 from fmalign_jax.lead.tick_features import Clip, TickFeatures, centred_mean
+from fmalign_jax.progress import Bar
 
 PLACES, PLAIN = "places", "plain"
 VIEWS = (PLACES, MOTION, PLAIN)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from ml_collections import ConfigDict
 from numpy import ndarray
-from fmalign_jax.progress import Bar
 
 from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align
@@ -17,6 +16,7 @@ from fmalign_jax.first_config import recipes
 from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, read_recording
 from fmalign_jax.first_look import places
 from fmalign_jax.lead.tick_features import Clip, TickFeatures, without_model
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import Recording
 
 _MOST_SAMPLES = {REFERENCE: 2, LEADING: 16}  # of a tick
