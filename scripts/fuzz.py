@@ -33,6 +33,9 @@ from typing import Any
 import av
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+from PIL import Image
 
 from fmalign_jax.alarm import alarm_file
 from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
@@ -101,6 +104,39 @@ def make_table(folder: pathlib.Path) -> None:
 def read_table(folder: pathlib.Path) -> None:
     """Reads all three as one recording."""
     RecordingFiles(str(folder / "*.mp4")).read("a")
+
+
+def make_images(folder: pathlib.Path) -> None:
+    """Writes a folder of images in all formats, their times, and a table."""
+    images = folder / "a"
+    images.mkdir()
+    rows = ["file,time"]
+    for second, frame in enumerate(_frames()[:8]):
+        suffix = ("png", "jpg", "bmp", "tif")[second % 4]
+        Image.fromarray(frame).save(images / f"{second}.{suffix}")
+        rows.append(f"{second}.{suffix},{5 * second}")
+    (folder / "a.frames.csv").write_text("\n".join([*rows, ""]))
+    _write_rows(folder / "a.csv")
+
+
+def read_images(folder: pathlib.Path) -> None:
+    """Reads all as one recording."""
+    RecordingFiles(folder / "a", frame_size=8).read("a")
+
+
+def make_parquet(folder: pathlib.Path) -> None:
+    """Writes images with a table as Parquet beside them."""
+    make_images(folder)
+    written = pyarrow.csv.read_csv(folder / "a.csv")
+    pyarrow.parquet.write_table(written, folder / "a.parquet")
+    (folder / "a.csv").unlink()
+
+
+def make_gbk(folder: pathlib.Path) -> None:
+    """Writes images with a table in GBK beside them."""
+    make_images(folder)
+    text = (folder / "a.csv").read_text().replace("time,a", "\u65f6\u95f4,A\u76f8")
+    (folder / "a.csv").write_bytes(text.encode("gbk"))
 
 
 def make_fmf(folder: pathlib.Path) -> None:
@@ -190,6 +226,9 @@ KINDS: dict[str, tuple[Step, Step, Sequence[str]]] = {
     "npz": (make_npz, read_npz, ("*.npz",)),
     "table": (make_table, read_table, ("a.csv", "a.labels.csv")),
     "video": (make_table, read_table, ("*.mp4",)),
+    "images": (make_images, read_images, ("a/*", "a.frames.csv")),
+    "parquet": (make_parquet, read_images, ("a.parquet",)),
+    "gbk": (make_gbk, read_images, ("a.csv",)),
     "fmf": (
         make_fmf,
         read_fmf,
