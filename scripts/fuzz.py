@@ -31,10 +31,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import av
+import h5py
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
+import scipy.io
 from PIL import Image
 
 from fmalign_jax.alarm import alarm_file
@@ -42,7 +44,12 @@ from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
 from fmalign_jax.alarm.export import serialised
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.cli import print_table
-from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
+from fmalign_jax.data.fmf import (
+    BenchmarkDirectory,
+    BenchmarkV1,
+    write_recording,
+    write_split,
+)
 from fmalign_jax.data.recordings import RecordingFiles
 
 MOST_S = 10
@@ -164,6 +171,28 @@ def read_fmf(folder: pathlib.Path) -> None:
         source.read(name)
 
 
+def make_fmf_v1(folder: pathlib.Path) -> None:
+    """Writes a recording in layout V1, in both kinds of .mat."""
+    half = np.arange(_SECONDS) >= _SECONDS // 2
+    arrays = {
+        "video": _frames()[:, :8, :8].transpose(1, 2, 3, 0),
+        "current": np.repeat(np.arange(_SECONDS / 4)[:, None], 4, axis=0) + np.ones(3),
+        "label": half.astype(float),
+        "train_test_index": 1 + half.astype(int),
+    }
+    scipy.io.savemat(folder / "a.mat", arrays, do_compression=True)
+    with h5py.File(folder / "b.mat", "w") as file:
+        for key, value in arrays.items():
+            file[key] = value.T
+
+
+def read_fmf_v1(folder: pathlib.Path) -> None:
+    """Reads both; either may be damaged."""
+    source = BenchmarkV1(folder)
+    for name in source.names():
+        source.read(name)
+
+
 def make_alarm(folder: pathlib.Path) -> None:
     """Writes an alarm whose score is a mean."""
     settings = AlarmSettings(
@@ -234,6 +263,7 @@ KINDS: dict[str, tuple[Step, Step, Sequence[str]]] = {
         read_fmf,
         ("**/currents/*", "**/timestamps/*", "**/*.json"),
     ),
+    "fmf_v1": (make_fmf_v1, read_fmf_v1, ("*.mat",)),
     "alarm": (make_alarm, read_alarm, ("*.fmalign",)),
     "lines": (make_lines, read_lines, ("a.csv",)),
 }

@@ -109,7 +109,8 @@ class Times:
     def _seconds(self, parts: Mapping[str, str]) -> float | None:
         try:
             if "year" in parts:
-                date = datetime.datetime(*(int(parts[key]) for key in _DATE_PARTS))
+                year, month, day, *clock = (int(parts[key]) for key in _DATE_PARTS)
+                date = datetime.datetime(year, month, day, *clock)  # type: ignore[arg-type]
                 date = date.replace(tzinfo=datetime.UTC)
                 return date.timestamp() + float(f"0.{parts.get('fraction', '0')}")
             if "frame" in parts and self.rate_hz is not None:
