@@ -19,7 +19,6 @@ import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Mapping
 
 import h5py
 import numpy as np
@@ -268,7 +267,7 @@ def _from_hdf5(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {key: np.asarray(array[()]).T for key, array in arrays.items()}
 
 
-def _from_mat(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+def _from_mat(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {
         key: np.asarray(value)
         for key, value in scipy.io.loadmat(path, variable_names=KEYS).items()
@@ -324,7 +323,7 @@ def _labels(
             return values > (numbers[0] if len(numbers) == 2 else 0)
     for axes in ((2, 0, 1), (0, 1, 2), (2, 1, 0)):
         if label.ndim == 3 and label.transpose(axes).shape == (frames, height, width):
-            return (label.transpose(axes) > 0).any(axis=(1, 2))
+            return np.any(label.transpose(axes) > 0, axis=(1, 2))
     raise ValueError(
         f"{path}, key 'label': must hold one of two classes for each of the {frames} "
         f"frames, or masks [{height}, {width}, {frames}]; got shape {label.shape}; "
