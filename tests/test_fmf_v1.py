@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 
 from fmalign_jax.data import fmf
-from fmalign_jax.data.fmf import version1
+from fmalign_jax.data.fmf import first_layout
 
 FRAMES, HEIGHT, WIDTH, RATE_HZ = 100, 4, 6, 25.0
 # 2 rows a second: runs of 12 and 13 frames. Rows 2 and 3 are alike.
@@ -102,11 +102,11 @@ def test_the_number_of_the_test_may_be_given(tmp_path):
 
 def test_runs_of_equal_rows():
     rows = np.repeat([[1.0], [2], [3], [3], [4]], 4, axis=0).astype(np.float32)
-    assert version1.sample_starts(rows).tolist() == [0, 4, 8, 12, 16]
+    assert first_layout.sample_starts(rows).tolist() == [0, 4, 8, 12, 16]
     noise = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    assert version1.sample_starts(noise).tolist() == list(range(20))
+    assert first_layout.sample_starts(noise).tolist() == list(range(20))
     still = np.ones((20, 1), np.float32)
-    assert version1.sample_starts(still).tolist() == list(range(20))
+    assert first_layout.sample_starts(still).tolist() == list(range(20))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from fmalign_jax.data.fmf.benchmark import (
     write_recording,
     write_split,
 )
-from fmalign_jax.data.fmf.version1 import BenchmarkV1
+from fmalign_jax.data.fmf.first_layout import BenchmarkV1
 
 __all__ = [
     "BenchmarkDirectory",
