@@ -60,6 +60,13 @@ COMMANDS: Mapping[str, Command] = {
         ("mydata/", "mydata/ --out configs/furnace_7.py"),
         arguments.add_init,
     ),
+    "check": Command(
+        "check",
+        None,
+        False,
+        ("mydata/", "'mydata/*.npz' --most_lead_s 600 --out furnace_7.html"),
+        arguments.add_check,
+    ),
     "prepare": Command(
         "prepare",
         "pretrain",

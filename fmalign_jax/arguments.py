@@ -32,6 +32,8 @@ LIVE_SECONDS = {
 }
 """Of the monitor, by flag: seconds, 0 for never; and what it does while it is live."""
 
+_PORTS = 1 << 16
+
 
 class Parser(argparse.ArgumentParser):
     """Arguments of a command that takes no config; errors in one clean line."""
@@ -40,6 +42,21 @@ class Parser(argparse.ArgumentParser):
         """Ends the command."""
         print(f"error: {message}; try --help", file=sys.stderr)
         sys.exit(2)
+
+
+def host_and_port(flag: str, given: str) -> tuple[str, int]:
+    """Returns the host and the port that a flag names.
+
+    Raises:
+      ValueError: it names something else.
+    """
+    host, _, port = given.rpartition(":")
+    number = int(port) if port.isdecimal() else _PORTS
+    if not host or number >= _PORTS:
+        raise ValueError(
+            f"{flag} must be HOST:PORT; got {given!r}; use such as 127.0.0.1:8000"
+        )
+    return host.strip("[]"), number
 
 
 def add_trust_code(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +81,45 @@ def add_init(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the config to write, or a folder for it; by default FOLDER.py, here. "
         "A file that is there stays as it is",
+    )
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `check`."""
+    parser.add_argument(
+        "recordings",
+        nargs="?",
+        metavar="RECORDINGS",
+        help="a folder of recordings, in layout V2 or of files, or a glob in quotes",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="instead of RECORDINGS: a config, whose recordings and ticks are taken",
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("check.html"),
+        metavar="FILE",
+        help="the page to write; by default check.html, here. An earlier page is "
+        "replaced, anything else stays as it is",
+    )
+    parser.add_argument(
+        "--least_lead_s",
+        type=float,
+        metavar="S",
+        help="the smallest lead to look at (0 s; of recordings of less than five "
+        "minutes, minus a third of the usual length)",
+    )
+    parser.add_argument(
+        "--most_lead_s",
+        type=float,
+        metavar="S",
+        help="the largest (420 s, or a third of the usual length)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of wrong pairings and intervals (0)"
     )
 
 
@@ -118,6 +174,29 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="raise the alarm at this probability, not at the one chosen on validation",
+    )
+    parser.add_argument(
+        "--serve",
+        metavar="HOST:PORT",
+        help="show a page for the control room there, such as 127.0.0.1:8000 (live)",
+    )
+    parser.add_argument(
+        "--token_file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="of a token that whoever opens the page must give; otherwise it is in "
+        "FMALIGN_TOKEN. Beyond this machine one is made if none is given",
+    )
+    parser.add_argument(
+        "--mqtt",
+        metavar="HOST:PORT",
+        help="tell an MQTT broker there each change of the alarm (live)",
+    )
+    parser.add_argument(
+        "--mqtt_topic",
+        default="fmalign",
+        metavar="TOPIC",
+        help="below which the broker has it (fmalign)",
     )
     for name, (default, text) in LIVE_SECONDS.items():
         parser.add_argument(

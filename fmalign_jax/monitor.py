@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import importlib
 import logging
 import math
@@ -19,52 +18,48 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from fmalign_jax.alarm import alarm_file, follow, signature
+from fmalign_jax.alarm import alarm_file, follow, page_server, signature
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
-from fmalign_jax.alarm.readings_out import ReadingsOut, ScreenGone, last_logged
+from fmalign_jax.alarm.live_page import LivePage
+from fmalign_jax.alarm.mqtt_out import MqttOut
+from fmalign_jax.alarm.readings_out import (
+    STATES,
+    ReadingsOut,
+    ScreenGone,
+    last_logged,
+    last_rows,
+    seconds_of,
+    written,
+)
 from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
-from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor
-from fmalign_jax.data.clocks import instant, is_number
+from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor, host_and_port
 
-_STATES = ("normal", "ALARM")
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
-
-
-def _written(seconds: float, as_dates: bool) -> str:
-    if not as_dates:
-        return f"{seconds:.1f}"
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _seconds(written: str) -> float:
-    """Returns the moment that `_written` wrote."""
-    return float(written) if is_number(written) else instant(written)
 
 
 def _cells(reading: Reading, as_dates: bool) -> list[str]:
     visible = reading.visible_s or ()
     return [
-        _written(reading.time_s, as_dates),
+        written(reading.time_s, as_dates),
         f"{reading.probability:.6f}",
         "" if reading.code is None else str(reading.code),
-        _STATES[reading.active],
-        *(_written(seconds, as_dates) for seconds in visible),
+        STATES[reading.active],
+        *(written(seconds, as_dates) for seconds in visible),
     ]
 
 
 def _announce(reading: Reading, abnormal: str, as_dates: bool) -> None:
-    at = _written(reading.time_s, as_dates)
+    at = written(reading.time_s, as_dates)
     if reading.visible_s is None:
         logging.warning("%s: alarm cleared", at)
         return
-    low, middle, high = (_written(s, as_dates) for s in reading.visible_s)
+    low, middle, high = (written(s, as_dates) for s in reading.visible_s)
     logging.warning(
         "%s: ALARM, %s expected to be seen at %s (%s to %s)",
         *(at, abnormal, middle, low, high),
@@ -100,23 +95,23 @@ def watch(
       Whether the lines ended; False if it gave up.
     """
     beaten_s = time.monotonic()
-    known_s = None if known_until is None else _seconds(known_until)
+    known_s = None if known_until is None else seconds_of(known_until)
     active = False
 
     def is_logged(at: str) -> bool:
-        return bool(known_s is not None and at and _seconds(at) <= known_s)
+        return bool(known_s is not None and at and seconds_of(at) <= known_s)
 
     def go_on() -> None:
         nonlocal known_s
         if known_s is not None:
             known_s = None
-            state = _STATES[active]
+            state = STATES[active]
             logging.warning("going on after %s, state %s", known_until, state)
 
     def tell(readings: list[Reading]) -> None:
         nonlocal active
         for reading in readings:
-            if is_logged(_written(reading.time_s, monitor.written_times)):
+            if is_logged(written(reading.time_s, monitor.written_times)):
                 active = reading.active
                 continue
             go_on()
@@ -126,7 +121,7 @@ def watch(
 
     def last_at() -> str:
         last = monitor.last_row
-        return "" if last is None else _written(last.time_s, monitor.written_times)
+        return "" if last is None else written(last.time_s, monitor.written_times)
 
     for line in lines:
         if line is Event.NEW_FILE:
@@ -153,6 +148,19 @@ def watch(
             return False
     tell(monitor.flush())
     return True
+
+
+def _looked_at(
+    lines: Iterable[str | Event],
+    monitor: Monitor,
+    watchdog: Watchdog,
+    viewers: Sequence[LivePage | MqttOut],
+) -> Iterator[str | Event]:
+    """Yields the lines; after each, when it is worked off, the viewers look."""
+    for line in lines:
+        yield line
+        for viewer in viewers:
+            viewer.look(monitor, watchdog)
 
 
 def summary(monitor: Monitor, took_s: float) -> str:
@@ -219,7 +227,8 @@ def main(given: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _load(arguments: argparse.Namespace) -> alarm_file.ExportedAlarm:
+    """Returns the alarm that was asked for, at the level that was."""
     key_path = arguments.require_signature
     signed = key_path is not None
     path = arguments.alarm or _alarm_of(
@@ -229,43 +238,80 @@ def _run(arguments: argparse.Namespace) -> None:
     alarm = alarm_file.load(path, content)
     if arguments.raise_at is not None:
         alarm.settings = alarm_file.with_level(alarm.settings, arguments.raise_at)
-    piped = arguments.input == "-"
-    live = piped or arguments.follow
-    alarm.warm_up()
-    monitor, started_s = Monitor(alarm, live=live), time.perf_counter()
-    after_s = {name: getattr(arguments, name) or math.inf for name in LIVE_SECONDS}
-    watchdog = None
-    if live:
-        watchdog = Watchdog(
-            monitor,
-            no_data_after_s=after_s["no_data_after"],
-            frozen_after_s=after_s["frozen_after"],
-            out_of_range_after_s=after_s["out_of_range_after"],
-            stale_clock_after_s=after_s["stale_clock_after"],
+    return alarm
+
+
+def _lines(
+    arguments: argparse.Namespace, stack: contextlib.ExitStack
+) -> Iterable[str | Event]:
+    """Returns the lines of the input, which the stack closes."""
+    if arguments.input == "-":
+        source: Any = sys.stdin
+        source.reconfigure(errors="replace")
+        return follow.piped(source)
+    if arguments.follow:
+        return follow.followed(pathlib.Path(arguments.input))
+    return follow.whole(
+        stack.enter_context(
+            open(arguments.input, encoding="utf-8-sig", errors="replace")
         )
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    live = arguments.input == "-" or arguments.follow
+    if not live and (arguments.serve is not None or arguments.mqtt is not None):
+        raise ValueError(
+            "--serve and --mqtt tell of a live input; got a file to be replayed; add "
+            "--follow, or give --input -"
+        )
+    alarm = _load(arguments)
+    after_s = {name: getattr(arguments, name) or math.inf for name in LIVE_SECONDS}
     ended = True
     with contextlib.ExitStack() as stack:
-        lines: Iterable[str | Event]
-        if piped:
-            source: Any = sys.stdin
-            source.reconfigure(errors="replace")
-            lines = follow.piped(source)
-        elif arguments.follow:
-            lines = follow.followed(pathlib.Path(arguments.input))
-        else:
-            lines = follow.whole(
-                stack.enter_context(
-                    open(arguments.input, encoding="utf-8-sig", errors="replace")
-                )
+        page = server = None
+        viewers: list[LivePage | MqttOut] = []
+        if arguments.serve is not None:
+            where = host_and_port("--serve", arguments.serve)
+            page = LivePage(alarm.settings)
+            token = page_server.read_token(arguments.token_file)
+            server = stack.enter_context(
+                page_server.PageServer(*where, token, page.text)
             )
+            viewers.append(page)
+        if arguments.mqtt is not None:
+            where = host_and_port("--mqtt", arguments.mqtt)
+            broker = MqttOut(*where, arguments.mqtt_topic)
+            viewers.append(stack.enter_context(broker))
+        alarm.warm_up()
+        started_s = time.perf_counter()
+        monitor = Monitor(alarm, live=live, on_row=page.take_row if page else None)
+        lines = _lines(arguments, stack)
         out = stack.enter_context(ReadingsOut(arguments.log, _HEADER, flush=live))
 
         def write(cells: Sequence[str], news: bool) -> None:
+            for viewer in viewers:
+                viewer.write(cells)
             out.write(cells, shown=news or not arguments.changes)
 
-        known_until = None
+        known_until = watchdog = None
+        if live:
+            watchdog = Watchdog(
+                monitor,
+                no_data_after_s=after_s["no_data_after"],
+                frozen_after_s=after_s["frozen_after"],
+                out_of_range_after_s=after_s["out_of_range_after"],
+                stale_clock_after_s=after_s["stale_clock_after"],
+            )
         if arguments.follow and arguments.log is not None:
-            known_until = last_logged(arguments.log, _STATES)
+            known_until = last_logged(arguments.log, STATES)
+        if watchdog is not None:
+            lines = _looked_at(lines, monitor, watchdog, viewers)
+        if page is not None and known_until is not None:
+            page.remember(last_rows(arguments.log))
+        if server is not None:
+            server.start()
+            logging.warning("the page is at %s", server.url)
 
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt

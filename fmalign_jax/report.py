@@ -22,13 +22,12 @@ from plotly.offline import get_plotlyjs
 
 from fmalign_jax import cli
 from fmalign_jax.arguments import add_report
-from fmalign_jax.data.files import write_text
+from fmalign_jax.data.files import check_replaceable, write_text
 from fmalign_jax.run_report.data import collect
 
 _PAGE = importlib.resources.files("fmalign_jax.run_report") / "report_page"
 _SCRIPTS = ("page.js", "timeline.js", "charts.js", "main.js")
 _MARK = '<meta name="generator" content="fmalign_jax.report">'
-_READ = 1000  # characters of a file in which the mark of a report stands
 
 
 def report(
@@ -51,7 +50,7 @@ def report(
         something other than a report.
     """
     target = run / "report.html" if out is None else out
-    _check_replaceable(target)
+    check_replaceable(target, _MARK, "report")
     data = collect(run, evaluation)
     write_text(target, page(data, made=datetime.date.today().isoformat()))
     return target
@@ -82,19 +81,6 @@ def _embedded(value: Any) -> str:
     """Returns JSON that cannot end the script element it stands in."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c")
-
-
-def _check_replaceable(path: pathlib.Path) -> None:
-    if path.is_dir() or (path.exists() and not _is_report(path)):
-        raise ValueError(
-            f"--out must be a new file or an earlier report; got {path}, which is "
-            "something else; choose another name"
-        )
-
-
-def _is_report(path: pathlib.Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return _MARK in file.read(_READ)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fmalign_jax import cli
 from fmalign_jax.config import default_config
@@ -27,7 +26,9 @@ from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.probe import LabelledValidation
 from fmalign_jax.evaluation.shared_validation import SharedValidation
+from fmalign_jax.evaluation.training_summary import print_summary
 from fmalign_jax.objectives.total import label_level
+from fmalign_jax.progress import Bar
 from fmalign_jax.run.checkpoints import Checkpoints, abstract
 from fmalign_jax.run.directory import RunDirectory, default_path
 from fmalign_jax.training import logged_values, resident, sharding, step as train_step
@@ -43,9 +44,6 @@ from fmalign_jax.training.setup import (
 from fmalign_jax.training.shared_level import SharedLevelFit
 from fmalign_jax.training.state import Trainer, TrainState, make_trainer
 from fmalign_jax.training.validation import Probe, Validation, score_of
-
-_SUMMARISED = ("loss", "cpc_accuracy", "perplexity", "equal_share", "shared_")
-"""How the values begin that the summary prints."""
 
 
 def train(
@@ -142,12 +140,7 @@ def run_steps(
     together = config.steps_per_dispatch
     step = start = int(state.step)
     meter = logged_values.Meter(first_step=start + 1, batch_size=config.batch_size)
-    bar = tqdm(
-        total=data.steps,
-        initial=start,
-        unit="step",
-        disable=jax.process_index() > 0,
-    )
+    bar = Bar(total=data.steps, initial=start, shown=jax.process_index() == 0)
     with Interruption() as interruption, bar:
         while step < data.steps:
             # One at a time where a dispatch would not end on a multiple of its steps.
@@ -167,7 +160,7 @@ def run_steps(
             if log or save:
                 values = meter.report()
                 run.log(step, "train", values)
-                bar.set_postfix(progress(values))
+                bar.show(progress(values))
             score = None
             if save:  # and so wherever a state is validated
                 state = fit_shared(state, data.training)
@@ -217,14 +210,19 @@ def log_histograms(
         run.log_histogram(step, name, np.asarray(values))
 
 
-def progress(values: Mapping[str, float]) -> dict[str, str]:
-    """Returns what stands beside the progress bar."""
-    shown = {
-        name.removeprefix("loss/"): value
+def progress(values: Mapping[str, float]) -> list[str]:
+    """Returns what stands beside the progress bar, the most important first."""
+    used = [
+        f"{name.removeprefix('perplexity/')} {value:.3g}"
         for name, value in values.items()
-        if name.startswith(("loss", "perplexity/"))
-    } | {"windows/s": values["windows_per_s"]}
-    return {name: f"{value:.3g}" for name, value in shown.items()}
+        if name.startswith("perplexity/")
+    ]
+    speed = values["windows_per_s"]
+    return [
+        f"loss {values['loss']:.3g}",
+        *([f"perplexity {' '.join(used)}"] if used else []),
+        f"{speed:,.0f} windows/s" if speed >= 10 else f"{speed:.2g} windows/s",
+    ]
 
 
 def summarise(
@@ -249,34 +247,12 @@ def summarise(
     }
 
 
-def print_summary(
-    summary: Mapping[str, Any], workdir: pathlib.Path, score: str
-) -> None:
-    """Prints a short table and the paths of what a run wrote."""
-    rows = {
-        "steps": f"{summary['step']} of {summary['steps']}, {summary['seconds']:.0f} s",
-        "best checkpoint": str(summary["best_checkpoint"]),
-        "chosen by": f"{score}, at best {summary['best_score']}",
-        "latest checkpoint": summary["latest_checkpoint"],
-        "metrics": str(workdir / "metrics.jsonl"),
-        "summary": str(workdir / "summary.json"),
-        "curves": f"tensorboard --logdir {workdir / 'tensorboard'}",
-    }
-    values = summary["validation"] or summary["train"] or {}
-    shown = {
-        name: f"{value:.4g}"
-        for name, value in values.items()
-        if name.startswith(_SUMMARISED)
-    }
-    cli.print_table(list((shown | rows).items()))
-
-
 def main(config: ConfigDict) -> None:
     """Trains the config of the command line and prints a summary."""
     workdir = cli.workdir() or default_path(cli.config_name(), config)
     _, summary = train(config, workdir)
     if jax.process_index() == 0:
-        print_summary(summary, workdir, config.score)
+        print_summary(summary, workdir, config)
 
 
 if __name__ == "__main__":

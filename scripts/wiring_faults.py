@@ -47,14 +47,50 @@ _LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
 _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
+_MONITOR = "fmalign_jax/monitor.py"
+_SERVED = "tests/test_live_page.py::test_"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
+_LOGGED = "tests/test_loggers.py::test_"
+_CHECKED = "tests/test_check.py::test_"
 _SETTING = _SHARED + "every_setting_has_its_effect"
 
 # One fault takes three lines, not seven.
 # fmt: off
 FAULTS = (
+    Fault("loggers_ignored", "fmalign_jax/run/directory.py",
+          "absent | self._settings)", "self._settings | absent)",
+          _LOGGED + "a_logger_of_ones_own_gets_what_metrics_jsonl_gets"),
+    Fault("loggers_tell_runs_apart", "fmalign_jax/config/saved.py",
+          '    "loggers",\n', "",
+          _LOGGED
+          + "loggers_do_not_tell_runs_apart_and_an_old_run_has_tensorboard"),
+    Fault("the_split_is_not_logged", "fmalign_jax/run/directory.py",
+          '{f"{split}/{n}": v for n, v in values.items()}', "values",
+          _LOGGED + "a_logger_of_ones_own_gets_what_metrics_jsonl_gets"),
+    Fault("loggers_are_not_told_of_errors", "fmalign_jax/run/directory.py",
+          "failed=error is not None", "failed=False",
+          _LOGGED + "an_error_of_the_run_is_told_to_its_loggers"),
+    Fault("shared_by_kappa_alone", "fmalign_jax/evaluation/training_summary.py",
+          "said = verdict(kappa, nats)", "said = verdict(kappa, 1.0)",
+          "tests/test_training_summary.py::"
+          "test_a_sentence_says_whether_codes_are_shared"),
+    Fault("a_log_drawn_over", "fmalign_jax/progress.py",
+          "self._terminal = where.isatty()", "self._terminal = True",
+          "tests/test_progress.py::"
+          "test_outside_a_terminal_there_is_a_line_every_thirty_seconds"),
+    Fault("check_ignores_its_range", "fmalign_jax/check.py",
+          "most_s=most_lead_s", "most_s=None", _CHECKED + "a_folder_is_checked"),
+    Fault("places_are_the_whole_frame", "fmalign_jax/first_look/association.py",
+          "_seen_as(clip, standing[id(clip)])", "_seen_as(clip, clip.reference.plain)",
+          _CHECKED + "places_alone_may_show_the_lead"),
+    Fault("movements_by_what_stands_out", "fmalign_jax/first_look/association.py",
+          "(PLACES, MOTION, PLAIN) if slow else", "(PLACES, MOTION, PLAIN) if 1 else",
+          _CHECKED + "the_view_that_counts"),
+    Fault("one_view_for_the_chance_of_three", "fmalign_jax/first_look/association.py",
+          "len(views) * _chance(views[name])", "_chance(views[name])",
+          _CHECKED + "the_view_that_counts"),
     Fault("coarse_of_ticks_alone", "fmalign_jax/systems/fcid.py",
           'if self.coarse == "window":', "if False:",
           "tests/test_fcid.py::test_the_coarse_level_is_one_chain_of_the_means_of_windows"),
@@ -297,6 +333,15 @@ FAULTS = (
           "signature.path_of(place / ALARM).touch()", _SIGNED),
     Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',
           'settings["signing_key"]', _SIGNED),
+    Fault("token_file_ignored", _MONITOR, "read_token(arguments.token_file)",
+          "read_token(None)",
+          _SERVED + "token_file_and_level_of_the_command_line_are_used"),
+    Fault("page_without_readings", _MONITOR, "viewer.write(cells)", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
+    Fault("page_never_looks", _MONITOR, "viewer.look(monitor, watchdog)", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
+    Fault("page_forgets", _MONITOR, "page.remember(last_rows(arguments.log))", "pass",
+          _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
 )
 # fmt: on
 

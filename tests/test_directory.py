@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import saved
-from fmalign_jax.run import directory
+from fmalign_jax.run import directory, loggers
 from fmalign_jax.run.directory import RunDirectory, default_path
 
 
@@ -120,9 +120,9 @@ def test_a_summary_lasts_until_there_are_steps_to_do(tmp_path):
 
 def test_events_of_an_attempt_that_failed_are_purged(tmp_path, monkeypatch):
     given = []
-    writer = directory.SummaryWriter
+    writer = loggers.SummaryWriter
     monkeypatch.setattr(
-        directory,
+        loggers,
         "SummaryWriter",
         lambda path, purge_step: given.append(purge_step) or writer(path),
     )

@@ -299,7 +299,7 @@ monitor.main(sys.argv[1:])
 """
 NEEDLESS = (
     "absl array_record av cryptography flax grain h5py matplotlib ml_collections optax "
-    "orbax sklearn tensorboardX tensorflow_datasets tensorstore tqdm"
+    "orbax paho sklearn tensorboardX tensorflow_datasets tensorstore tqdm"
 )
 
 

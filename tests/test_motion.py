@@ -1,6 +1,7 @@
 """How much moves, without a model: planted movement, block borders, real recordings."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -93,8 +94,8 @@ def test_ticks_look_across_blocks_and_not_across_clips(tmp_path, monkeypatch):
     expected = np.abs(sensor[after] - sensor[before])
     for at_once in (512, 5, 1):
         monkeypatch.setattr(tick_features, "_TICKS_AT_ONCE", at_once)
-        plain, found = tick_features._without_model(
-            store, 0, "current", tick[:, None], clip
+        plain, found = tick_features.without_model(
+            functools.partial(store.gather, "current", 0), tick[:, None], clip
         )
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         np.testing.assert_allclose(plain, sensor, rtol=1e-6)
@@ -112,8 +113,10 @@ def _moving_clips(store, data):
         for modality, laid in windows.items():
             mine = np.flatnonzero(laid.ticks.recording == number)
             own = laid.ticks.clip[mine]
-            plain, moves = tick_features._without_model(
-                store, number, modality, laid.ticks.samples[modality][mine], own
+            plain, moves = tick_features.without_model(
+                functools.partial(store.gather, modality, number),
+                laid.ticks.samples[modality][mine],
+                own,
             )
             parts[modality] = {
                 int(clip): TickFeatures(

@@ -95,7 +95,7 @@ def test_arguments_of_commands_without_a_config_are_passed_on(passed_on):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("fly",), "a command must be one of init, prepare, train"),
+        (("fly",), "a command must be one of init, check, prepare"),
         (("train", "nothing"), "a config must be a file or one of cmg_paper"),
         (("train", "pretrain:nothing"), "has the variants"),
         (
@@ -143,6 +143,7 @@ def test_help_says_all_and_imports_little(name):
         "monitor": "--no_data_after S",
         "report": "--evaluation DIR",
         "init": "--out FILE",
+        "check": "--least_lead_s S",
     }
     assert settings.get(name, "") in done.stdout
 

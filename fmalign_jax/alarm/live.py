@@ -6,6 +6,7 @@ import collections
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,12 @@ class Monitor:
     """
 
     def __init__(
-        self, alarm: ExportedAlarm, *, live: bool, origin_s: float | None = None
+        self,
+        alarm: ExportedAlarm,
+        *,
+        live: bool,
+        origin_s: float | None = None,
+        on_row: Callable[[Row], None] | None = None,
     ) -> None:
         """Starts before the first line.
 
@@ -71,6 +77,7 @@ class Monitor:
           alarm: as loaded.
           live: score every tick when it is complete.
           origin_s: where a tick begins; by default as `TickAssembler` has it.
+          on_row: called with every usable row.
         """
         own = alarm.settings
         self.warnings = Warnings()
@@ -82,7 +89,7 @@ class Monitor:
         self.last_row: Row | None = None
         self.changed_s = self.outside_s = math.nan
         self._bounds = [_widened(low, high) for low, high in own.value_range]
-        self._alarm, self._live = alarm, live
+        self._alarm, self._live, self._on_row = alarm, live, on_row
         self._reader = RowReader(
             own.channels,
             self.warnings,
@@ -136,6 +143,8 @@ class Monitor:
         readings: list[Reading] = []
         for row in rows:
             self._note(row)
+            if self._on_row is not None:
+                self._on_row(row)
             if len(self._first_rows_s) < _ROWS_TO_JUDGE:
                 self._judge_rate(row.time_s)
             for tick in self._assembler.feed(row):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import logging
 import os
 import pathlib
@@ -11,14 +12,48 @@ import time
 from collections.abc import Container, Sequence
 from typing import Any
 
-from fmalign_jax.data.clocks import is_time
+from fmalign_jax.data.clocks import instant, is_number, is_time
 from fmalign_jax.data.files import csv_cell
+
+STATES = ("normal", "ALARM")
+"""What a reading says of the alarm, in its fourth cell: that it is off, or on."""
 
 RETRY_S = 5.0
 """After a log could not be written, before it is tried again."""
 
 _TAIL_BYTES = 1 << 16
 """Of a log: enough for its last readings."""
+
+
+def written(seconds: float, as_dates: bool) -> str:
+    """Returns a moment as text: seconds, or a date and time."""
+    if not as_dates:
+        return f"{seconds:.1f}"
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def seconds_of(text: str) -> float:
+    """Returns the moment that `written` wrote."""
+    return float(text) if is_number(text) else instant(text)
+
+
+def last_rows(log: pathlib.Path) -> list[list[str]]:
+    """Returns the cells of the last whole rows of a log, oldest first.
+
+    Args:
+      log: as `ReadingsOut` writes it; without it there are none.
+    """
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        skipped = max(0, log.stat().st_size - _TAIL_BYTES)
+        file.seek(skipped)
+        # What follows the last end of a line was being written.
+        whole = file.read().decode(errors="replace").split("\n")[:-1]
+    # The first may have begun before.
+    lines = (line.rstrip("\r") for line in whole[bool(skipped) :])
+    return [next(csv.reader([line]), []) for line in lines]
 
 
 def last_logged(log: pathlib.Path, states: Container[str]) -> str | None:
@@ -28,14 +63,7 @@ def last_logged(log: pathlib.Path, states: Container[str]) -> str | None:
       log: as `ReadingsOut` writes it.
       states: what its fourth cell says of a reading.
     """
-    if not log.is_file():
-        return None
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        # What follows the last end of a line was being written.
-        whole = file.read().decode(errors="replace").split("\n")[:-1]
-    for line in reversed(whole):
-        cells = next(csv.reader([line.rstrip("\r")]), [])
+    for cells in reversed(last_rows(log)):
         if len(cells) > 3 and cells[3] in states and is_time(cells[0]):
             return cells[0]
     return None

@@ -18,6 +18,8 @@ class Watchdog:
     Attributes:
       state: NO_DATA, FROZEN, OUT_OF_RANGE or STALE_CLOCK, the first of them that holds;
         else NORMAL.
+      ahead_s: by which the dates of the input are ahead of this machine's clock; 0
+        while that is not known.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Watchdog:
         self._now, self._clock = now, clock
         self._rows, self._seen_s = monitor.rows, now()
         self._rows_compared: int | None = None
-        self._ahead_s = 0.0
+        self.ahead_s = 0.0
 
     @property
     def silent_s(self) -> float:
@@ -70,9 +72,9 @@ class Watchdog:
             values = ", ".join(f"{name} {value:g}" for name, value in outside)
             return f"{self.state} of training: {values}"
         if self.state == STALE_CLOCK:
-            side = "ahead of" if self._ahead_s > 0 else "behind"
+            side = "ahead of" if self.ahead_s > 0 else "behind"
             return (
-                f"{self.state}: the input is {abs(self._ahead_s):.0f} s {side} this "
+                f"{self.state}: the input is {abs(self.ahead_s):.0f} s {side} this "
                 "machine"
             )
         return self.state
@@ -100,7 +102,7 @@ class Watchdog:
             return FROZEN
         if row.time_s - monitor.outside_s > self._out_of_range_after_s:
             return OUT_OF_RANGE
-        if abs(self._ahead_s) > self._stale_clock_after_s:
+        if abs(self.ahead_s) > self._stale_clock_after_s:
             return STALE_CLOCK
         return NORMAL
 
@@ -118,4 +120,4 @@ class Watchdog:
         ahead_s = row.time_s - self._clock()
         # Of a date without an offset nobody knows whether it is local or UTC.
         zone_s = time.localtime(self._clock()).tm_gmtoff
-        self._ahead_s = min(ahead_s, ahead_s - zone_s, key=abs)
+        self.ahead_s = min(ahead_s, ahead_s - zone_s, key=abs)

@@ -28,6 +28,11 @@ def build(entry: Mapping[str, Any], role: str, **defaults: Any) -> Any:
             "name='package.module.Class'"
         )
     component = load(name)
+    if not hasattr(component, "__dataclass_fields__"):
+        raise ValueError(
+            f"{role} must name a class whose fields are its options; got {name}, which "
+            "is no dataclass; decorate it with @dataclasses.dataclass"
+        )
     fields = {f.name: f for f in dataclasses.fields(component)}
     fields = {k: f for k, f in fields.items() if k not in ("name", "parent")}
     if unknown := sorted(set(kwargs) - set(fields)):

@@ -28,6 +28,9 @@ def default_config() -> ConfigDict:
     config.standardise_projections = True  # at the start, from the first batch
 
     config.log_every_steps = 10
+    # Where values go besides metrics.jsonl: "tensorboard", "wandb", "mlflow", or a
+    # class of one's own by its dotted path (`run.loggers`).
+    config.loggers = ("tensorboard",)
     config.eval_every_epochs = 1.0
     config.checkpoint_every_steps = 100
     # Steps in one call of the compiled program, without the host between them; for

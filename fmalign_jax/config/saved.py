@@ -13,6 +13,7 @@ from fmalign_jax.config.digest import short_digest
 MAY_CHANGE = (
     "max_steps",
     "log_every_steps",
+    "loggers",
     "checkpoint_every_steps",
     "steps_per_dispatch",
     "data.resident",
@@ -31,6 +32,7 @@ ABSENT: Mapping[str, Any] = {
     "data.lead_range_s": [],
     "data.other_leads_s": [],
     "data.shuffle_partners": False,
+    "loggers": ["tensorboard"],
     "model.transformer.causal": False,
     "objectives.cross_cpc.stride": 1,
     "model.name": "fmalign_jax.systems.cmg.Cmg",

@@ -155,14 +155,20 @@ def warnings(clocks: Sequence[StreamClock]) -> list[str]:
     return found
 
 
-def table(clocks: Sequence[StreamClock]) -> list[list[str]]:
+def table(
+    clocks: Sequence[StreamClock], *, few: int = _FEW_RECORDINGS
+) -> list[list[str]]:
     """Returns rows of cells to print, with a header.
 
-    Of more than 20 recordings: the least, median and most of each stream, and the
+    Of more than a few recordings: the least, median and most of each stream, and the
     recordings that are worst in something.
+
+    Args:
+      clocks: as from `measure`.
+      few: so many recordings are told one by one.
     """
     rows = [[*_HEADER.values()]]
-    if len({clock.recording for clock in clocks}) <= _FEW_RECORDINGS:
+    if len({clock.recording for clock in clocks}) <= few:
         return rows + [_cells(dataclasses.asdict(clock)) for clock in clocks]
     for stream, own in _by_stream(clocks).items():
         rows += _summary(stream, own)

@@ -34,7 +34,7 @@ def open_dataset(config: ConfigDict) -> RecordingStore:
       ValueError: when the raw data are missing or faulty; the message names the file.
     """
     data = config.data
-    source = _source(data)
+    source = make_source(data)
     name = data.source.rpartition(".")[2].lower()
     directory = pathlib.Path(data.prepared_dir) / f"{name}-{source.fingerprint()}"
     builder.prepare(source, directory)
@@ -62,7 +62,12 @@ def measured_clocks(
     return clock_report.measure(store.timelines(), reference=data.reference_stream)
 
 
-def _source(data: ConfigDict) -> builder.Source:
+def make_source(data: ConfigDict) -> builder.Source:
+    """Returns what reads the recordings of a config.
+
+    Raises:
+      ValueError: `data.options` are no arguments of the source, or it refuses them.
+    """
     kind = build.load(data.source)
     try:
         inspect.signature(kind).bind(data.path, **data.options.to_dict())
@@ -91,7 +96,7 @@ def open_masks(data: ConfigDict) -> Masks:
     Raises:
       ValueError: the raw data are missing, or give no masks.
     """
-    masks: Masks | None = getattr(_source(data), "masks", None)
+    masks: Masks | None = getattr(make_source(data), "masks", None)
     if masks is None:
         raise ValueError(
             f"data.source: masks of frames are needed; got {data.source}, which has "

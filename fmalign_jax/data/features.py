@@ -24,10 +24,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int
-from tqdm import tqdm
 
 from fmalign_jax.data.files import source_digest
 from fmalign_jax.data.recordings import RecordingFiles, write_npz
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import Recording, Stream
 
 CLIPS_PER_RECORDING = 32
@@ -123,7 +123,7 @@ def _generate(form: _Form, folder: pathlib.Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         starts = range(0, form.clips, CLIPS_PER_RECORDING)
-        for start in tqdm(starts, desc="structured features", unit="file"):
+        for start in Bar(starts, "structured features"):
             name = f"clips_{start:06d}"
             clips = np.arange(start, min(start + CLIPS_PER_RECORDING, form.clips))
             write_npz(

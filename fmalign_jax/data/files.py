@@ -17,6 +17,7 @@ from fmalign_jax.data.clocks import is_number
 _SAFE = re.compile(r"[^\W_][\w. ()+,=@-]*", re.UNICODE)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _LONGEST = 120  # bytes; file systems take 255, and suffixes are added
+_MARKED = 1000  # characters of a page in which the mark of its command stands
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -149,6 +150,29 @@ def check_new(path: pathlib.Path) -> None:
             f"{path}: must be a new file; got one that is there; give another name, or "
             "move it away"
         )
+
+
+def check_replaceable(path: pathlib.Path, mark: str, what: str) -> None:
+    """Refuses to write over anything but an earlier page of the same command.
+
+    Args:
+      path: the file to write.
+      mark: text near the beginning of such a page, by which it is known.
+      what: what such a page is called.
+
+    Raises:
+      ValueError: something else is there.
+    """
+    if path.is_dir() or path.is_symlink() or (path.exists() and not _holds(path, mark)):
+        raise ValueError(
+            f"--out must be a new file or an earlier {what}; got {path}, which is "
+            "something else; choose another name"
+        )
+
+
+def _holds(path: pathlib.Path, mark: str) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return mark in file.read(_MARKED)
 
 
 def write_new(path: pathlib.Path, text: str) -> None:

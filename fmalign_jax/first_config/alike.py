@@ -16,9 +16,19 @@ def check(survey: Survey) -> None:
       ValueError: no recording can be trained on, recordings differ in streams, shapes
         or channels, or their files name other classes.
     """
+    check_streams(survey)
+    _check_classes(survey)
+
+
+def check_streams(survey: Survey) -> None:
+    """Refuses a folder without recordings of both streams, or of different kinds.
+
+    Raises:
+      ValueError: no recording can be trained on, or recordings differ in streams,
+        shapes or channels.
+    """
     _check_seen(survey)
     _check_kinds(survey)
-    _check_classes(survey)
 
 
 def _check_seen(survey: Survey) -> None:
@@ -52,8 +62,8 @@ def _check_kinds(survey: Survey) -> None:
         raise ValueError(
             "recordings of one data set must have the same streams, with the same "
             f"shapes, types and channels; got {name!r} {_kind(odd, name)}, but "
-            f"{_kind(usual, name)}; move each kind into a folder of its own, and run "
-            "fmalign init on one of them"
+            f"{_kind(usual, name)}; move each kind into a folder of its own, and give "
+            "one of them"
         )
 
 

@@ -14,15 +14,16 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from fmalign_jax.data import clock_report, dataset, tables
 from fmalign_jax.data.fmf import BenchmarkDirectory
 from fmalign_jax.data.recordings import RecordingFiles, images, places
 from fmalign_jax.data.recordings.video import SUFFIXES
+from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
 from fmalign_jax.first_config.words import listed, plain
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 REFERENCE, LEADING = "video", "current"
@@ -159,18 +160,32 @@ def look(folder: pathlib.Path, *, progress: bool = True) -> Survey:
         )
     folder = folder.resolve()
     source = dataset.source_of(folder)
-    readers = _readers(folder, source)
+    found_readers = readers(folder, source)
+    found = look_with(found_readers, str(folder), source, progress=progress)
+    if source == dataset.BENCHMARK:
+        return found
+    left_out = (*found.left_out, *_others(folder, found_readers))
+    return dataclasses.replace(found, left_out=left_out)
+
+
+def look_with(
+    readers: Mapping[str, Source], place: str, source: str, *, progress: bool = True
+) -> Survey:
+    """Reads recordings, each with its reader.
+
+    Args:
+      readers: by name.
+      place: where they are, to be told.
+      source: dotted name of what reads them.
+      progress: whether to show a progress bar.
+    """
     found = [
         _read(readers[name], name)
-        for name in tqdm.tqdm(
-            sorted(readers), desc="reading recordings", disable=not progress
-        )
+        for name in Bar(sorted(readers), "reading recordings", shown=progress)
     ]
     seen = [item for item in found if isinstance(item, Seen)]
     left_out = [item for item in found if isinstance(item, LeftOut)]
-    if source == dataset.FILES:
-        left_out += _others(folder, readers)
-    return Survey(folder, source, _numbered(seen), tuple(left_out))
+    return Survey(pathlib.Path(place), source, _numbered(seen), tuple(left_out))
 
 
 def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
@@ -191,14 +206,21 @@ def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
     return np.maximum(np.array(both, np.float64), 0.0)
 
 
-_Reader = RecordingFiles | BenchmarkDirectory
-
-
-def _readers(folder: pathlib.Path, source: str) -> dict[str, _Reader]:
-    """Returns by name what reads each recording.
+def files_of(path: str) -> dict[str, Source]:
+    """Returns by name what reads each of the files that a file or glob matches.
 
     Each file has a reader of its own, so that one that is damaged, or has other
     classes, is no reason to refuse another.
+
+    Raises:
+      ValueError: nothing matches, or two files have the same stem.
+    """
+    every = RecordingFiles(path)
+    return {name: RecordingFiles(every.files(name)[0]) for name in every.names()}
+
+
+def readers(folder: pathlib.Path, source: str) -> dict[str, Source]:
+    """Returns by name what reads each recording of a folder.
 
     Raises:
       ValueError: there is no recording.
@@ -214,21 +236,20 @@ def _readers(folder: pathlib.Path, source: str) -> dict[str, _Reader]:
             f"{came}; give the folder that they lie in (docs/recordings.md says how to "
             "write them)"
         )
-    every = RecordingFiles(folder)
-    return {name: RecordingFiles(every.files(name)[0]) for name in every.names()}
+    return files_of(str(folder))
 
 
 def _is_recording(path: pathlib.Path) -> bool:
     return not path.name.startswith(".") and places.is_recording(path)
 
 
-def _read(reader: _Reader, name: str) -> Seen | LeftOut:
+def _read(reader: Source, name: str) -> Seen | LeftOut:
     """Reads one recording and keeps what a config has to know of it."""
     path = pathlib.Path(name)
     try:
         if isinstance(reader, RecordingFiles):
             path = reader.files(name)[0]
-        recording, first_time = _recording(reader, name)
+        recording, first_time = read_recording(reader, name)
         _check_usable(recording, first_time)
     except (ValueError, OSError) as error:
         # The folder, and mostly the file, stand beside it.
@@ -253,11 +274,14 @@ def _read(reader: _Reader, name: str) -> Seen | LeftOut:
     )
 
 
-def _recording(reader: _Reader, name: str) -> tuple[Recording, str]:
+def read_recording(reader: Source, name: str) -> tuple[Recording, str]:
     """Reads a recording; where its clocks do not meet, as if they began together.
 
     Returns:
       The recording, and the time at which the video was then taken to begin, or "".
+
+    Raises:
+      ValueError: the recording is faulty.
     """
     try:
         return reader.read(name), ""
@@ -365,7 +389,7 @@ _FORMS = (
 )
 
 
-def _others(folder: pathlib.Path, readers: Mapping[str, _Reader]) -> list[LeftOut]:
+def _others(folder: pathlib.Path, readers: Mapping[str, Source]) -> list[LeftOut]:
     """Returns what lies in a folder beside the files of its recordings."""
     used = {
         file

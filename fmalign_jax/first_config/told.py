@@ -41,7 +41,7 @@ def table(survey: Survey) -> list[list[str]]:
         rows += _gaps(survey)
         rows += [["warning", "clock", line] for line in _warnings(survey)]
     rows += [["left out", item.what, item.why] for item in survey.left_out]
-    return [line for row in rows for line in _wrapped(row)]
+    return [line for row in rows for line in wrapped(row)]
 
 
 def open_rows(choice: Choice) -> list[list[str]]:
@@ -49,11 +49,11 @@ def open_rows(choice: Choice) -> list[list[str]]:
     return [
         [key, line]
         for name, why in choice.open
-        for key, _, line in _wrapped([name or "-", "", why])
+        for key, _, line in wrapped([name or "-", "", why])
     ]
 
 
-def _wrapped(row: Sequence[str]) -> list[list[str]]:
+def wrapped(row: Sequence[str]) -> list[list[str]]:
     """Returns a row, and further ones for what does not fit into its last cell."""
     first, second, found = map(plain, row)
     lines = textwrap.wrap(found, _WIDTH, break_on_hyphens=False) or [""]

@@ -303,7 +303,8 @@ def _whitened(
         [own[part.known] for part, own in zip(parts, centred, strict=True)]
     )
     spread = seen.std(axis=0) + 1e-12
-    variance, direction = np.linalg.eigh(np.cov((seen / spread).T, ddof=0))
+    covariance = np.atleast_2d(np.cov((seen / spread).T, ddof=0))  # of one feature too
+    variance, direction = np.linalg.eigh(covariance)
     order = np.argsort(-variance)[:dimensions]
     kept = order[variance[order] > _RIDGE * variance.max()]
     if not len(kept):  # nothing ever changes, such as a collapsed code

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import UInt64
 from ml_collections import ConfigDict
 from numpy import ndarray
-from tqdm import tqdm
 
 from fmalign_jax.config.saved import to_json
 from fmalign_jax.data import dataset
@@ -18,6 +17,7 @@ from fmalign_jax.data.files import file_name
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.lead import tick_features
 from fmalign_jax.lead.tick_features import Clip
+from fmalign_jax.progress import Bar
 from fmalign_jax.run import outputs, restore
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
@@ -163,7 +163,7 @@ def encode(
             )
             for m in modalities
         }
-    for number in tqdm(missing, desc="encoding", unit="recording", disable=None):
+    for number in Bar(missing, "encoding recordings"):
         clips = tick_features.encode_recording(
             store,
             number,

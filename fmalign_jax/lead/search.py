@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
-from tqdm import tqdm
 
 from fmalign_jax.lead import (
     curves,
@@ -25,6 +24,7 @@ from fmalign_jax.lead.indicators import INDICATORS, MODEL_FREE, MOTION
 from fmalign_jax.lead.labels import Response
 from fmalign_jax.lead.layout import Layout
 from fmalign_jax.lead.tick_features import Clip
+from fmalign_jax.progress import Bar
 
 FOUND, NOT_FOUND, TOO_SHORT = "lead found", "no lead found", "too short to tell"
 CANNOT_TELL = "cannot tell"
@@ -256,7 +256,7 @@ def wrong_pairings(
     pairings = statistics.wrong_pairings(
         layout, draws=config.null_draws, guard_ticks=window_ticks, seed=config.seed
     )
-    bar = tqdm(pairings, "wrong pairings", config.null_draws, disable=None)
+    bar = Bar(pairings, "wrong pairings", total=config.null_draws)
     return [curves_of(pairing) for pairing in bar]
 
 

@@ -11,8 +11,9 @@ without encoding anything again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,8 +159,10 @@ def _encode(
     if modality in encoded.compared:
         own_values = encoded.compared[modality][row, position] * known[:, None, None]
     clips = ticks.clip[mine]
-    plain, moves = _without_model(
-        store, number, modality, ticks.samples[modality][mine], clips
+    plain, moves = without_model(
+        functools.partial(store.gather, modality, number),
+        ticks.samples[modality][mine],
+        clips,
     )
     return {
         int(clip): TickFeatures(
@@ -175,19 +178,23 @@ def _encode(
     }
 
 
-def _without_model(
-    store: RecordingStore,
-    number: int,
-    modality: str,
+def without_model(
+    gather: Callable[[Int64[ndarray, "..."]], ndarray],
     samples: Int64[ndarray, "n R"],
     clip: Int32[ndarray, " n"],
 ) -> tuple[Float32[ndarray, "n P"], Float32[ndarray, "n Q"]]:
-    """Returns `plain_features` and `motion` of every tick."""
+    """Returns `plain_features` and `motion` of every tick of one stream.
+
+    Args:
+      gather: gives the values at positions in the stream.
+      samples: positions of the samples of each tick.
+      clip: of each tick.
+    """
     plain, moves = [], []
     for begin in range(0, len(samples), _TICKS_AT_ONCE):
         tick = np.arange(begin, min(begin + _TICKS_AT_ONCE, len(samples)))
         around = np.clip(np.arange(begin - 1, tick[-1] + 2), 0, len(samples) - 1)
-        values = store.gather(modality, number, samples[around])
+        values = gather(samples[around])
         place = np.arange(1, len(tick) + 1)
         before = np.where(clip[around[place - 1]] == clip[tick], place - 1, place)
         after = np.where(clip[around[place + 1]] == clip[tick], place + 1, place)

@@ -1,4 +1,4 @@
-"""The folder of one run: its config, metrics, TensorBoard events and summary."""
+"""The folder of one run: its config, metrics, curves and summary."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
-from fmalign_jax.config.saved import differences, digest, to_json
+from fmalign_jax.config.saved import ABSENT, differences, digest, to_json
 from fmalign_jax.data.files import read_json, write_json, write_text
+from fmalign_jax.run.loggers import Loggers
 
 CONTENT = (
     "config.json",
     "metrics.jsonl",
     "tensorboard",
+    "wandb",
+    "mlflow",
     "checkpoints",
     "summary.json",
     "damaged_checkpoints",
@@ -34,8 +36,8 @@ class RunDirectory:
     """Writes what a run reports; on processes other than the first it is silent.
 
     Layout: config.json, metrics.jsonl (one object a line: step, split, and values),
-    tensorboard/, checkpoints/, summary.json. Nothing is written before `start`, so that
-    a run that could not start leaves its folder free.
+    tensorboard/ and what other loggers write, checkpoints/, summary.json. Nothing is
+    written before `start`, so that a run that could not start leaves its folder free.
     """
 
     def __init__(self, path: pathlib.Path, config: ConfigDict, *, write: bool) -> None:
@@ -48,15 +50,17 @@ class RunDirectory:
 
         Raises:
           ValueError: when the folder holds a run of a different config, or something
-            that is not a run.
+            that is not a run; or a logger of the config cannot be made.
         """
         self.path = path
         self._write = write
         self._settings = to_json(config)
-        self._writer = None
+        self._loggers: Loggers | None = None
         self._lock: BaseFileLock | None = None
         if write:
             check_same_run(path, self._settings)
+            absent = {"loggers": ABSENT["loggers"]}
+            self._loggers = Loggers(path, absent | self._settings)
 
     def __enter__(self) -> RunDirectory:
         """Takes the folder for this process alone, and returns itself.
@@ -101,9 +105,9 @@ class RunDirectory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the event file, and leaves the folder to others."""
-        if self._writer is not None:
-            self._writer.close()
+        """Closes the loggers, and leaves the folder to others."""
+        if self._loggers is not None:
+            self._loggers.close(failed=error is not None)
         if self._lock is not None:
             self._lock.release()
 
@@ -124,7 +128,7 @@ class RunDirectory:
           step: the step it resumes from; later ones are forgotten.
           last_step: where it will stop; with steps to do, an old summary is forgotten.
         """
-        if not self._write:
+        if self._loggers is None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "config.json", self._settings, allow_nan=True)
@@ -134,26 +138,20 @@ class RunDirectory:
             lines = self.metrics.read_text().splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             write_text(self.metrics, "".join(f"{line}\n" for line in kept))
-        self._writer = SummaryWriter(
-            str(self.path / "tensorboard"), purge_step=step + 1
-        )
+        self._loggers.start(step)
 
     def log(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends the values of a split ("train", "validation") at a step."""
-        if self._writer is None:
+        if self._loggers is None:
             return
         with self.metrics.open("a") as file:
             file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        for name, value in values.items():
-            # TensorBoard allows no ">" in a name.
-            self._writer.add_scalar(
-                f"{split}/{name}".replace("->", "_to_"), value, step
-            )
+        self._loggers.write(step, {f"{split}/{n}": v for n, v in values.items()})
 
     def log_histogram(self, step: int, name: str, values: np.ndarray) -> None:
-        """Adds a TensorBoard histogram of the values."""
-        if self._writer is not None:
-            self._writer.add_histogram(name, values, step)
+        """Shows the distribution of the values, where a logger can."""
+        if self._loggers is not None:
+            self._loggers.write_histogram(step, name, values)
 
     def last(self, split: str) -> dict[str, Any] | None:
         """Returns the values last reported for a split, None without any."""

@@ -62,7 +62,9 @@ def _names(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(data, Mapping) and "source" in data:
         yield _SOURCE, data["source"]
     for key, value in settings.items():
-        if key != "data":  # its options are plain arguments
+        # Options of data are plain arguments. Loggers are made by training alone, from
+        # the config of its command line.
+        if key not in ("data", "loggers"):
             yield from _named(key, value)
 
 

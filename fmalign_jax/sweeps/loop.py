@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fmalign_jax.data import pipeline
+from fmalign_jax.progress import Bar
 from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.sweeps.data import SweepBatches, SweepData
 from fmalign_jax.sweeps.files import MemberFolder, curves_over_leads
@@ -64,7 +64,7 @@ class Sweep:
         start = int(states.step)
         pending: list[Any] = []
         clock = logged_values.Clock()
-        bar = tqdm(total=last_step, initial=start, unit="step")
+        bar = Bar(total=last_step, initial=start)
         with Interruption() as interruption, bar:
             for step in range(start + 1, last_step + 1):
                 batch = sharding.place_batch(clock.next_batch(self.batches), self.mesh)

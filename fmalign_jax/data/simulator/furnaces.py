@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
-from tqdm import tqdm
 
 from fmalign_jax.data.files import source_digest
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
@@ -35,6 +34,7 @@ from fmalign_jax.data.simulator.operation import Operation, operate
 from fmalign_jax.data.simulator.processes import generator
 from fmalign_jax.data.simulator.profiles import FurnaceProfile, changed
 from fmalign_jax.data.simulator.renderer import render
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import Recording
 
 VERSION = 2
@@ -313,7 +313,7 @@ class SimulatedFurnaces:
         (root / "truth").mkdir()
         count, tests = (self._parameters[k] for k in ("recordings", "test_recordings"))
         split: dict[str, dict[str, Int[np.ndarray, "_"]]] = {"train": {}, "test": {}}
-        for position in tqdm(range(count), desc="simulating furnaces"):
+        for position in Bar(range(count), "simulating furnaces"):
             name, frames = self._write_one(root, position)
             index = np.arange(frames)
             if tests:

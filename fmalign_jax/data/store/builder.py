@@ -28,12 +28,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 from filelock import FileLock
 
 from fmalign_jax.data import taken
 from fmalign_jax.data.files import file_name
 from fmalign_jax.data.store import records
+from fmalign_jax.progress import Bar
 from fmalign_jax.structs import Recording
 
 DATASET_NAME = "recordings"
@@ -189,9 +189,7 @@ def _build(
     reader = _Reader(source)
     first = reader.read(names[0])
     total = len(names) * len(first.streams)
-    with tqdm.tqdm(
-        total=total, desc="preparing recordings", disable=not progress
-    ) as bar:
+    with Bar(description="preparing recordings", total=total, shown=progress) as bar:
         for stream_name, stream in first.streams.items():
             if stream_name == TIMELINE:
                 raise ValueError(
@@ -322,7 +320,7 @@ def _called(recording: Recording) -> str:
 
 def _chunks(
     reader: _Reader,
-    bar: tqdm.tqdm,
+    bar: Bar,
     name: str,
     number: int,
     stream_name: str,

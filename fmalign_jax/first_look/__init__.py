@@ -1,0 +1,1 @@
+"""Before any training: whether two streams have anything in common, and when."""
