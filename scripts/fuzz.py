@@ -31,15 +31,25 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import av
+import h5py
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import scipy.io
+from PIL import Image
 
 from fmalign_jax.alarm import alarm_file
 from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
 from fmalign_jax.alarm.export import serialised
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.cli import print_table
-from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
+from fmalign_jax.data.fmf import (
+    BenchmarkDirectory,
+    BenchmarkV1,
+    write_recording,
+    write_split,
+)
 from fmalign_jax.data.recordings import RecordingFiles
 
 MOST_S = 10
@@ -103,6 +113,39 @@ def read_table(folder: pathlib.Path) -> None:
     RecordingFiles(str(folder / "*.mp4")).read("a")
 
 
+def make_images(folder: pathlib.Path) -> None:
+    """Writes a folder of images in all formats, their times, and a table."""
+    images = folder / "a"
+    images.mkdir()
+    rows = ["file,time"]
+    for second, frame in enumerate(_frames()[:8]):
+        suffix = ("png", "jpg", "bmp", "tif")[second % 4]
+        Image.fromarray(frame).save(images / f"{second}.{suffix}")
+        rows.append(f"{second}.{suffix},{5 * second}")
+    (folder / "a.frames.csv").write_text("\n".join([*rows, ""]))
+    _write_rows(folder / "a.csv")
+
+
+def read_images(folder: pathlib.Path) -> None:
+    """Reads all as one recording."""
+    RecordingFiles(folder / "a", frame_size=8).read("a")
+
+
+def make_parquet(folder: pathlib.Path) -> None:
+    """Writes images with a table as Parquet beside them."""
+    make_images(folder)
+    written = pyarrow.csv.read_csv(folder / "a.csv")
+    pyarrow.parquet.write_table(written, folder / "a.parquet")
+    (folder / "a.csv").unlink()
+
+
+def make_gbk(folder: pathlib.Path) -> None:
+    """Writes images with a table in GBK beside them."""
+    make_images(folder)
+    text = (folder / "a.csv").read_text().replace("time,a", "\u65f6\u95f4,A\u76f8")
+    (folder / "a.csv").write_bytes(text.encode("gbk"))
+
+
 def make_fmf(folder: pathlib.Path) -> None:
     """Writes a recording in layout V2."""
     second = np.datetime64("2018-03-10T02:00:00", "s") + np.arange(_SECONDS)
@@ -124,6 +167,28 @@ def make_fmf(folder: pathlib.Path) -> None:
 def read_fmf(folder: pathlib.Path) -> None:
     """Reads it."""
     source = BenchmarkDirectory(str(folder))
+    for name in source.names():
+        source.read(name)
+
+
+def make_fmf_v1(folder: pathlib.Path) -> None:
+    """Writes a recording in layout V1, in both kinds of .mat."""
+    half = np.arange(_SECONDS) >= _SECONDS // 2
+    arrays = {
+        "video": _frames()[:, :8, :8].transpose(1, 2, 3, 0),
+        "current": np.repeat(np.arange(_SECONDS / 4)[:, None], 4, axis=0) + np.ones(3),
+        "label": half.astype(float),
+        "train_test_index": 1 + half.astype(int),
+    }
+    scipy.io.savemat(folder / "a.mat", arrays, do_compression=True)
+    with h5py.File(folder / "b.mat", "w") as file:
+        for key, value in arrays.items():
+            file[key] = value.T
+
+
+def read_fmf_v1(folder: pathlib.Path) -> None:
+    """Reads both; either may be damaged."""
+    source = BenchmarkV1(folder)
     for name in source.names():
         source.read(name)
 
@@ -190,11 +255,15 @@ KINDS: dict[str, tuple[Step, Step, Sequence[str]]] = {
     "npz": (make_npz, read_npz, ("*.npz",)),
     "table": (make_table, read_table, ("a.csv", "a.labels.csv")),
     "video": (make_table, read_table, ("*.mp4",)),
+    "images": (make_images, read_images, ("a/*", "a.frames.csv")),
+    "parquet": (make_parquet, read_images, ("a.parquet",)),
+    "gbk": (make_gbk, read_images, ("a.csv",)),
     "fmf": (
         make_fmf,
         read_fmf,
         ("**/currents/*", "**/timestamps/*", "**/*.json"),
     ),
+    "fmf_v1": (make_fmf_v1, read_fmf_v1, ("*.mat",)),
     "alarm": (make_alarm, read_alarm, ("*.fmalign",)),
     "lines": (make_lines, read_lines, ("a.csv",)),
 }

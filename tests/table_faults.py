@@ -426,15 +426,19 @@ FAULTS: dict[str, tuple[Callable[[Lines], str | bytes], Expected]] = {
         lambda lines: join([*lines[:3], ["正常", *lines[3][1:]], *lines[4:]]).encode(
             "gbk"
         ),
-        "must be a CSV file in UTF-8",
+        NOT_A_TIME.format("正常", 4),
     ),
     "GBK in the names": (
         lambda lines: ("时间" + join(lines)).encode("gbk"),
-        "must be a CSV file in UTF-8",
+        READ,
+    ),
+    "GBK cut within a letter": (
+        lambda lines: ("时间" + join(lines)).encode("gbk").replace(b"\n", b"\xb5\n", 1),
+        "bytes of none of them in line 1;",
     ),
     "UTF-16": (
         lambda lines: join(lines).encode("utf-16"),
-        "must be a CSV file in UTF-8",
+        READ,
     ),
     "zeros at the end": (
         lambda lines: join(lines) + "\0" * 64,

@@ -69,7 +69,10 @@ def test_every_file_is_changed_and_the_same_with_the_same_seed(fuzz):
     fuzz.changed(b"", random.Random(0))
 
 
-@pytest.mark.parametrize("kind", ["npz", "fmf", "alarm", "lines", "table"])
+@pytest.mark.parametrize(
+    "kind",
+    ["npz", "fmf", "fmf_v1", "alarm", "lines", "table", "images", "parquet", "gbk"],
+)
 def test_the_valid_file_of_each_kind_is_read(fuzz, tmp_path, kind):
     make, read, patterns = fuzz.KINDS[kind]
     make(tmp_path)

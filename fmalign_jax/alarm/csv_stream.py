@@ -135,7 +135,8 @@ class RowReader:
         wanted = [name.lower() for name in self._channels]
         unnamed = all(name.startswith(PLACEHOLDER) for name in wanted)
         if set(wanted) <= set(lower):
-            time = lower.index("time") if "time" in lower else 0
+            named = [i for i, name in enumerate(lower) if name in clocks.TIMES]
+            time = named[0] if named else 0
             self._columns = [time, *(lower.index(name) for name in wanted)]
         elif unnamed and len(cells) == len(in_order):
             self._columns = in_order

@@ -27,6 +27,7 @@ from fmalign_jax.config.overrides import (
     unchanged,
     without,
 )
+from fmalign_jax.config.rename import rename_modality
 
 __all__ = [
     "Change",
@@ -37,6 +38,7 @@ __all__ = [
     "lead_config",
     "load_file",
     "read_lead_range",
+    "rename_modality",
     "set_teacher",
     "setting",
     "shared_level",

@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 _MOST_SECONDS = 2.0  # between written seconds; further apart they are rounded times
 _MOST_OF_A_SECOND = 4  # times the usual number of rows
 HOUR_S = 3600.0
+TIMES = ("time", "\u65f6\u95f4")
+"""What a column of times is called, in small letters."""
+
 LATEST_S = 253_402_300_800.0
 """The year 10 000, of a clock that began in 1970."""
 

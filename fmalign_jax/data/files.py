@@ -200,12 +200,13 @@ def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
     """Returns the file of the same stem with another suffix, such as ".labels.csv".
 
     Cameras write suffixes in capitals too. Where there is no such file, returns where
-    it should be.
+    it should be. The stem of a folder is its name.
     """
-    wanted = path.with_suffix(suffix)
+    stem = path.name if path.is_dir() else path.stem
+    wanted = path.with_name(f"{stem}{suffix}")
     if wanted.is_file():
         return wanted
-    for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*")):
-        if other.name.removeprefix(path.stem).lower() == suffix:
+    for other in sorted(path.parent.glob(f"{glob.escape(stem)}.*")):
+        if other.name.removeprefix(stem).lower() == suffix:
             return other
     return wanted

@@ -1,4 +1,4 @@
-"""CSV tables: a column of times, and columns that are read when asked for."""
+"""Tables in CSV or Parquet: a column of times, and columns read when asked for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from fmalign_jax.data import clocks
+from fmalign_jax.data import clocks, encodings, parquet
 from fmalign_jax.data.clocks import (
+    TIMES,
     has_offset,
     instant,
     is_instant,
@@ -45,19 +46,21 @@ _COUNTER = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A CSV file of which columns are read when asked for.
+    """A CSV or Parquet file of which columns are read when asked for.
 
     Attributes:
       path: the file, named in every error.
       columns: names of the columns; "column 0" and so on where no header came.
       first_row: cells of the first row of data, with empty ones behind the columns.
       has_header: whether the first line holds names.
+      encoding: of the text, as `open` takes it; empty for Parquet.
     """
 
     path: pathlib.Path
     columns: tuple[str, ...]
     first_row: tuple[str, ...]
     has_header: bool
+    encoding: str = encodings.UTF8
 
     def position(self, column: str | int) -> int:
         """Position of a column given by name or number.
@@ -80,13 +83,13 @@ class Table:
         )
 
     def time_position(self) -> int:
-        """Position of the column called "time", in any case, or else the first.
+        """Position of the column called "time" or "时间", or else the first.
 
         Raises:
           ValueError: the first may count rows: it has no name or that of a counter, or
             another column holds dates.
         """
-        named = [i for i, name in enumerate(self.columns) if name.lower() == "time"]
+        named = [i for i, name in enumerate(self.columns) if name.lower() in TIMES]
         if named:
             return named[0]
         dated = [_is_date(cell) for cell in self.first_row[: len(self.columns)]]
@@ -143,16 +146,16 @@ class Table:
         if sum(map(_is_other_number, cells)) > len(cells) / 2:
             raise ValueError(
                 f"{self.path}: a channel must be written in plain numbers; got "
-                f"{self.first_row[position]!r} for {self.columns[position]!r} in line "
-                f"{self.line(0)}; write points in decimals, nothing between thousands "
+                f"{self.first_row[position]!r} for {self.columns[position]!r} in "
+                f"{self.place(0)}; write points in decimals, nothing between thousands "
                 "and no units, or name the columns to take in the option channels"
             )
         cells = cells[1:]
         if sum(map(is_number, cells)) > len(cells) / 2:
             raise ValueError(
                 f"{self.path}: every cell of a channel must be a number; got "
-                f"{self.first_row[position]!r} for {self.columns[position]!r} in line "
-                f"{self.line(0)}; correct that cell, or name the columns to take in "
+                f"{self.first_row[position]!r} for {self.columns[position]!r} in "
+                f"{self.place(0)}; correct that cell, or name the columns to take in "
                 "the option channels"
             )
 
@@ -185,8 +188,8 @@ class Table:
                         f"{self.path}: {self.columns[position]!r} must hold finite "
                         f"numbers (up to {LARGEST:g}), with a point in decimals and "
                         f"nothing else; got "
-                        f"{cell[:40]!r} in line {line}; correct that cell, cut out "
-                        "that row, or copy the file again if it was cut short"
+                        f"{cell[:40]!r} in {self._word} {line}; correct that cell, cut "
+                        "out that row, or copy the file again if it was cut short"
                     )
                 values.append(value)
         return np.array(values).reshape(-1, len(positions))
@@ -207,7 +210,7 @@ class Table:
         if _COMPACT_DATE.fullmatch(first):
             raise ValueError(
                 f"{self.path}: times must be seconds, or dates written YYYY-MM-DD "
-                f"HH:MM:SS; got {first} in line {self.line(0)}, which is a date "
+                f"HH:MM:SS; got {first} in {self.place(0)}, which is a date "
                 "without them; write it so"
             )
         read = instant if self.is_dated(column) else number
@@ -226,15 +229,16 @@ class Table:
                 for _ in rows:  # what stands above the names shows in wider rows
                     pass
                 raise ValueError(
-                    f"{self.path}: times must be {form}; got {cell[:40]!r} in line "
-                    f"{line}; convert or correct it, remove that line if it holds no "
-                    "data, such as units, or copy the file again if it was cut short"
+                    f"{self.path}: times must be {form}; got {cell[:40]!r} in "
+                    f"{self._word} {line}; convert or correct it, remove that line if "
+                    "it holds no data, such as units, or copy the file again if it was "
+                    "cut short"
                 )
             if read is instant and has_offset(cell) != has_offset(first):
                 raise ValueError(
                     f"{self.path}: all times must be written with their offset, or "
-                    f"none; got {cell!r} in line {line} after {first!r}; write all "
-                    "alike"
+                    f"none; got {cell!r} in {self._word} {line} after {first!r}; "
+                    "write all alike"
                 )
             values.append(value)
         return np.array(values)
@@ -262,21 +266,29 @@ class Table:
                 )
             raise ValueError(
                 f"{self.path}: time must not go back; got a step of {steps[row]:.6g} s "
-                f"in line {self.line(row + 1)}; {remedy}"
+                f"in {self.place(row + 1)}; {remedy}"
             )
         for row in clocks.clock_changes(time_s).tolist() if local else ():
             logging.getLogger(__name__).warning(
-                "%s: the time leaps by an hour in line %d; if that is daylight saving "
+                "%s: the time leaps by an hour in %s; if that is daylight saving "
                 "time, all rows behind it are an hour late: write times with their "
                 "offset, such as 2024-03-31 03:00:00+02:00",
                 self.path,
-                self.line(row),
+                self.place(row),
             )
 
     def line(self, row: int) -> int:
         """Line of the file that a row of data stands in, counted from 1."""
-        lines = (line for line, _ in _parsed(self.path))
+        lines = (line for line, _ in _parsed(self.path, self.encoding))
         return next(x for i, x in enumerate(lines) if i == row + self.has_header)
+
+    def place(self, row: int) -> str:
+        """Where a row of data stands, in words: "line 3", in Parquet "row 2"."""
+        return f"{self._word} {self.line(row)}"
+
+    @property
+    def _word(self) -> str:
+        return "line" if self.encoding else "row"
 
     def _rows(self, *needed: int) -> Iterator[tuple[int, list[str]]]:
         """Every row of data with its line.
@@ -292,7 +304,7 @@ class Table:
         numeric = [i for i, cell in enumerate(self.first_row[:most]) if is_number(cell)]
         least = 1 + max([0, *numeric, *needed])
         last = 0
-        rows = _parsed(self.path)
+        rows = _parsed(self.path, self.encoding)
         if self.has_header:
             last, _ = next(rows)
         for line, cells in rows:
@@ -303,7 +315,7 @@ class Table:
             if not least <= len(cells) <= most:
                 raise ValueError(
                     f"{self.path}: a row must have a cell for each of the {most} "
-                    f"columns; got {len(cells)} in line {line}: "
+                    f"columns; got {len(cells)} in {self._word} {line}: "
                     f"{','.join(cells)[:80]!r}; write points in decimals, put cells "
                     "with commas into quotes, or copy the file again if it was cut "
                     "short"
@@ -318,19 +330,21 @@ class Table:
 
 
 def read_table(path: pathlib.Path) -> Table:
-    """Looks at a CSV file, with or without a header line.
+    """Looks at a Parquet file, or a CSV file, with or without a header line.
 
     The first line is a header when its first cell is neither a number nor a time.
 
     Raises:
-      ValueError: no such file, no rows of data, or not text.
+      ValueError: no such file, no rows of data, not text, or damaged.
     """
-    rows = (tuple(cell.strip() for cell in cells) for _, cells in _parsed(path))
+    encoding = "" if is_parquet(path) else _encoding(path)
+    parsed = _parsed(path, encoding)
+    rows = (tuple(cell.strip() for cell in cells) for _, cells in parsed)
     first: tuple[str, ...] = next(rows, ())
     if first and first[0].lower().startswith("sep="):  # a spreadsheet's own line
         raise _not_the_names(path, ",".join(first), 2)
     second: tuple[str, ...] = next(rows, ())
-    has_header = not any(map(is_time, first[:1]))
+    has_header = not encoding or not any(map(is_time, first[:1]))
     body = second if has_header else first
     if not body:
         raise ValueError(
@@ -341,25 +355,43 @@ def read_table(path: pathlib.Path) -> Table:
             f"{path}: every row must have a value for each of the columns "
             f"{list(first)}; got {list(body)}; correct it or export the table again"
         )
-    _check_commas(path, first, second)
+    if encoding:
+        _check_commas(path, first, second)
     columns = first if has_header else tuple(f"column {i}" for i in range(len(first)))
-    return Table(path, columns, body, has_header)
+    return Table(path, columns, body, has_header, encoding)
 
 
 def is_nameless(column: str) -> bool:
-    """Whether a column has no name, or the one that pandas gives to such."""
-    return not column or column.startswith("Unnamed:")
+    """Whether a column has no name, or one that pandas gives to such."""
+    return not column or column.startswith(("Unnamed:", "__index_level_"))
 
 
-def _parsed(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """Every row that is not blank, with its line.
+def is_parquet(path: pathlib.Path) -> bool:
+    """Whether a table is a Parquet file, by its name."""
+    return path.suffix.lower() == parquet.SUFFIX
+
+
+def _encoding(path: pathlib.Path) -> str:
+    try:
+        return encodings.encoding_of(path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: this CSV file is needed; got no such file; put it there"
+        ) from None
+
+
+def _parsed(path: pathlib.Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """Every row that is not blank, with its line; of Parquet every row.
 
     A quote that is not closed would swallow rows, up to the next one: a cell may not
     reach beyond its line.
     """
+    if not encoding:
+        yield from parquet.rows(path)
+        return
     line = 0
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding=encoding) as file:
             rows = csv.reader(file, skipinitialspace=True, strict=True)
             for cells in rows:
                 if rows.line_num > line + 1:
@@ -367,15 +399,6 @@ def _parsed(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
                 line += 1
                 if len(cells) > 1 or any(cell.strip() for cell in cells):
                     yield line, cells
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: this CSV file is needed; got no such file; put it there"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: must be a CSV file in UTF-8; got another kind ({error}); save "
-            "the table as UTF-8"
-        ) from None
     except csv.Error:
         raise ValueError(
             f"{path}: quotes must be closed in the line that opens them, behind the "

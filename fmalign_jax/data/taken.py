@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int32
 
-from fmalign_jax.data import clocks, tables
+from fmalign_jax.data import clocks, encodings, tables
 from fmalign_jax.structs import UNLABELLED, Recording
 
 _MOST_NAMES = 12  # in a line
@@ -17,7 +17,7 @@ _MOST_NAMES = 12  # in a line
 def table(
     columns: tables.Table, time: int, taken: Mapping[str, Sequence[str | int]]
 ) -> str:
-    """Says which columns of a table were taken, and which were left out.
+    """Says which columns of a table were taken, which left out, and its encoding.
 
     Args:
       columns: the table.
@@ -25,7 +25,8 @@ def table(
       taken: by what they were taken as, such as "channels": names or positions.
 
     Returns:
-      such as "time 'time' (seconds), channels 'a', 'b'; left out: 'remark'".
+      such as "time 'time' (seconds), channels 'a', 'b'; left out: 'remark'"; of other
+      text than UTF-8 also how it was read.
     """
     form = "seconds" if clocks.is_number(columns.first_row[time]) else "dates"
     positions = {
@@ -39,7 +40,7 @@ def table(
         f"{kind} {names([columns.columns[i] for i in chosen])}"
         for kind, chosen in positions.items()
     ]
-    return ", ".join(parts) + left_out(rest)
+    return ", ".join(parts) + left_out(rest) + encodings.said(columns.encoding)
 
 
 def streams(recording: Recording) -> str:

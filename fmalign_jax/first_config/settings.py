@@ -20,7 +20,7 @@ from fmalign_jax.first_config.recipes import (
     Recipe,
     two_digits,
 )
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, is_recording
+from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
 from fmalign_jax.first_config.words import counted, listed, plain, rounded, seconds
 
 DATA, DEFAULT, OPEN = "DATA", "DEFAULT", "OPEN"
@@ -106,7 +106,7 @@ def after_windows(
 
 def _sources(survey: Survey) -> Iterator[Setting]:
     count = len(survey.seen)
-    unread = [item for item in survey.left_out if is_recording(item.what)]
+    unread = [item for item in survey.left_out if item.is_recording]
     yield Setting("data.source", survey.source, DATA, "What reads this kind of files.")
     if not unread:
         yield Setting(

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from fmalign_jax.data import clock_report, dataset
+from fmalign_jax.data import clock_report, dataset, tables
 from fmalign_jax.data.fmf import BenchmarkDirectory
-from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.data.recordings import RecordingFiles, images, places
 from fmalign_jax.data.recordings.video import SUFFIXES
 from fmalign_jax.data.store.builder import Source
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
@@ -87,10 +87,12 @@ class LeftOut:
     Attributes:
       what: a file, or several.
       why: the rule, what came, and what to do.
+      is_recording: whether it is one, which cannot be used.
     """
 
     what: str
     why: str
+    is_recording: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,12 +188,6 @@ def look_with(
     return Survey(pathlib.Path(place), source, _numbered(seen), tuple(left_out))
 
 
-def is_recording(file: str) -> bool:
-    """Says whether a file is read as a recording, by its name."""
-    hidden = file.startswith(".")
-    return not hidden and pathlib.PurePath(file).suffix.lower() in (".npz", *SUFFIXES)
-
-
 def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
     """Returns for how long both streams of a recording run in each clip, seconds."""
     spans = [
@@ -232,7 +228,7 @@ def readers(folder: pathlib.Path, source: str) -> dict[str, Source]:
     if source == dataset.BENCHMARK:
         benchmark = BenchmarkDirectory(str(folder))
         return dict.fromkeys(benchmark.names(), benchmark)
-    if not any(is_recording(path.name) for path in folder.iterdir()):
+    if not any(map(_is_recording, folder.iterdir())):
         inside = ", ".join(other.what for other in _others(folder, {}))
         came = f"only {inside}" if inside else "an empty folder"
         raise ValueError(
@@ -241,6 +237,10 @@ def readers(folder: pathlib.Path, source: str) -> dict[str, Source]:
             "write them)"
         )
     return files_of(str(folder))
+
+
+def _is_recording(path: pathlib.Path) -> bool:
+    return not path.name.startswith(".") and places.is_recording(path)
 
 
 def _read(reader: Source, name: str) -> Seen | LeftOut:
@@ -254,7 +254,7 @@ def _read(reader: Source, name: str) -> Seen | LeftOut:
     except (ValueError, OSError) as error:
         # The folder, and mostly the file, stand beside it.
         why = str(error).replace(f"{path.parent}/", "").removeprefix(f"{path.name}: ")
-        return LeftOut(path.name, why)
+        return LeftOut(path.name, why, is_recording=True)
     return Seen(
         file=path.name,
         timeline=Timeline(
@@ -383,7 +383,10 @@ def _class(number: int, label_names: Sequence[str]) -> str:
     return label_names[number] if label_names else f"class {number}"
 
 
-_FORMS = f".npz, or a video ({', '.join(SUFFIXES)}) with a .csv beside it"
+_FORMS = (
+    f".npz, or a video ({', '.join(SUFFIXES)}, or a folder of images) with a .csv or "
+    ".parquet beside it"
+)
 
 
 def _others(folder: pathlib.Path, readers: Mapping[str, Source]) -> list[LeftOut]:
@@ -402,14 +405,20 @@ def _others(folder: pathlib.Path, readers: Mapping[str, Source]) -> list[LeftOut
 
 
 def _why_left(path: pathlib.Path) -> str:
+    if images.is_folder(path):
+        return (
+            "a folder of images needs a table of the sensor beside it, with its name; "
+            f"got none; put it there as {path.name}.csv"
+        )
     if path.is_dir():
         return (
             "recordings must lie in the folder itself; got a folder in it; run fmalign "
             "init on that one if they lie there"
         )
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() == ".csv" or tables.is_parquet(path):
         return (
             "a table must lie beside a video of the same name; got it without; put the "
-            f"video there ({', '.join(SUFFIXES)}), or write both streams as .npz"
+            f"video there ({', '.join(SUFFIXES)}, or a folder of images), or write "
+            "both streams as .npz"
         )
     return f"a recording is {_FORMS}; got another kind; convert it, if it is one"

@@ -48,7 +48,8 @@ class Split:
           ValueError: an entry is not a list of frames of the video.
         """
         spans = {
-            part: _spans(time_s, self._indices(part, video, frames)) for part in PARTS
+            part: frame_spans(time_s, self._indices(part, video, frames))
+            for part in PARTS
         }
         return {part: span for part, span in spans.items() if span}
 
@@ -108,7 +109,7 @@ def _read_part(path: pathlib.Path) -> dict[str, Any]:
         ) from None
 
 
-def _spans(
+def frame_spans(
     time_s: Float[np.ndarray, "N"], index: Int[np.ndarray, "n"]
 ) -> tuple[tuple[float, float], ...]:
     """Runs of consecutive frames, each from its first frame to the end of its last."""

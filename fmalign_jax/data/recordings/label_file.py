@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from fmalign_jax.data import clocks, files, tables
+from fmalign_jax.data.clocks import TIMES
 from fmalign_jax.structs import UNLABELLED
 
+_LABELS = ("label", "\u6807\u7b7e")
 MOST_CLASSES = 1 << 31
 
 
@@ -31,8 +33,9 @@ def columns(table: tables.Table) -> tuple[int, int]:
       ValueError: there are not two columns, nor two called "time" and "label".
     """
     names = [name.lower() for name in table.columns]
-    if {"time", "label"} <= set(names):
-        return names.index("time"), names.index("label")
+    called = [[i for i, x in enumerate(names) if x in of] for of in (TIMES, _LABELS)]
+    if all(called):
+        return called[0][0], called[1][0]
     if len(names) != 2:
         raise ValueError(
             f"{table.path}: labels need two columns, time and label; got "

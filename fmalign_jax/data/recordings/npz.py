@@ -40,15 +40,24 @@ _MOST = 2**31 - 1
 _MOST_RATIO = 250  # of what an array unpacks to; deflate reaches 1000
 _NEARLY = 0.85  # likeness of two keys, by difflib
 _FEW_BYTES = 256 << 20  # so much may be of any ratio
-_KEYS = {"video": ("frames", "frame"), "current": ("sensor", "sensor")}
+SENSOR = "current"
+"""What the stream of the key `sensor` is called, if nobody calls it otherwise."""
+
+_KEYS = {"video": ("frames", "frame"), SENSOR: ("sensor", "sensor")}
 
 
-def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Recording:
+def read_npz(
+    path: pathlib.Path,
+    *,
+    label_names: tuple[str, ...] = (),
+    sensor_name: str = SENSOR,
+) -> Recording:
     """Reads and checks one recording; its name is the stem of the file.
 
     Args:
       path: the file.
       label_names: the classes, by default those that the file names.
+      sensor_name: what to call the stream of the key `sensor`.
 
     Raises:
       ValueError: the file is damaged, lacks a key, or a key holds pickled objects or
@@ -63,9 +72,15 @@ def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Record
                 "rename the arrays"
             )
         _check_spelling(arrays, names, path)
+        called = {n: sensor_name if n == SENSOR else n for n in names}
+        if len(set(called.values())) < len(names):
+            raise ValueError(
+                f"{path}: streams must have different names; got {sensor_name!r} in "
+                "the key streams and as the option sensor_name; choose another"
+            )
         recording = Recording(
             name=path.stem,
-            streams={name: _stream(arrays, name, path) for name in names},
+            streams={called[n]: _stream(arrays, n, path) for n in names},
             label_names=label_names or tuple(_strings(arrays, "label_names")),
             clip_names=tuple(_strings(arrays, "clip_names")),
             partition=_partition(arrays, path),
@@ -73,9 +88,9 @@ def read_npz(path: pathlib.Path, *, label_names: tuple[str, ...] = ()) -> Record
             file=str(path),
         )
         recording = dataclasses.replace(
-            recording, taken={str(path): _taken(arrays, recording)}
+            recording, taken={str(path): _taken(arrays, names, recording)}
         )
-    sources = {name: f"{path}, key {_keys(name)[0]!r}" for name in names}
+    sources = {called[n]: f"{path}, key {_keys(n)[0]!r}" for n in names}
     check_recording(recording, path, sources=sources)
     return recording
 
@@ -229,11 +244,11 @@ def _declared_bytes(member: Any) -> int | None:
     return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
-def _taken(arrays: _Arrays, recording: Recording) -> str:
+def _taken(arrays: _Arrays, names: list[str], recording: Recording) -> str:
     """Says which streams and labels a file holds, and which arrays are neither."""
-    keys = [f"{_keys(name)[1]}_label" for name in recording.streams]
+    keys = [f"{_keys(name)[1]}_label" for name in names]
     labels = [key for key in keys if key in arrays]
-    rest = sorted(set(arrays) - _known(recording.streams))
+    rest = sorted(set(arrays) - _known(names))
     said = taken.streams(recording)
     if labels:
         said += f"; labels {taken.names(labels)}"
@@ -268,7 +283,7 @@ def _keys(name: str) -> tuple[str, str]:
 
 
 def _channel_key(name: str) -> str:
-    return "channel_names" if name == "current" else f"{_keys(name)[1]}_channel_names"
+    return "channel_names" if name == SENSOR else f"{_keys(name)[1]}_channel_names"
 
 
 def _strings(arrays: _Arrays, key: str) -> list[str]:
@@ -303,7 +318,7 @@ def _values(
     values: Shaped[np.ndarray, "..."], name: str, source: str
 ) -> Shaped[np.ndarray, "..."]:
     """Values in one of the dtypes a stream may have."""
-    axes = {"video": 4, "current": 2}.get(name, max(values.ndim, 1))
+    axes = {"video": 4, SENSOR: 2}.get(name, max(values.ndim, 1))
     numbers = values.dtype.kind in ("f" if name == "video" else "fiub")
     if values.ndim != axes or not (numbers or values.dtype == np.uint8):
         raise ValueError(
@@ -311,9 +326,9 @@ def _values(
             f"[N, h, w, C], sensors [N, C], tokens int [N]; got {values.dtype} "
             f"{values.shape}; reshape or convert it"
         )
-    if values.dtype == np.uint8 and name != "current":
+    if values.dtype == np.uint8 and name != SENSOR:
         return values
-    tokens = values.dtype.kind in "iub" and name != "current"
+    tokens = values.dtype.kind in "iub" and name != SENSOR
     if tokens and values.size:
         extreme = max(int(values.max()), -int(values.min()), key=abs)
         if abs(extreme) > _MOST:
