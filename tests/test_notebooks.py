@@ -105,7 +105,8 @@ GOOD = """\
 # %%
 # %matplotlib inline
 # A comment.
-# !echo shell > out.txt
+# !echo \\
+#     shell > out.txt
 print(open("out.txt").read())
 """
 
@@ -118,10 +119,11 @@ def test_a_source_is_read_and_becomes_plain_python(tmp_path):
     assert (chinese.language, chinese.text) == ("zh", "# 一\n\n文字。")
     assert code.language == ""
     (cell,) = MAKE.code(source)
-    assert cell.splitlines()[:3] == [
+    assert cell.splitlines()[:4] == [
         "%matplotlib inline",
         "# A comment.",
-        "!echo shell > out.txt",
+        "!echo \\",
+        "    shell > out.txt",
     ]
     (tmp_path / "code.py").write_text(MAKE.script(source), encoding="utf-8")
     said = subprocess.run(
