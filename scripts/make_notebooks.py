@@ -14,7 +14,8 @@ A source holds both languages and the code once, in the percent format of Jupyte
     # !fmalign train pretrain:smoke
     run = fm.load("runs/first")
 
-A line of code that begins with `# !` or `# %` is one of the shell or of IPython. Of
+A line of code that begins with `# !` or `# %` is one of the shell or of IPython; it
+may go on in the next after a backslash. Of
 NAME.py are made NAME.ipynb and NAME.zh.ipynb, with what the code gave, and from them
 the pages NAME.md, NAME.zh.md and their pictures. The code runs once, in an empty
 folder, and again only if it has changed; what it writes to standard error (progress
@@ -42,7 +43,8 @@ MOST_BYTES = 100_000
 """Of one picture."""
 
 _CELL = re.compile(r"^# %%(?: \[markdown\] (en|zh))?$", re.MULTILINE)
-_MAGIC = re.compile(r"^# (?=[!%])", re.MULTILINE)
+_MAGIC = re.compile(r"^# [!%](?:.*\\\n# )*.*$", re.MULTILINE)
+_SHELL = re.compile(r"^!((?:.*\\\n)*.*)$", re.MULTILINE)
 _MACHINE = re.compile(r"(?:/root|/tmp|/work|/home|/Users)/\S*")
 _NOTEBOOK = {"en": "This page as a notebook", "zh": "本页的 notebook 文件"}
 _PICTURE = {"en": "Picture", "zh": "图"}
@@ -92,17 +94,22 @@ def cells(source: pathlib.Path) -> list[Cell]:
 
 def code(source: pathlib.Path) -> list[str]:
     """Returns the code cells, as a notebook has them."""
-    return [_MAGIC.sub("", cell.text) for cell in cells(source) if not cell.language]
+    return [_shown(cell.text) for cell in cells(source) if not cell.language]
+
+
+def _shown(text: str) -> str:
+    """Returns a code cell with its lines of the shell and of IPython as they run."""
+    return _MAGIC.sub(lambda found: re.sub("^# ", "", found[0], flags=re.M), text)
 
 
 def script(source: pathlib.Path) -> str:
     """Returns the code as plain Python, for a test: the shell's lines as processes."""
-    lines = ["import subprocess"]
-    for line in "\n".join(code(source)).splitlines():
-        if line.startswith("!"):
-            line = f"subprocess.run({line[1:]!r}, shell=True, check=True)"
-        lines.append("" if line.startswith("%") else line)
-    return "\n".join(lines) + "\n"
+    whole = _SHELL.sub(
+        lambda found: f"subprocess.run({found[1]!r}, shell=True, check=True)",
+        "\n".join(code(source)),
+    )
+    kept = [line for line in whole.splitlines() if not line.startswith("%")]
+    return "\n".join(["import subprocess", *kept]) + "\n"
 
 
 def digest(source: pathlib.Path) -> str:
@@ -192,7 +199,7 @@ def notebook_of(
         if cell.language == language:
             found.append(form.new_markdown_cell(cell.text, id=name))
         elif not cell.language:
-            text = _MAGIC.sub("", cell.text)
+            text = _shown(cell.text)
             number = sum(one.cell_type == "code" for one in found) + 1
             found.append(
                 form.new_code_cell(

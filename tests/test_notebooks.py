@@ -35,9 +35,9 @@ def test_there_are_notebooks():
 )  # on a busy machine; one takes a minute or two on an idle one
 @per_source
 def test_the_code_runs(source, tmp_path):
-    (tmp_path / "code.py").write_text(MAKE.script(source), encoding="utf-8")
+    (tmp_path / "cells.py").write_text(MAKE.script(source), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "code.py"],
+        [sys.executable, "cells.py"],
         cwd=tmp_path,
         env=MAKE.environment() | {"MPLBACKEND": "agg"},
         capture_output=True,
@@ -105,7 +105,8 @@ GOOD = """\
 # %%
 # %matplotlib inline
 # A comment.
-# !echo shell > out.txt
+# !echo \\
+#     shell > out.txt
 print(open("out.txt").read())
 """
 
@@ -118,14 +119,15 @@ def test_a_source_is_read_and_becomes_plain_python(tmp_path):
     assert (chinese.language, chinese.text) == ("zh", "# 一\n\n文字。")
     assert code.language == ""
     (cell,) = MAKE.code(source)
-    assert cell.splitlines()[:3] == [
+    assert cell.splitlines()[:4] == [
         "%matplotlib inline",
         "# A comment.",
-        "!echo shell > out.txt",
+        "!echo \\",
+        "    shell > out.txt",
     ]
-    (tmp_path / "code.py").write_text(MAKE.script(source), encoding="utf-8")
+    (tmp_path / "cells.py").write_text(MAKE.script(source), encoding="utf-8")
     said = subprocess.run(
-        [sys.executable, "code.py"],
+        [sys.executable, "cells.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

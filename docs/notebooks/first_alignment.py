@@ -42,7 +42,10 @@ sorted(path.name for path in pathlib.Path("recordings").iterdir())
 #
 # `pretrain:smoke+recordings` 是随包提供的配置：缩小的电熔镁炉模型，用自己的记录。`data.lead_s` 指定电流提前多少读取。最后三项设置去掉了编译最慢的部分；真实训练应保留。训练不使用标签。第一步要编译程序，大部分时间花在这里。
 # %%
-# !fmalign train pretrain:smoke+recordings --workdir=runs/first --data.path=recordings --data.lead_s=240 --max_steps=8 --model.transformer.layers=0 --objectives.reconstruction.weight=0 --objectives.window_contrast.weight=0 2> train.log
+# !fmalign train pretrain:smoke+recordings --workdir=runs/first \
+#     --data.path=recordings --data.lead_s=240 --max_steps=8 \
+#     --model.transformer.layers=0 --objectives.reconstruction.weight=0 \
+#     --objectives.window_contrast.weight=0 2> train.log
 # %% [markdown] en
 # The table shows the last validation. Three of its rows say most:
 #

@@ -135,7 +135,7 @@ try:
 except ImportError:
     print("no PyTorch here")
 else:
-    inputs = torch.from_numpy(features.mean(axis=1).copy())
+    inputs = torch.from_numpy(features.mean(axis=1))
     labels = torch.from_numpy(encoded.window_label.astype("int64"))
     head = torch.nn.Linear(inputs.shape[1], len(encoded.label_names))
     loss = torch.nn.functional.cross_entropy(head(inputs), labels, ignore_index=-1)

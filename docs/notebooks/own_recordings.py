@@ -69,8 +69,8 @@ for path in sorted(pathlib.Path("furnaces").glob("furnace_1*")):
 # %% [markdown] zh
 # 配置中注明每个值的来源：`DATA` 来自记录；`DEFAULT` 来自本包；`OPEN` 还没有人决定。提前量属于 OPEN。如果不知道提前量，就搜索它（[提前量](../lead.md)）。
 # %%
-lines = pathlib.Path("mine.py").read_text().splitlines()
-print(*[line for line in lines if line.startswith("    ")][:30], sep="\n")
+text = pathlib.Path("mine.py").read_text()
+print(*text[text.index("def get_config") :].splitlines()[:32], sep="\n")
 # %% [markdown] en
 # ## What is checked
 #
@@ -102,7 +102,10 @@ np.savez_compressed("bad/heat_01.npz", **raw)
 #
 # 完整的命令就是 `fmalign train mine.py`。这里给出样本的提前量；其余设置把模型改小并去掉一些部分，以加快编译。
 # %%
-# !fmalign train mine.py --workdir=runs/mine --data.lead_s=240 --max_steps=2 --batch_size=8 --model.width=32 --codebook.codes=32 --model.transformer.layers=0 --objectives.reconstruction.weight=0 --objectives.window_contrast.weight=0 2> train.log | head -n 3
+# !fmalign train mine.py --workdir=runs/mine --data.lead_s=240 --max_steps=2 \
+#     --batch_size=8 --model.width=32 --codebook.codes=32 \
+#     --model.transformer.layers=0 --objectives.reconstruction.weight=0 \
+#     --objectives.window_contrast.weight=0 2> train.log | grep -E "steps|perplexity"
 # %%
 run = fm.load("runs/mine")
 print(run.modalities, run.config.data.lead_s, run.config.data.tick_s)
