@@ -47,6 +47,7 @@ _LEAD = "tests/test_lead_time.py::test_"
 _SHARED = "tests/test_shared_level.py::test_"
 _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
+_ONNX = "tests/test_early_warning.py::test_the_alarm_is_written_as_onnx_where_asked"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
@@ -295,8 +296,16 @@ FAULTS = (
           _LABELLED + "is_not_called_zero_shot"),
     Fault("signing_key_ignored", _WARNING, "signature.sign(place / ALARM, key_path)",
           "signature.path_of(place / ALARM).touch()", _SIGNED),
-    Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',
-          'settings["signing_key"]', _SIGNED),
+    Fault("signing_key_chooses_the_folder", _WARNING,
+          'del settings["signing_key"], settings["onnx"]',
+          'del settings["onnx"]', _SIGNED),
+    Fault("onnx_chooses_the_folder", _WARNING,
+          'del settings["signing_key"], settings["onnx"]',
+          'del settings["signing_key"]', _ONNX),
+    Fault("onnx_not_signed", _WARNING, "(ALARM, ONNX) if config.onnx else (ALARM,)",
+          "(ALARM,)", _ONNX),
+    Fault("onnx_of_before_stays", _WARNING, "(folder / ALARM, folder / ONNX)",
+          "(folder / ALARM,)", _ONNX),
 )
 # fmt: on
 
