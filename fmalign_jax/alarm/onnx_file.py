@@ -53,7 +53,6 @@ def save(path: pathlib.Path, settings: AlarmSettings, score: Score) -> None:
     """
     jax2onnx = converter()
     import onnx_ir
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     model = jax2onnx.to_onnx(
         score,
@@ -64,8 +63,11 @@ def save(path: pathlib.Path, settings: AlarmSettings, score: Score) -> None:
         output_names=[SCORE, CODE],
         return_mode="ir",
     )
-    # With them ONNX Runtime complains of each at every start.
-    RemoveUnusedNodesPass()(model)
+    # ONNX Runtime complains at every start of constants that no node reads.
+    read = {value for node in model.graph.all_nodes() for value in node.inputs}
+    for name, value in list(model.graph.initializers.items()):
+        if value not in read:
+            del model.graph.initializers[name]
     model.metadata_props.update(
         {
             name: value if isinstance(value, str) else json.dumps(value)
