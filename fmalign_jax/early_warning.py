@@ -20,7 +20,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
-from fmalign_jax.alarm import alarm_file, comparison, report as alarm_report, signature
+from fmalign_jax.alarm import (
+    alarm_file,
+    comparison,
+    export,
+    onnx_file,
+    report as alarm_report,
+    signature,
+)
 from fmalign_jax.alarm.comparison import Candidate
 from fmalign_jax.alarm.make import (
     abnormal_class,
@@ -44,6 +51,7 @@ from fmalign_jax.training import sharding
 
 NAME = "early_warning"
 ALARM = f"alarm{alarm_file.SUFFIX}"
+ONNX = f"alarm{onnx_file.SUFFIX}"
 
 
 def early_warning(
@@ -61,7 +69,7 @@ def early_warning(
 
     Raises:
       ValueError: as `evaluate.evaluate`; no validation split, or settings of which no
-        alarm can be made; no key to sign it with.
+        alarm can be made; no key to sign it with, or no package to write ONNX with.
     """
     transfer.check(config)
     run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
@@ -70,10 +78,13 @@ def early_warning(
     key_path = pathlib.Path(config.signing_key) if config.signing_key else None
     if key_path is not None:
         signature.private_key(key_path)  # no hour's work for a key that is none
+    if config.onnx:
+        onnx_file.converter()
     splits = evaluation_splits.load_splits(config, with_a_window_a_tick(run.config))
     abnormal = abnormal_class(config, splits)
     settings = transfer.settings_of(config, run.step, splits)
-    del settings["signing_key"]  # signed or not, it is the same alarm
+    # Signed or not, and in whichever form, it is the same alarm.
+    del settings["signing_key"], settings["onnx"]
     folder = outputs.choose_folder(run.path, workdir, settings, NAME)
 
     frozen = restore.restore(run, sharding.make_mesh())
@@ -148,17 +159,24 @@ def early_warning(
         series = scored[headline].series
         alarm_report.draw(place, series, methods, exported, headline)
         if exported == "taught" and taught is not None:
-            program = taught.program(alarm)
+            score = taught.score()
         else:
             recent_ticks = round(chosen.settings["recent_s"] / spec.tick_s)
             leads = spec.leads_read(config.target)
-            program = model.program(alarm, abnormal, recent_ticks, leads)
-        alarm_file.save(place / ALARM, alarm, program)
+            score = model.score(abnormal, recent_ticks, leads)
+        shape = (alarm.rows, *alarm.window_shape)
+        alarm_file.save(place / ALARM, alarm, export.serialised(score, shape))
+        if config.onnx:
+            onnx_file.save(place / ONNX, alarm, score)
         if key_path is not None:
-            signature.sign(place / ALARM, key_path)
+            for name in (ALARM, ONNX) if config.onnx else (ALARM,):
+                signature.sign(place / name, key_path)
         write_json(place / f"{NAME}.json", report)
-    if key_path is None:  # one that is there is of the alarm before
-        signature.path_of(folder / ALARM).unlink(missing_ok=True)
+        written = {file.name for file in place.iterdir()}
+    for path in (folder / ALARM, folder / ONNX):
+        for own in (path, signature.path_of(path)):
+            if own.name not in written:  # one that is there is of the alarm before
+                own.unlink(missing_ok=True)
     return report, folder
 
 

@@ -49,6 +49,7 @@ _WARNING = "fmalign_jax/early_warning.py"
 _SIGNED = "tests/test_early_warning.py::test_the_alarm_is_signed_where_a_key_is_given"
 _MONITOR = "fmalign_jax/monitor.py"
 _SERVED = "tests/test_live_page.py::test_"
+_ONNX = "tests/test_early_warning.py::test_the_alarm_is_written_as_onnx_where_asked"
 _KEPT = "tests/test_evaluate.py::test_heads_read_the_channels_that_are_kept"
 _LABELLED = "tests/test_evaluate.py::test_a_system_that_uses_labels_"
 _LOCATED = "tests/test_evaluate.py::test_spells_are_located_if_asked_for"
@@ -329,10 +330,6 @@ FAULTS = (
           'return "zero_shot" if labels == NO_LABELS else "supervised_representation"',
           'return "zero_shot"',
           _LABELLED + "is_not_called_zero_shot"),
-    Fault("signing_key_ignored", _WARNING, "signature.sign(place / ALARM, key_path)",
-          "signature.path_of(place / ALARM).touch()", _SIGNED),
-    Fault("signing_key_chooses_the_folder", _WARNING, 'del settings["signing_key"]',
-          'settings["signing_key"]', _SIGNED),
     Fault("token_file_ignored", _MONITOR, "read_token(arguments.token_file)",
           "read_token(None)",
           _SERVED + "token_file_and_level_of_the_command_line_are_used"),
@@ -342,6 +339,18 @@ FAULTS = (
           _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
     Fault("page_forgets", _MONITOR, "page.remember(last_rows(arguments.log))", "pass",
           _SERVED + "the_page_shows_what_is_logged_and_so_after_a_restart"),
+    Fault("signing_key_ignored", _WARNING, "signature.sign(place / name, key_path)",
+          "signature.path_of(place / name).touch()", _SIGNED),
+    Fault("signing_key_chooses_the_folder", _WARNING,
+          'del settings["signing_key"], settings["onnx"]',
+          'del settings["onnx"]', _SIGNED),
+    Fault("onnx_chooses_the_folder", _WARNING,
+          'del settings["signing_key"], settings["onnx"]',
+          'del settings["signing_key"]', _ONNX),
+    Fault("onnx_not_signed", _WARNING, "(ALARM, ONNX) if config.onnx else (ALARM,)",
+          "(ALARM,)", _ONNX),
+    Fault("onnx_of_before_stays", _WARNING, "(folder / ALARM, folder / ONNX)",
+          "(folder / ALARM,)", _ONNX),
 )
 # fmt: on
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -16,6 +17,7 @@ from fmalign_jax.alarm import (
     comparison,
     episodes,
     make,
+    onnx_file,
     report as alarm_report,
     signature,
 )
@@ -303,9 +305,10 @@ def test_the_alarm_knows_between_which_values_the_current_was(run, whole):
     assert whole[2].settings.value_range == expected
 
 
-def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
+def _keys(folder):
+    """Returns a private and the public key, as PEM files."""
     key = ed25519.Ed25519PrivateKey.generate()
-    private, public = tmp_path / "key.pem", tmp_path / "plant.pub"
+    private, public = folder / "key.pem", folder / "plant.pub"
     pem = serialization.Encoding.PEM
     private.write_bytes(
         key.private_bytes(
@@ -319,6 +322,11 @@ def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
             pem, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
+    return private, public
+
+
+def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
+    private, public = _keys(tmp_path)
     _, target, alarm = whole
     path = target / command.ALARM
     beside = signature.path_of(path)
@@ -333,6 +341,35 @@ def test_the_alarm_is_signed_where_a_key_is_given(run, whole, tmp_path):
     plain = _config(run, false_alarms_per_hour=100.0)
     assert command.early_warning(plain)[1] == target
     assert not beside.exists()
+
+
+@pytest.mark.parametrize("kind", ["model", "taught"])
+def test_the_alarm_is_written_as_onnx_where_asked(
+    run, folder, tmp_path, monkeypatch, kind
+):
+    scores = []
+
+    def save(path, settings, score):  # what is converted; how: tests/test_onnx.py
+        scores.append(score)
+        path.write_text(settings.abnormal)
+
+    monkeypatch.setattr(onnx_file, "converter", lambda: None)
+    monkeypatch.setattr(onnx_file, "save", save)
+    private, public = _keys(tmp_path)
+    asked = {"alarm": kind, "baselines": False, "false_alarms_per_hour": 100.0}
+    config = _config(run, **asked, onnx=True, signing_key=str(private))
+    _, target = command.early_warning(config, folder / f"onnx_{kind}")
+    path = target / command.ONNX
+    assert signature.verify(path, public) == b"abnormal"
+    windows = np.random.default_rng(0).normal(size=(8, 8, 2, 3)).astype(np.float32)
+    expected = alarm_file.load(target / command.ALARM)(windows)
+    for own, of_program in zip(scores[0](jnp.asarray(windows)), expected, strict=True):
+        np.testing.assert_allclose(own, of_program, atol=1e-5)
+    assert "onnx" not in json.loads((target / "settings.json").read_text())
+    # Made again without, there is none that is another's.
+    command.early_warning(_config(run, **asked), target)
+    assert not path.exists()
+    assert not signature.path_of(path).exists()
 
 
 def test_a_run_is_exported_first(run, whole, folder, capsys):

@@ -338,7 +338,10 @@ def _kinds(folder, **changes):
 REFUSED = {
     "no folder": (lambda folder: None, "a folder of recordings is needed; got no such"),
     "a file": (lambda folder: folder.write_text(""), "is needed; got a file; give"),
-    "empty": (lambda folder: folder.mkdir(), r"\.parquet beside it; got an empty folder"),
+    "empty": (
+        lambda folder: folder.mkdir(),
+        r"\.parquet beside it; got an empty folder",
+    ),
     "folders": (
         lambda folder: _npz(folder / "in" / "a.npz", 60),
         "must hold a recording.*got only in; give the folder that they lie in",

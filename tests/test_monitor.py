@@ -1,11 +1,13 @@
 """The monitor: the same readings live and replayed, whatever the input does."""
 
 import csv
+import importlib.metadata
 import io
 import json
 import pathlib
 import subprocess
 import sys
+import tomllib
 import tracemalloc
 import zipfile
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from jax import export
+from packaging.requirements import Requirement
 
 from fmalign_jax import monitor
 from fmalign_jax.alarm import alarm_file as exported, csv_stream
@@ -289,24 +292,44 @@ def test_settings_survive_the_file_and_the_same_alarm_has_the_same_bytes(
 BLOCKED = """
 import sys
 class Blocker:
-    names = {names!r}
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in self.names:
+        if name.split(".")[0] in {names!r}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocker())
 from fmalign_jax import monitor
 monitor.main(sys.argv[1:])
 """
-NEEDLESS = (
-    "absl array_record av cryptography flax grain h5py matplotlib ml_collections optax "
-    "orbax paho sklearn tensorboardX tensorflow_datasets tensorstore tqdm"
-)
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+NEEDED = PROJECT["dependency-groups"]["monitor"]
 
 
-def test_neither_training_code_nor_data_libraries_are_needed(alarm_file, tmp_path):
+def _brought_by(requirements):
+    """Returns the names of distributions that requirements install, without extras."""
+    found, left = set(), list(requirements)
+    while left:
+        requirement = Requirement(left.pop())
+        marker = requirement.marker
+        if requirement.name not in found and (
+            marker is None or marker.evaluate({"extra": ""})
+        ):
+            found.add(requirement.name)
+            left += importlib.metadata.requires(requirement.name) or []
+    return {name.lower().replace("-", "_") for name in found}
+
+
+def test_the_packages_of_the_monitor_are_enough(alarm_file, tmp_path):
+    needed = _brought_by(NEEDED)
+    owners = importlib.metadata.packages_distributions()
+    others = {
+        module
+        for module, names in owners.items()
+        if not {name.lower().replace("-", "_") for name in names} & needed
+    } - {"fmalign_jax"}
+    assert {"flax", "optax", "sklearn", "grain", "matplotlib", "absl"} <= others
     source = tmp_path / "current.csv"
     source.write_text("\n".join(_lines()))
-    script = BLOCKED.format(names=set(NEEDLESS.split()))
+    script = BLOCKED.format(names=others)
     done = subprocess.run(
         [sys.executable, "-c", script, "--alarm", alarm_file, "--input", source],
         capture_output=True,
@@ -315,3 +338,10 @@ def test_neither_training_code_nor_data_libraries_are_needed(alarm_file, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 57
+
+
+def test_the_packages_of_the_monitor_are_said_once():
+    assert set(NEEDED) <= set(PROJECT["project"]["dependencies"])
+    line = "pip install " + " ".join(f'"{needed}"' for needed in NEEDED)
+    for page in ("monitor.md", "monitor.zh.md"):
+        assert line in (ROOT / "docs" / page).read_text(encoding="utf-8")

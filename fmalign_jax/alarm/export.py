@@ -1,15 +1,15 @@
-"""Makes the program of an alarm: from raw windows of one modality to score and code."""
+"""The score of an alarm as a function of raw windows, and as a program that is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from fmalign_jax.alarm.alarm_file import NO_CODE
@@ -17,8 +17,14 @@ from fmalign_jax.models.layers import side_by_side
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.training import preprocess, sharding
 
+Score: TypeAlias = Callable[
+    [Float[Array, "B T R C"]], tuple[Float[Array, " B"], Int[Array, " B"]]
+]
+"""Of raw windows: the probability of the abnormal class, and the code of the last tick.
+"""
 
-def score_program(
+
+def score_of(
     encoder: FrozenEncoder,
     frozen: EncoderState,
     modality: str,
@@ -29,10 +35,9 @@ def score_program(
     features: str,
     abnormal: int,
     shown: slice,
-    shape: tuple[int, int, int, int],
     leads: int = 1,
-) -> bytearray:
-    """Returns the serialised program, with every parameter in it, for CPUs.
+) -> Score:
+    """Returns the score of an alarm, with every parameter in it.
 
     Args:
       encoder: knows the architecture.
@@ -44,9 +49,7 @@ def score_program(
       features: which kind, see `Encodings.features`.
       abnormal: the class whose probability is the score.
       shown: which vectors of a window `classify` is shown.
-      shape: of the windows [B, T, R, C]; those of a range of L leads hold L * T ticks,
-        in order of time.
-      leads: L.
+      leads: L; windows of a range of leads hold L * T ticks, in order of time.
     """
     params, model_state, statistics = sharding.on_one_device(
         (frozen.params, frozen.model_state, dict(frozen.statistics))
@@ -62,7 +65,9 @@ def score_program(
         vectors = np.asarray(encoder.system.code_vectors(model_state))
         table = jnp.asarray((vectors - mean) / deviation)
 
-    def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
+    def score(
+        windows: Float[Array, "B T R C"],
+    ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
         windows = side_by_side(windows, leads)
         inputs = preprocess.normalise({modality: windows}, statistics)
         encoded: Any = encoder.system.apply(
@@ -77,12 +82,10 @@ def score_program(
             values = ((shared.variates if use_shared else z) - mean) / deviation
         return classify(values[:, shown])[:, abnormal], code
 
-    return serialised(score, shape)
+    return score
 
 
-def serialised(
-    score: Callable[[Array], tuple[Array, Array]], shape: tuple[int, int, int, int]
-) -> bytearray:
-    """Returns a function of windows [B, T, R, C] to score and code, for CPUs."""
+def serialised(score: Score, shape: tuple[int, int, int, int]) -> bytearray:
+    """Returns the program of a score, for CPUs, and windows of this shape."""
     windows = jax.ShapeDtypeStruct(shape, jnp.float32)
     return export.export(jax.jit(score), platforms=("cpu",))(windows).serialize()

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.alarm import export
-from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.evaluation import heads, transfer
 from fmalign_jax.evaluation.heads import Head, HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
@@ -120,12 +119,10 @@ class AlarmModel:
             return slice(None)
         return slice(-recent_ticks, None)
 
-    def program(
-        self, alarm: AlarmSettings, abnormal: int, recent_ticks: int, leads: int
-    ) -> bytearray:
-        """Returns the same as one serialised function of raw windows of L leads."""
+    def score(self, abnormal: int, recent_ticks: int, leads: int) -> export.Score:
+        """Returns the same as one function of raw windows of L leads."""
         assert self.head.traced is not None
-        return export.score_program(
+        return export.score_of(
             self.encoder,
             self.frozen,
             self.config.target,
@@ -135,7 +132,6 @@ class AlarmModel:
             features=self.config.features,
             abnormal=abnormal,
             shown=self.shown(recent_ticks),
-            shape=(alarm.rows, *alarm.window_shape),
             leads=leads,
         )
 

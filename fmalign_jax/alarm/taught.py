@@ -15,12 +15,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
-from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
-from fmalign_jax.alarm.export import serialised
+from fmalign_jax.alarm.alarm_file import NO_CODE
+from fmalign_jax.alarm.export import Score
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.windows.index import WindowIndex
@@ -141,18 +141,20 @@ class TaughtScore:
         found = _figures_of(split, self.target, self.samples_per_tick, self.scale)
         return self.head.predict(((found - self.mean) / self.deviation)[:, None])[:, 1]
 
-    def program(self, alarm: AlarmSettings) -> bytearray:
-        """Returns the same as one serialised function of raw windows; no codes."""
+    def score(self) -> Score:
+        """Returns the same as one function of raw windows; no codes."""
         assert self.head.traced is not None
         traced = self.head.traced
 
-        def score(windows: Float[Array, "B T R C"]) -> tuple[Array, Array]:
+        def score(
+            windows: Float[Array, "B T R C"],
+        ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
             found = figures(windows / self.scale)
             standardised = (found - self.mean) / self.deviation
             probability = traced(standardised[:, None])[:, 1]
             return probability, jnp.full(len(windows), NO_CODE, jnp.int32)
 
-        return serialised(score, (alarm.rows, *alarm.window_shape))
+        return score
 
 
 def _figures_of(

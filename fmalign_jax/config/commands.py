@@ -114,6 +114,7 @@ def early_warning_config() -> ConfigDict:
             "baseline_lengths_s": (30.0, 60.0, 120.0),  # the best on validation
             "rows": 32,  # windows that the exported program takes at once
             "signing_key": "",  # PEM of an Ed25519 private key; empty: not signed
+            "onnx": False,  # write the alarm as alarm.onnx too?
         }
     )
     return config
