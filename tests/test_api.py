@@ -261,6 +261,11 @@ def test_an_alarm_watches_a_current_in_memory(run, raw, folder, tmp_path):
     replayed = tiny.replayed(opened._exported, folder / "raw" / "furnace_2.npz")
     # float32 values written as their own float64 read back as the same float32.
     assert dict(zip(readings.time_s, readings.probability, strict=True)) == replayed
+    rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
+    lines = [",".join(map(repr, row)) for row in rows.tolist()]
+    file = tmp_path / "current.csv"
+    file.write_text("\n".join(["time,a,b,c", *lines, ""]), encoding="utf-8")
+    assert alarm.watch(file) == readings
     table = readings.to_frame()
     np.testing.assert_array_equal(table["active"], readings.active)
     assert isinstance(readings.plot(), Figure)
@@ -276,6 +281,10 @@ def test_an_alarm_watches_a_current_in_memory(run, raw, folder, tmp_path):
         opened.watch(raw["sensor"][:, :2], raw["sensor_t"])
     with pytest.raises(ValueError, match="increase"):
         opened.watch(raw["sensor"], raw["sensor_t"][::-1])
+    with pytest.raises(ValueError, match="needs its times"):
+        opened.watch(raw["sensor"])
+    with pytest.raises(ValueError, match="leave time_s out"):
+        opened.watch(file, raw["sensor_t"])
 
 
 @pytest.mark.parametrize("kind", ["semantic", "codes"])

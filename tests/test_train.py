@@ -593,7 +593,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, folder, tmp_pat
     straight = tmp_path / "straight"
     for path in (workdir, straight):  # in a process of their own, as the killed one
         flags = (*ENDLESS, f"--config.max_steps={last}")
-        assert _start(folder, path, *flags).wait(timeout=200) == 0, path
+        assert _start(folder, path, *flags).wait(timeout=400) == 0, path
     assert _digests(workdir, last) == _digests(straight, last)
     assert f"resuming at step {last - 2} of {last}" in (
         workdir.with_suffix(".stderr").read_text()

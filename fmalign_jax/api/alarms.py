@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,17 +67,44 @@ class Alarm:
         return self._exported.settings
 
     def watch(
-        self, current: Float[ndarray, "N C"], time_s: Float[ndarray, " N"]
+        self,
+        current: Float[ndarray, "N C"] | str | os.PathLike[str],
+        time_s: Float[ndarray, " N"] | None = None,
     ) -> Readings:
         """Runs the alarm over a current, as the monitor runs it over a file.
 
         Args:
-          current: values, in the order of the channels of `settings`.
-          time_s: their times in seconds, increasing.
+          current: values, in the order of the channels of `settings`; or a CSV file,
+            as the monitor reads it.
+          time_s: their times in seconds, increasing; of a file they stand in it.
 
         Raises:
-          ValueError: the shapes do not fit, or times do not increase.
+          ValueError: the shapes do not fit, times do not increase, or the file is no
+            table of the channels.
+          OSError: the file cannot be read.
         """
+        monitor = Monitor(self._exported, live=False)
+        readings: list[Reading] = []
+        for line in self._lines(current, time_s):
+            readings += monitor.feed(line)
+        return Readings(tuple(readings + monitor.flush()))
+
+    def _lines(self, current: Any, time_s: Any) -> Iterator[str]:
+        """Yields the lines that a monitor reads, their names first."""
+        if isinstance(current, str | os.PathLike):
+            if time_s is not None:
+                raise ValueError(
+                    f"the times of a file stand in it; got {os.fspath(current)!r} and "
+                    "time_s; leave time_s out"
+                )
+            with open(current, encoding="utf-8-sig", errors="replace") as file:
+                yield from file
+            return
+        if time_s is None:
+            raise ValueError(
+                "a current that is an array needs its times; got none; give "
+                "watch(current, time_s)"
+            )
         current, time_s = np.asarray(current), np.asarray(time_s, np.float64)
         channels = self.settings.channels
         if current.shape != (*time_s.shape, len(channels)) or time_s.ndim != 1:
@@ -91,11 +118,9 @@ class Alarm:
                 f"times must increase; got {time_s[place + 1]} after {time_s[place]} "
                 f"at row {place + 1}; sort the rows"
             )
-        monitor = Monitor(self._exported, live=False)
-        readings = monitor.feed(",".join(["time", *channels]))
+        yield ",".join(["time", *channels])
         for moment, row in zip(time_s.tolist(), current.tolist(), strict=True):
-            readings += monitor.feed(",".join(map(repr, [moment, *row])))
-        return Readings(tuple(readings + monitor.flush()))
+            yield ",".join(map(repr, [moment, *row]))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings of the alarm, and what it was judged to be."""
