@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import sklearn.base
 import tiny
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import fmalign_jax as fm
 from fmalign_jax import api, train
+from fmalign_jax.alarm import signature
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.run import open_run
@@ -258,7 +261,7 @@ def test_an_alarm_watches_a_current_in_memory(run, raw, folder, tmp_path):
     )
     readings = alarm.watch(raw["sensor"], raw["sensor_t"])
     opened = fm.load_alarm(alarm.path)
-    replayed = tiny.replayed(opened._exported, folder / "raw" / "furnace_2.npz")
+    replayed = tiny.replayed(opened.exported, folder / "raw" / "furnace_2.npz")
     # float32 values written as their own float64 read back as the same float32.
     assert dict(zip(readings.time_s, readings.probability, strict=True)) == replayed
     rows = np.column_stack([raw["sensor_t"], raw["sensor"].astype(float)])
@@ -356,3 +359,26 @@ def fm_config(tmp_path):
     config.data.lead_s = 240.0
     config.data.prepared_dir = str(tmp_path)
     return config
+
+
+def test_an_alarm_is_opened_only_if_its_signature_is_right(tmp_path):
+    kept = pathlib.Path(__file__).parent / "data" / "alarms" / "0.1.0-model.fmalign"
+    path = tmp_path / "alarm.fmalign"
+    path.write_bytes(kept.read_bytes())
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem, raw = serialization.Encoding.PEM, serialization.NoEncryption()
+    private, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, raw))
+    public.write_bytes(
+        key.public_key().public_bytes(
+            pem, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    with pytest.raises(ValueError, match="signature"):
+        fm.load_alarm(path, require_signature=public)
+    signature.sign(path, private)
+    found = fm.load_alarm(path, require_signature=public)
+    assert found.settings == fm.load_alarm(kept).settings
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="signature"):
+        fm.load_alarm(path, require_signature=public)

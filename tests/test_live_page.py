@@ -6,7 +6,6 @@ import http.client
 import itertools
 import json
 import re
-import shutil
 import socket
 import threading
 import time
@@ -24,7 +23,6 @@ from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.live_page import SHOWN_S, LivePage
 from fmalign_jax.alarm.page_server import PageServer
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN = "0123456789abcdef-token"
 FILES = ("/page.css", "/page.js", "/words.json", "/icon.svg")
 
@@ -650,20 +648,6 @@ def test_token_file_and_level_of_the_command_line_are_used(alarm_file, run, tmp_
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = [path for path in map(shutil.which, BROWSERS) if path]
-    if not found:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} is installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(
-            executable_path=found[0], args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

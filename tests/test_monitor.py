@@ -21,29 +21,13 @@ from packaging.requirements import Requirement
 
 from fmalign_jax import monitor
 from fmalign_jax.alarm import alarm_file as exported, csv_stream
-from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.alarm.live import Monitor
+from fmalign_jax.config import load_file
 
 T, R, C, ROWS = 4, 2, 3, 8
-SETTINGS = AlarmSettings(
-    channels=("a", "b", "c"),
-    unit="A",
-    tick_s=1.0,
-    window_ticks=T,
-    samples_per_tick=R,
-    sample_period_s=0.5,
-    max_gap_s=1.5,
-    rows=ROWS,
-    abnormal="semi-molten",
-    raise_at=0.5,
-    clear_at=0.4,
-    raise_ticks=2,
-    clear_ticks=2,
-    lead_s=240.0,
-    until_visible_s=(200.0, 230.0, 250.0),
-    until_visible_from="a test",
-    origin={"run": "test"},
-)
+TINY = load_file(pathlib.Path(__file__).parents[1] / "scripts" / "tiny_alarm.py")
+SETTINGS = TINY.SETTINGS
+assert (SETTINGS.rows, *SETTINGS.window_shape) == (ROWS, T, R, C)
 
 
 def _score(windows):

@@ -1,5 +1,6 @@
 """An alarm as ONNX: the same scores, by ONNX Runtime and NumPy and nothing of ours."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ import tiny
 from fmalign_jax.alarm import alarm_file, export, onnx_file, rule
 from fmalign_jax.alarm.alarm_file import AlarmSettings
 from fmalign_jax.alarm.taught import TaughtScore, figures
+from fmalign_jax.config import load_file
 from fmalign_jax.evaluation import heads
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
@@ -21,24 +23,15 @@ from fmalign_jax.training import sharding
 
 T, R, C, ROWS = 8, 2, 3, 16
 DEVIATION = 3.0
-SETTINGS = AlarmSettings(
-    channels=("a", "b", "c"),
+TINY = load_file(pathlib.Path(__file__).parents[1] / "scripts" / "tiny_alarm.py")
+SETTINGS = dataclasses.replace(
+    TINY.SETTINGS,
     unit="kA",
-    tick_s=1.0,
     window_ticks=T,
     samples_per_tick=R,
-    sample_period_s=0.5,
-    max_gap_s=1.5,
     rows=ROWS,
-    abnormal="semi-molten",
-    raise_at=0.5,
     clear_at=0.45,
-    raise_ticks=2,
     clear_ticks=3,
-    lead_s=240.0,
-    until_visible_s=(200.0, 230.0, 250.0),
-    until_visible_from="a test",
-    origin={"run": "test"},
     value_range=((-9.0, 9.0),) * C,
 )
 EXAMPLE = "docs/early_warning.md"

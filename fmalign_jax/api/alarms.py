@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -36,12 +35,10 @@ def load_alarm(
     Raises:
       ValueError: the file is none, or its signature is missing or wrong.
     """
-    path = pathlib.Path(path)
-    if require_signature is not None:
-        signature.verify(path, pathlib.Path(require_signature))
-    alarm = Alarm(path, {})
-    alarm.settings  # noqa: B018  a damaged file is told of here
-    return alarm
+    path, content = pathlib.Path(path), None
+    if require_signature is not None:  # the bytes verified are the bytes loaded
+        content = signature.verify(path, pathlib.Path(require_signature))
+    return Alarm(path, {}, alarm_file.load(path, content))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +49,17 @@ class Alarm:
       path: the exported file, which `fmalign monitor` runs.
       report: what early_warning.json holds (docs/early_warning.md); empty of an alarm
         that was opened as a file.
+      exported: what the file holds, compiled when it is first used.
     """
 
     path: pathlib.Path
     report: Mapping[str, Any]
-
-    @functools.cached_property
-    def _exported(self) -> ExportedAlarm:
-        return alarm_file.load(self.path)
+    exported: ExportedAlarm = dataclasses.field(repr=False, compare=False)
 
     @property
     def settings(self) -> AlarmSettings:
         """Returns channels, ticks, levels and expected warning of the alarm."""
-        return self._exported.settings
+        return self.exported.settings
 
     def watch(
         self,
@@ -83,7 +78,7 @@ class Alarm:
             table of the channels.
           OSError: the file cannot be read.
         """
-        monitor = Monitor(self._exported, live=False)
+        monitor = Monitor(self.exported, live=False)
         readings: list[Reading] = []
         for line in self._lines(current, time_s):
             readings += monitor.feed(line)

@@ -14,11 +14,11 @@ from numpy import ndarray
 
 from fmalign_jax.api.frames import frame
 from fmalign_jax.evaluation import fonts
+from fmalign_jax.evaluation.files import SHOWN
+from fmalign_jax.evaluation.labelled_windows import window_labels
 from fmalign_jax.evaluation.report import scores_of
 from fmalign_jax.lead import files as lead_files
 from fmalign_jax.structs import UNLABELLED
-
-_METRICS = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,6 @@ class Encoded:
     @property
     def window_label(self) -> Int[ndarray, " N"]:
         """Returns the most frequent known class of each window, -1 if none is known."""
-        from fmalign_jax.evaluation.labelled_windows import window_labels
-
         return window_labels(
             self.label, max(len(self.label_names), self.label.max() + 1)
         )
@@ -169,7 +167,7 @@ class Evaluation:
             "what": [what for what, _, _ in rows],
             "split": [split for _, split, _ in rows],
         }
-        for metric in _METRICS:
+        for metric in SHOWN:
             values = [own.get(metric) for _, _, own in rows]
             ends = [own.get("intervals", {}).get(metric) for _, _, own in rows]
             columns[metric] = [np.nan if v is None else v for v in values]

@@ -14,18 +14,17 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax import early_warning, evaluate, lead_time
+from fmalign_jax.alarm import alarm_file
 from fmalign_jax.api.alarms import Alarm
 from fmalign_jax.api.results import Encoded, Evaluation, Lead
+from fmalign_jax.api.signals import InMemory, as_windows
 from fmalign_jax.config import early_warning_config, evaluation_config, lead_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.store import RecordingStore, builder
-from fmalign_jax.data.validation import check_recording
-from fmalign_jax.data.windows import index
 from fmalign_jax.data.windows.index import WindowIndex
 from fmalign_jax.run import open_run
 from fmalign_jax.run.frozen_encoder import Encodings, RunEncoder
 from fmalign_jax.run.restore import OpenedRun
-from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 
 def load(
@@ -137,7 +136,7 @@ class Run:
             )
         with tempfile.TemporaryDirectory() as place:
             directory = pathlib.Path(place) / "recordings"
-            builder.prepare(_InMemory(signals), directory, progress=False)
+            builder.prepare(InMemory(signals), directory, progress=False)
             store = RecordingStore(directory)
             there = [m for m in self.modalities if m in signals]
             windows = self._windows(
@@ -171,7 +170,7 @@ class Run:
             )
         encoder = self._encoder((modality,))
         statistics = encoder.state.statistics.get(modality)
-        shaped = _as_windows(
+        shaped = as_windows(
             np.asarray(windows),
             modality,
             ticks=data.window_ticks,
@@ -232,7 +231,8 @@ class Run:
         report, folder = self._command(
             early_warning.early_warning, early_warning_config(), workdir, settings
         )
-        return Alarm(folder / early_warning.ALARM, report)
+        path = folder / early_warning.ALARM
+        return Alarm(path, report, alarm_file.load(path))
 
     def _command(
         self,
@@ -292,12 +292,7 @@ class Run:
         if data.reference_stream not in there:
             data.reference_stream = there[0]
         stride = data.eval_stride_ticks if stride_ticks is None else stride_ticks
-        whole = index.SplitSpec(by="recording", validation=0.0, test=0.0)
-        try:
-            spec = dataset.window_spec(data, stride_ticks=stride)
-            return index.build_index(store.timelines(), spec, whole)["train"]
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+        return dataset.whole_windows(store, data, stride_ticks=stride, where=where)
 
     def _encoded(
         self, modalities: Sequence[str], store: RecordingStore, windows: WindowIndex
@@ -321,95 +316,3 @@ class Run:
         if modalities not in self._encoders:
             self._encoders[modalities] = self._opened.encoder(modalities)
         return self._encoders[modalities]
-
-
-class _InMemory:
-    """One recording in memory, as a source of recordings."""
-
-    def __init__(self, signals: Mapping[str, Any]) -> None:
-        """Takes values and times by modality.
-
-        Raises:
-          ValueError: they are not, or not those of a recording.
-        """
-        streams = {name: _stream(name, signal) for name, signal in signals.items()}
-        self._recording = Recording("signals", streams)
-        check_recording(
-            self._recording,
-            pathlib.Path("signals"),
-            sources={name: f"the argument {name!r}" for name in streams},
-        )
-
-    def names(self) -> list[str]:
-        """Returns the one name."""
-        return [self._recording.name]
-
-    def read(self, name: str) -> Recording:
-        """Returns the recording."""
-        del name
-        return self._recording
-
-    def fingerprint(self) -> str:
-        """Returns the same digest for all: nothing is kept."""
-        return "memory"
-
-
-def _stream(name: str, signal: Any) -> Stream:
-    try:
-        values, time_s = signal
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"the argument {name!r} must be a pair of values and their times in "
-            f"seconds; got {type(signal).__name__}; give ({name}, time_s)"
-        ) from None
-    values, time_s = np.asarray(values), np.asarray(time_s, np.float64)
-    if time_s.shape != values.shape[:1]:
-        raise ValueError(
-            f"the argument {name!r} must have one time for each of its values; got "
-            f"values {values.shape} and times {time_s.shape}; correct one of them"
-        )
-    if values.dtype.kind in "fiu" and values.dtype != np.uint8:
-        values = values.astype(np.float32)
-    n = len(time_s)
-    return Stream(
-        values, time_s, np.zeros(n, np.int32), np.full(n, UNLABELLED, np.int32)
-    )
-
-
-def _as_windows(
-    windows: Shaped[ndarray, "N *_"],
-    modality: str,
-    *,
-    ticks: int,
-    samples: int,
-    channels: int | None,
-) -> Shaped[ndarray, "N T R *_"]:
-    """Returns windows by tick; flattened ones get their channels back.
-
-    Args:
-      windows: [N, T * R, ...] or [N, T * R * C].
-      modality: whose, for errors.
-      ticks: T.
-      samples: R.
-      channels: C; None of tokens, which have none.
-    """
-    got, wanted = windows.shape, ticks * samples
-    if channels is not None and windows.ndim == 2 and windows.size:
-        whole = windows.shape[1] == wanted * channels
-        windows = windows.reshape(len(windows), -1, channels) if whole else windows
-    fits = windows.ndim >= (2 if channels is None else 3) and len(windows)
-    if (
-        not fits
-        or windows.shape[1] != wanted
-        or (channels is not None and windows.shape[-1] != channels)
-    ):
-        told = "tokens" if channels is None else f"{channels} channels"
-        raise ValueError(
-            f"windows of {modality!r} must be [N, {wanted}, ...] of {told} "
-            f"({ticks} ticks of {samples} samples), at least one; got {got}; cut them "
-            "so"
-        )
-    kinds = np.int32 if channels is None else np.float32
-    if windows.dtype != np.uint8:
-        windows = windows.astype(kinds)
-    return windows.reshape(len(windows), ticks, samples, *windows.shape[2:])

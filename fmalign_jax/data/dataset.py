@@ -178,6 +178,28 @@ def lay_windows(
     )
 
 
+def whole_windows(
+    store: RecordingStore, data: ConfigDict, *, stride_ticks: int, where: str = ""
+) -> index.WindowIndex:
+    """Returns all windows of recordings, none of them held out.
+
+    Args:
+      store: the recordings.
+      data: how they are cut.
+      stride_ticks: between windows.
+      where: where the recordings are from, for errors.
+
+    Raises:
+      ValueError: there are no windows; the message begins with `where`.
+    """
+    whole = index.SplitSpec(by="recording", validation=0.0, test=0.0)
+    try:
+        spec = window_spec(data, stride_ticks=stride_ticks)
+        return index.build_index(store.timelines(), spec, whole)["train"]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
 def training_windows(
     store: RecordingStore,
     config: ConfigDict,

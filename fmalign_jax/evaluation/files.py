@@ -26,7 +26,9 @@ from fmalign_jax.evaluation.report import Probabilities, scores_of
 from fmalign_jax.objectives.total import NO_LABELS
 from fmalign_jax.run.frozen_encoder import Encodings
 
-_SHOWN = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
+SHOWN = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
+"""The metrics that a table of scores has, in their order."""
+
 _TIMELINES = 4  # recordings drawn over time
 
 
@@ -147,7 +149,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
         )
     level = report["labels"]
     title = "" if level == NO_LABELS else f"not zero-shot, labels {level}"
-    rows = [[title, "split", *_SHOWN]]
+    rows = [[title, "split", *SHOWN]]
     for direction, scores in scores_of(report).items():
         for name, own in scores["splits"].items():
             rows.append([direction, name, *_cells(own)])
@@ -159,7 +161,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     direction = f"{report['source']}->{report['target']}"
     chance = ["chance", headline, f"{references['chance']:.3f}"]
     majority = references["majority"]
-    rows.append(chance + [""] * (len(_SHOWN) - 1))
+    rows.append(chance + [""] * (len(SHOWN) - 1))
     rows.append(["majority", headline, *_cells(majority)])
     if references["random_encoders"]:
         scores = references["random_encoders"][direction]
@@ -227,7 +229,7 @@ def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
     rows = {
         f"codes, {level}": f"{found['verdict'] or 'not measured'}; "
         f"{found['codes']} codes, {report['headline_split']} split",
-        f"table by code {direction}": _cells(table)[_SHOWN.index("balanced_accuracy")],
+        f"table by code {direction}": _cells(table)[SHOWN.index("balanced_accuracy")],
         "coverage": number(table["coverage"]),
         "agreement": f"{number(found['agreement'])} (chance: marginals {chances[0]}, "
         f"shifts {chances[1]})",
@@ -247,7 +249,7 @@ def code_rows(report: Mapping[str, Any]) -> list[list[str]]:
 def channel_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """Returns what is printed of a choice of channels: a row a rule."""
     directions = list(next(iter(found["rows"].values())))
-    shown = _SHOWN.index("balanced_accuracy")
+    shown = SHOWN.index("balanced_accuracy")
     header = f"{found['keep']} of {found['channels']} channels"
     return [[header, *directions]] + [
         [kind, *(_cells(row[direction])[shown] for direction in directions)]
@@ -315,7 +317,7 @@ def open_set_rows(found: Mapping[str, Any]) -> list[list[str]]:
 def _cells(scores: Mapping[str, Any]) -> list[str]:
     """Returns the shown metrics: "0.690 [0.60, 0.75]", or "0.51 ± 0.15" over draws."""
     cells = []
-    for name in _SHOWN:
+    for name in SHOWN:
         value = scores.get(name)
         interval = scores.get("intervals", {}).get(name)
         deviation = scores.get("deviations", {}).get(name)

@@ -183,14 +183,10 @@ def _override(
     )
     store = open_recordings(path, data)
     stride = data.stride_ticks if name == HEAD else data.eval_stride_ticks
-    whole = index.SplitSpec(by="recording", validation=0.0, test=0.0)
-    try:
-        windows = index.build_index(
-            store.timelines(), dataset.window_spec(data, stride_ticks=stride), whole
-        )
-    except ValueError as error:
-        raise ValueError(f"{name}_data={path}: {error}") from error
-    return _Raw(path, store, windows["train"])
+    windows = dataset.whole_windows(
+        store, data, stride_ticks=stride, where=f"{name}_data={path}"
+    )
+    return _Raw(path, store, windows)
 
 
 def _class_names(head: _Raw) -> tuple[str, ...]:

@@ -284,19 +284,14 @@ def _shown(sums: _Sums, lead_s: float, layout: Layout, plan: Plan) -> Shown:
 
 def _layout(clips: Sequence[Clip], plan: Plan) -> Layout:
     """Lays clips in rows, in stretches so long that their sums fit into memory."""
-    unit_ticks = lead_layout.UNIT_WINDOWS * plan.window_ticks
-    while True:
-        layout = lead_layout.layout(
-            clips,
-            tick_s=plan.tick_s,
-            least_s=plan.least_s,
-            most_s=plan.most_s,
-            unit_ticks=unit_ticks,
-        )
-        many = len(layout.unit_recording()) > _MOST_UNITS
-        if not many or layout.unit_ticks < unit_ticks:
-            return layout
-        unit_ticks *= 2
+    return lead_layout.layout_that_fits(
+        clips,
+        lambda layout: len(layout.unit_recording()) <= _MOST_UNITS,
+        tick_s=plan.tick_s,
+        least_s=plan.least_s,
+        most_s=plan.most_s,
+        unit_ticks=lead_layout.UNIT_WINDOWS * plan.window_ticks,
+    )
 
 
 def _rows(looked: Looked, layout: Layout, plan: Plan) -> Iterator[tuple[str, Rows]]:

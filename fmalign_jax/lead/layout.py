@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -123,6 +123,43 @@ def layout(
         unit_ticks=unit_ticks,
         recording=np.array([names.index(clip.recording) for clip in kept]),
     )
+
+
+def layout_that_fits(
+    clips: Sequence[Clip],
+    fits: Callable[[Layout], bool],
+    *,
+    tick_s: float,
+    least_s: float,
+    most_s: float,
+    unit_ticks: int,
+) -> Layout:
+    """Lays clips in rows, in units so long that what is made of them fits.
+
+    Units are doubled until it does, or until they are as long as a row.
+
+    Args:
+      clips: as `layout`; so the rest.
+      fits: whether the sums of so many units fit into memory.
+      tick_s: ...
+      least_s: ...
+      most_s: ...
+      unit_ticks: length of a unit to begin with.
+
+    Raises:
+      ValueError: as `layout`.
+    """
+    while True:
+        laid = layout(
+            clips,
+            tick_s=tick_s,
+            least_s=least_s,
+            most_s=most_s,
+            unit_ticks=unit_ticks,
+        )
+        if fits(laid) or laid.unit_ticks < unit_ticks:
+            return laid
+        unit_ticks *= 2
 
 
 def _no_overlap(least_s: float, most_s: float) -> ValueError:

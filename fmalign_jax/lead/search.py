@@ -202,23 +202,24 @@ def _layout(clips: Sequence[Clip], config: ConfigDict, data: ConfigDict) -> Layo
     """Lays the clips out, in units so long that the sums of all leads fit."""
     unit_s = config.unit_s or lead_layout.UNIT_WINDOWS * data.window_ticks * data.tick_s
     unit_ticks = max(1, round(unit_s / data.tick_s))
-    while True:
-        layout = lead_layout.layout(
-            clips,
-            tick_s=data.tick_s,
-            least_s=config.least_lead_s,
-            most_s=config.most_lead_s,
-            unit_ticks=unit_ticks,
-        )
+
+    def fits(layout: Layout) -> bool:
         needed = curves.sums_bytes(
             [INDICATORS[name] for name in config.indicators],
             leads=len(layout.leads),
             units=len(layout.unit_recording()),
             dimensions=max(config.dimensions, indicators.TABLE_CODES),
         )
-        if needed <= _MOST_BYTES or layout.unit_ticks < unit_ticks:
-            return layout
-        unit_ticks *= 2
+        return needed <= _MOST_BYTES
+
+    return lead_layout.layout_that_fits(
+        clips,
+        fits,
+        tick_s=data.tick_s,
+        least_s=config.least_lead_s,
+        most_s=config.most_lead_s,
+        unit_ticks=unit_ticks,
+    )
 
 
 def _deciding(config: ConfigDict) -> tuple[str, ...]:

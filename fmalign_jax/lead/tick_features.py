@@ -24,12 +24,10 @@ from numpy import ndarray
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import replacing
 from fmalign_jax.data.store import RecordingStore
-from fmalign_jax.data.windows import index
-from fmalign_jax.data.windows.index import SplitSpec, WindowIndex
+from fmalign_jax.data.windows.index import WindowIndex, nearest_windows
 from fmalign_jax.lead.motion import motion
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 
-_WHOLE = SplitSpec(by="recording", validation=0.0, test=0.0)
 _TICKS_AT_ONCE = 512  # of raw values in memory
 
 
@@ -96,8 +94,7 @@ def lay_windows(
     alone.samples_per_tick = ConfigDict({modality: data.samples_per_tick[modality]})
     alone.update({"reference_stream": modality, "lead_s": 0.0})
     alone.update({"other_leads_s": (), "lead_range_s": ()})
-    spec = dataset.window_spec(alone, stride_ticks=stride_ticks)
-    return index.build_index(store.timelines(), spec, _WHOLE)["train"]
+    return dataset.whole_windows(store, alone, stride_ticks=stride_ticks)
 
 
 def encode_recording(
@@ -146,9 +143,7 @@ def _encode(
     encoded = encoder(frozen, store, own, keep_semantic=True, context=False)
     ticks = windows.ticks
     mine = np.flatnonzero(ticks.recording == number)
-    row, position = index.nearest_windows(
-        own.start - mine[0], own.window_ticks, len(mine)
-    )
+    row, position = nearest_windows(own.start - mine[0], own.window_ticks, len(mine))
     known = row >= 0
     semantic = encoded.semantic[modality][row, position] * known[:, None]
     code = None
