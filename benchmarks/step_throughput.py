@@ -140,15 +140,20 @@ class Stepper:
         self.state = self.case.state
         step = train_step.make_train_step(self.case.trainer, self.case.mesh)
         started_s = time.perf_counter()
-        self.compiled = step.lower(self.state, self.case.batch).compile()
+        self._numbers = step.args
+        lowered = step.func.lower(*self._numbers, self.state, self.case.batch)
+        self.compiled = lowered.compile()
         self.compile_s = time.perf_counter() - started_s
-        jaxpr = jax.make_jaxpr(step)(self.state, self.case.batch).jaxpr
+        update = functools.partial(
+            train_step.train_on_batch, self.case.trainer, self.case.mesh
+        )
+        jaxpr = jax.make_jaxpr(update)(self.state, self.case.batch).jaxpr
         self.flops = measure.matrix_flops(jaxpr) / devices
         self()
 
     def __call__(self) -> Any:
         """Takes one step and returns its metrics."""
-        self.state, metrics = self.compiled(self.state, self.case.batch)
+        self.state, metrics = self.compiled(*self._numbers, self.state, self.case.batch)
         return metrics
 
 

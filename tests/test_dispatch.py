@@ -122,7 +122,7 @@ def _lines(workdir):
 def test_nothing_is_compiled_after_the_first_step_and_evaluation(single):
     events = single[1]
     assert events.count("batch") == STEPS
-    assert [name for name in _between(events, 1, 2) if "train_steps" in name]
+    assert [name for name in _between(events, 1, 2) if "train_on_batches" in name]
     # The first report, after step 2, compiles what it adds up with.
     assert not [name for name in _between(events, 2, 3) if "step" in name]
     assert not _between(events, 3, 7)
@@ -133,7 +133,7 @@ def test_nothing_is_compiled_after_the_first_step_and_evaluation(single):
 def test_several_steps_are_compiled_once(pairs):
     events = pairs[1]
     assert events.count("batch") == 6
-    assert [name for name in _between(events, 2, 3) if "train_steps" in name]
+    assert [name for name in _between(events, 2, 3) if "train_on_batches" in name]
     assert not [name for name in _between(events, 3, None) if "step" in name]
 
 

@@ -146,7 +146,7 @@ def test_devices_that_share_the_optimisers_state_equal_one(one, sharded):
     assert set(shares) == {1, 8}
     for x in jax.tree.leaves((sharded.state.params, sharded.state.model_state)):
         assert x.sharding.is_fully_replicated
-    assert sharded.step._cache_size() == 1  # the state comes back as it went in
+    assert sharded.step.func._cache_size() == 1  # the state comes back as it went in
 
 
 def test_training_moved_everything_that_the_comparison_covers(one):
@@ -256,12 +256,12 @@ def test_only_the_semantic_encoders_projections_are_standardised():
 
 
 def test_one_compilation_serves_all_steps_and_padded_batches(config, one):
-    assert one.step._cache_size() == 1
+    assert one.step.func._cache_size() == 1
     batch = tiny.random_batch(config)
     padded = batch | {"mask": np.arange(config.batch_size) < 3}
     for rows in (batch, padded):
         one.evaluate(one.state, sharding.place_batch(rows, one.mesh))
-    assert one.evaluate._cache_size() == 1
+    assert one.evaluate.func._cache_size() == 1
 
 
 def test_a_step_moves_nothing_between_host_and_device(config, one):

@@ -8,31 +8,22 @@ or the program itself.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Shaped
 from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.config.check import check_config
-from fmalign_jax.training.state import Trainer, make_trainer
+from fmalign_jax.training.numbers import NUMBERS, as_argument, is_number
 
 LEAD = "data.lead_s"
 
-MAY_DIFFER = (
-    "seed",
-    LEAD,
-    "optimizer.learning_rate",
-    "optimizer.critic_learning_rate",
-    "optimizer.weight_decay",
-    "objectives.*.weight",
-)
+MAY_DIFFER = (*NUMBERS, LEAD)
 """The settings in which members may differ."""
 
 _NAME = re.compile(r"[\w.+=-]+")
@@ -114,29 +105,9 @@ def differing(configs: Sequence[ConfigDict]) -> dict[str, Shaped[ndarray, " N"]]
     found = {}
     for key in flat[0]:
         values = [own[key] for own in flat]
-        if _may_differ(key) and key != LEAD and len(set(values)) > 1:
-            kind = np.int32 if key == "seed" else np.float32
-            found[key] = np.asarray(values, kind)
+        if is_number(key) and len(set(values)) > 1:
+            found[key] = as_argument(key, values)
     return found
-
-
-def own_trainer(
-    config: ConfigDict, values: Mapping[str, Any], *, steps_per_epoch: int, steps: int
-) -> Trainer:
-    """Builds the trainer of one member inside a compiled program.
-
-    Args:
-      config: of any member.
-      values: by key, what this member has of its own; arrays under trace.
-      steps_per_epoch: as of `make_trainer`.
-      steps: as of `make_trainer`.
-    """
-    # Which terms there are is decided by weights that are known.
-    known = {k: x for k, x in values.items() if not k.startswith("objectives.")}
-    trainer = make_trainer(
-        _with(config, known), steps_per_epoch=steps_per_epoch, steps=steps
-    )
-    return dataclasses.replace(trainer, config=_with(config, values))
 
 
 def _changed(config: ConfigDict, member: Member) -> ConfigDict:
@@ -176,7 +147,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _may_differ(key: str) -> bool:
-    return any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
+    return key == LEAD or is_number(key)
 
 
 def _short(key: str) -> str:
@@ -188,16 +159,3 @@ def _short(key: str) -> str:
 def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = flatten_dict(tree, sep=".")
     return flat
-
-
-def _with(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """Returns a copy in which arrays take the place of numbers."""
-    own = config.copy_and_resolve_references()
-    with own.ignore_type():
-        for key, value in values.items():
-            *path, last = key.split(".")
-            entry = own
-            for name in path:
-                entry = entry[name]
-            entry[last] = value
-    return own

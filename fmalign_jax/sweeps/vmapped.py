@@ -18,9 +18,15 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from fmalign_jax.sweeps.cpc_bound import cross_cpc_bound
-from fmalign_jax.sweeps.members import differing, own_trainer
+from fmalign_jax.sweeps.members import differing
 from fmalign_jax.training import preprocess, resident, step as train_step
-from fmalign_jax.training.state import RUNS_ONCE, Trainer, TrainState, fresh_state
+from fmalign_jax.training.state import (
+    RUNS_ONCE,
+    Trainer,
+    TrainState,
+    fresh_state,
+    make_trainer,
+)
 from fmalign_jax.training.step import Batch, Metrics
 
 _LEAD, _ORDER = "lead", "order"  # which of the leads and of the orders is a member's
@@ -55,7 +61,9 @@ class VmappedRuns:
           mesh: of one device.
         """
         self._config = configs[0]
-        self._lengths = {"steps_per_epoch": steps_per_epoch, "steps": steps}
+        self._like = make_trainer(
+            self._config, steps_per_epoch=steps_per_epoch, steps=steps
+        )
         self._mesh = mesh
         self._members = len(configs)
         self.leads_s = sorted({config.data.lead_s for config in configs})
@@ -161,7 +169,7 @@ class VmappedRuns:
 
     def _trainer(self, own: Mapping[str, Array]) -> Trainer:
         settings = {k: x for k, x in own.items() if k not in (_LEAD, _ORDER)}
-        return own_trainer(self._config, settings, **self._lengths)
+        return self._like.with_numbers(settings)
 
     def _batch(self, own: Mapping[str, Array], batch: Batch, windows: Any) -> Batch:
         """Returns what one member sees of the batch of all."""
@@ -189,11 +197,9 @@ class VmappedRuns:
     def _update(
         self, own: Mapping[str, Array], state: TrainState, batch: Batch, windows: Any
     ) -> tuple[TrainState, Metrics]:
-        step = train_step.make_train_step(self._trainer(own), self._mesh)
-        stepped: tuple[TrainState, Metrics] = step(
-            state, self._batch(own, batch, windows)
+        return train_step.train_on_batch(
+            self._trainer(own), self._mesh, state, self._batch(own, batch, windows)
         )
-        return stepped
 
     def _evaluate(
         self, own: Mapping[str, Array], state: TrainState, batch: Batch, windows: Any
@@ -201,7 +207,7 @@ class VmappedRuns:
         # Validation has one order, whatever the seed.
         lead = {key: x for key, x in own.items() if key != _ORDER}
         trainer, batch = self._trainer(own), self._batch(lead, batch, windows)
-        metrics = train_step.make_eval_step(trainer, self._mesh)(state, batch)
+        metrics = train_step.evaluate_batch(trainer, state, batch)
         bound = cross_cpc_bound(trainer, state, batch)
         return {**metrics, "scalars": metrics["scalars"] | bound}
 

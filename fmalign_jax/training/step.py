@@ -20,17 +20,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 from ml_collections import ConfigDict
 
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import inputs_of
 from fmalign_jax.training import preprocess, resident, sharding
 from fmalign_jax.training.metrics import Mean
+from fmalign_jax.training.numbers import numbers_of
 from fmalign_jax.training.state import (
     Trainer,
     TrainState,
     encode,
+    runs_often,
     shard_optimizer,
     state_sharding,
 )
@@ -51,7 +53,9 @@ def random_streams(trainer: Trainer) -> tuple[str, ...]:
 
 
 def step_keys(
-    seed: int | Int[Array, ""], step: Int[Array, ""], names: Sequence[str]
+    seed: int | Int[Array, ""] | UInt[Array, ""],
+    step: Int[Array, ""],
+    names: Sequence[str],
 ) -> dict[str, Key[Array, ""]]:
     """Returns the random key of each named use in one step.
 
@@ -63,46 +67,69 @@ def step_keys(
 
 def make_train_step(
     trainer: Trainer, mesh: Mesh
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> functools.partial[tuple[TrainState, Metrics]]:
     """Returns the compiled step; it takes over (donates) the state it is given.
 
     Its arguments are the state, a batch and, if that holds window indices alone, the
-    windows on the device (`resident.place`).
+    windows on the device (`resident.place`). The numbers of the config are arguments of
+    the program too, already given: ``step.func`` is what is compiled, ``step.args``
+    are they.
     """
-    return jax.jit(
-        functools.partial(_train_step, trainer, mesh),
-        donate_argnums=0,
-        out_shardings=(state_sharding(trainer, mesh), sharding.replicated(mesh)),
-    )
+    return _compiled(train_on_batch, trainer, mesh)
 
 
 def make_train_steps(
     trainer: Trainer, mesh: Mesh
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> functools.partial[tuple[TrainState, Metrics]]:
     """Returns compiled steps on several batches, one after the other in one call.
 
     As `make_train_step`, but it takes a list of batches, and each metric comes with
     one leading axis, the steps. Compiled once for each number of batches.
     """
-    return jax.jit(
-        functools.partial(_train_steps, trainer, mesh),
-        donate_argnums=0,
-        out_shardings=(state_sharding(trainer, mesh), sharding.replicated(mesh)),
-    )
+    return _compiled(_train_on_batches, trainer, mesh)
 
 
-def make_eval_step(trainer: Trainer, mesh: Mesh) -> Callable[..., Metrics]:
+def make_eval_step(trainer: Trainer, mesh: Mesh) -> functools.partial[Metrics]:
     """Returns the compiled evaluation of one batch; it changes nothing.
 
     Its arguments are those of the train step.
     """
-    return jax.jit(
-        functools.partial(_eval_step, trainer),
+
+    def evaluate(values: Any, *arguments: Any) -> Metrics:
+        return evaluate_batch(trainer.with_numbers(values), *arguments)
+
+    compiled = jax.jit(
+        evaluate,
         out_shardings=sharding.replicated(mesh),
+        compiler_options=runs_often(mesh),
     )
+    return functools.partial(compiled, _placed_numbers(trainer, mesh))
 
 
-def _train_steps(
+def _compiled(
+    function: Callable[..., Any], trainer: Trainer, mesh: Mesh
+) -> functools.partial[tuple[TrainState, Metrics]]:
+    def update(values: Any, *arguments: Any) -> tuple[TrainState, Metrics]:
+        stepped: tuple[TrainState, Metrics] = function(
+            trainer.with_numbers(values), mesh, *arguments
+        )
+        return stepped
+
+    update.__name__ = function.__name__  # by which a profile names the program
+    compiled = jax.jit(
+        update,
+        donate_argnums=1,
+        out_shardings=(state_sharding(trainer, mesh), sharding.replicated(mesh)),
+        compiler_options=runs_often(mesh),
+    )
+    return functools.partial(compiled, _placed_numbers(trainer, mesh))
+
+
+def _placed_numbers(trainer: Trainer, mesh: Mesh) -> dict[str, Any]:
+    return sharding.place_replicated(numbers_of(trainer.config), mesh)
+
+
+def _train_on_batches(
     trainer: Trainer,
     mesh: Mesh,
     state: TrainState,
@@ -110,18 +137,19 @@ def _train_steps(
     windows: Any = None,
 ) -> tuple[TrainState, Metrics]:
     if len(batches) == 1:  # no loop, which a compiler might treat otherwise
-        state, metrics = _train_step(trainer, mesh, state, batches[0], windows)
+        state, metrics = train_on_batch(trainer, mesh, state, batches[0], windows)
         return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(
-        lambda state, batch: _train_step(trainer, mesh, state, batch, windows),
+        lambda state, batch: train_on_batch(trainer, mesh, state, batch, windows),
         state,
         jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
     )
 
 
-def _train_step(
+def train_on_batch(
     trainer: Trainer, mesh: Mesh, state: TrainState, batch: Batch, windows: Any = None
 ) -> tuple[TrainState, Metrics]:
+    """Takes one train step; for use inside a compiled function."""
     config = trainer.config
     batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step, random_streams(trainer))
@@ -282,9 +310,10 @@ def _fit_critics(
     return fitted
 
 
-def _eval_step(
+def evaluate_batch(
     trainer: Trainer, state: TrainState, batch: Batch, windows: Any = None
 ) -> Metrics:
+    """Evaluates one batch; for use inside a compiled function."""
     batch = _read(trainer.config, batch, windows)
     inputs = preprocess.normalise(batch["streams"], state.statistics)
     features = encode(

@@ -5,6 +5,7 @@ Without labels unless the config asks for them; nothing of it flows back into tr
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -56,7 +57,7 @@ class Validation:
         Raises:
           ValueError: the windows do not fit the device.
         """
-        self._config = trainer.config
+        self._trainer, self._config = trainer, trainer.config
         self._store = store
         self._windows = windows
         self._mesh = mesh
@@ -88,7 +89,8 @@ class Validation:
           ValueError: it will not.
         """
         batch = sharding.place_batch(self._batches()[0], self._mesh)
-        shapes = jax.eval_shape(self._eval_step, state, batch, self._on_device)
+        evaluate = functools.partial(step.evaluate_batch, self._trainer)
+        shapes = jax.eval_shape(evaluate, state, batch, self._on_device)
         values = logged_values.summarise([logged_values.blank(shapes)])
         names = [name for probe in self._probes for name in probe.names]
         score_of(values | dict.fromkeys(names, math.nan), self._config.score)
