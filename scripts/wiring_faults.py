@@ -38,6 +38,7 @@ class Fault:
 _STEP, _STATE = "fmalign_jax/training/step.py", "fmalign_jax/training/state.py"
 _CMG, _SETUP = "fmalign_jax/systems/cmg.py", "fmalign_jax/training/setup.py"
 _TRAIN, _ORACLE = "fmalign_jax/train.py", "fmalign_jax/evaluation/supervised.py"
+_NUMBERS = "tests/test_numbers.py::test_"
 _WIRED = "tests/test_step_wiring.py::test_"
 _STEPPED = "tests/test_step.py::test_"
 _RUN = "tests/test_train.py::test_"
@@ -108,6 +109,15 @@ FAULTS = (
     Fault("second_view_as_recorded", _STEP,
           "augmented = _random_view(trainer.config, augment_key, inputs)",
           "augmented = inputs", _WIRED + "the_second_view_is_augmented_as_the_first"),
+    Fault("numbers_compiled_into_the_step", _STEP,
+          "trainer.with_numbers(values), mesh, *arguments", "trainer, mesh, *arguments",
+          _NUMBERS + "other_numbers_make_no_other_program"),
+    Fault("numbers_compiled_into_the_first_state", "fmalign_jax/training/state.py",
+          "own = trainer.with_numbers(values)", "own = trainer",
+          _NUMBERS + "other_numbers_make_no_other_program"),
+    Fault("the_rate_of_another_config", "fmalign_jax/training/state.py",
+          "with_numbers(self.config, known),", "self.config,",
+          _NUMBERS + "a_number_that_is_given_is_used"),
     Fault("no_time_warp", _STEP, "time_warp=config.time_warp.to_dict(),",
           "time_warp=dict.fromkeys(config.time_warp, 0.0),",
           _WIRED + "a_step_warps_time_in_both_views"),
