@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from fmalign_jax import prepare
-from fmalign_jax.data import croissant
+from fmalign_jax.config import load_file
+from fmalign_jax.data import croissant, sample
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.data.store import builder
 
@@ -151,6 +152,8 @@ def test_what_only_the_owner_knows_is_told_or_left_out(folder, simulated):
     unknown = {"citeAs", "url", "datePublished", "version"}
     assert not unknown & set(described)
     assert not {"license", "creator", *unknown} & set(_read(simulated))
+    with pytest.raises(ValueError, match=r"data\.about tells .*; got licence; use"):
+        croissant.videos_and_tables(sample.sample(), "", {"licence": LICENSE})
 
 
 def test_a_description_that_was_lost_is_written_again(config, folder):
@@ -168,7 +171,7 @@ def test_an_own_description_is_replaced_and_an_edited_one_is_kept(tmp_path, capl
     assert json.loads(path.read_text())["name"] == "two"
     assert not caplog.text
     edited = path.read_text().replace("two", "mine")
-    for content in (edited, "no JSON", '{"name": "theirs"}', "[]"):
+    for content in (edited, "no JSON", '{"name": "theirs"}', "[]", '{"a": NaN}'):
         path.write_text(content)
         croissant.write(tmp_path, {"name": "three"})
         assert path.read_text() == content
@@ -205,9 +208,24 @@ def test_simulated_furnaces_say_what_they_are(simulated):
     assert set(files.values()) == {2}  # recordings
 
 
+def test_the_sample_says_what_it_is():
+    folder = sample.sample()
+    described = _read(folder)
+    make = load_file(pathlib.Path(__file__).parents[1] / "scripts" / "make_sample.py")
+    assert croissant._signed(make.described(folder)) == described
+    _check_files(folder, described)
+    named = {one["@id"] for one in described["distribution"] if "sha256" in one}
+    assert named | {"croissant.json"} == {path.name for path in folder.iterdir()}
+    assert [row["name"] for row in _rows(described, "classes")] == list(make.LABELS)
+    header = (folder / "furnace_1.csv").read_text().partition("\n")[0]
+    fields = _fields(described, "records-currents")
+    assert list(fields) == ["recording", *header.strip().split(",")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of rdflib, below it
 def test_mlcroissant_reads_what_is_described(folder, simulated):
     mlcroissant = pytest.importorskip("mlcroissant")
-    for root in (folder, simulated):
+    for root in (folder, sample.sample(), simulated):
         found = mlcroissant.Dataset(str(root / "croissant.json"))
         assert not found.metadata.ctx.issues.errors
     (first, *_) = sorted(simulated.glob("pixel-level/currents/*.csv"))

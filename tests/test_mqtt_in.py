@@ -206,6 +206,7 @@ def test_the_command_reads_a_topic_and_logs(alarm_file, make_broker, tmp_path):
     ("address", "message"),
     [
         ("mqtt://broker/t", "--input mqtt:// must be HOST:PORT; got 'broker'"),
+        ("mqtt://me:secret@broker:1883/t", "got a user before it; name the user in"),
         ("mqtt://127.0.0.1:0/t", "--input must name a broker's port; got 0"),
         ("mqtt://127.0.0.1:1883", "must be a topic without + and #; got ''"),
         ("mqtt://127.0.0.1:1883/a/#", "must be a topic without + and #; got 'a/#'"),
@@ -218,6 +219,7 @@ def test_an_address_that_is_none_is_one_line(alarm_file, capsys, address, messag
     assert ended.value.code == 2
     assert error.startswith("error: ")
     assert message in error
+    assert "secret" not in error
 
 
 def test_what_is_not_installed_is_said(monkeypatch):

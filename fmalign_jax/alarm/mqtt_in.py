@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fmalign_jax.alarm.follow import LONGEST_LINE, QUEUED, Event, queued
-from fmalign_jax.alarm.mqtt_out import ALIVE_S, check_topic, new_client
+from fmalign_jax.alarm.mqtt_out import ALIVE_S, PASSWORD, USER, check_topic, new_client
 from fmalign_jax.arguments import host_and_port
 from fmalign_jax.data.clocks import TIMES
 
@@ -44,6 +44,11 @@ class MqttIn:
           ValueError: the address is none; `paho-mqtt` is not installed.
         """
         where, _, self._topic = address.removeprefix(SCHEME).partition("/")
+        if "@" in where:  # not shown: a password may be in it
+            raise ValueError(
+                f"{FLAG} {SCHEME} must be HOST:PORT/TOPIC; got a user before it; name "
+                f"the user in {USER} and {PASSWORD}"
+            )
         host, port = host_and_port(f"{FLAG} {SCHEME}", where)
         check_topic(f"{FLAG} {SCHEME}HOST:PORT/TOPIC", self._topic)
         self._channels = channels

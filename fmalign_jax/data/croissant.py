@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows.index import WindowIndex
 
 Json = dict[str, Any]
+_About = Mapping[str, str]
 
 FILE = "croissant.json"
 
@@ -62,7 +64,11 @@ _TOLD = {
     "version": "version",
 }
 _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
-_MEDIA_TYPES = {".csv": "text/csv", ".json": "application/json"}
+_MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+}
 _ARRAY_RECORD = "https://github.com/google/array_record"  # it has no media type
 _TYPES = {"str": "sc:Text", "int": "sc:Integer", "float": "sc:Float"}
 _KINDS = {"b": "sc:Boolean", "f": "sc:Float", "i": "sc:Integer", "u": "sc:Integer"}
@@ -76,7 +82,7 @@ def write(folder: pathlib.Path, description: Json) -> None:
 
     Args:
       folder: of the data set.
-      description: as from `prepared` or `layout_v2`.
+      description: as one of the functions below returns it.
 
     Raises:
       OSError: one may not write there.
@@ -98,7 +104,7 @@ def prepared(
     store: RecordingStore,
     clocks: Sequence[StreamClock],
     windows: Mapping[str, WindowIndex],
-    about: Mapping[str, str],
+    about: _About,
 ) -> Json:
     """Describes a prepared data set, in whose folder `clocks.csv` lies already.
 
@@ -107,6 +113,10 @@ def prepared(
       clocks: of its recordings, as `clock_report.measure` returns them.
       windows: of each split.
       about: what the owner tells, as `data.about` of a config.
+
+    Raises:
+      ValueError: `about` tells something else.
+      OSError: `clocks.csv` is not there.
     """
     folders = {
         name: builder.config_directory("", name).as_posix()
@@ -176,13 +186,55 @@ def layout_v2(root: pathlib.Path, description: str) -> Json:
     )
 
 
+def videos_and_tables(root: pathlib.Path, description: str, about: _About) -> Json:
+    """Describes a folder of videos, each beside tables of its current and its labels.
+
+    Args:
+      root: the folder; <name>.mp4, <name>.csv with the columns time, a, b, c, and
+        <name>.labels.csv with time and label, from which on it holds.
+      description: what the recordings are.
+      about: as in `prepared`.
+    """
+    paths = sorted(path for path in root.iterdir() if path.suffix in (".csv", ".mp4"))
+    labels = "*.labels.csv"
+    names = {
+        line.rpartition(",")[2]
+        for path in root.glob(labels)
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]
+    }
+    current = dict.fromkeys(("time", *"abc"), "sc:Float")
+    return _dataset(
+        root.name,
+        f"{description} Times are seconds from the start of the video, currents "
+        "amperes; a label holds from its time to the next one.",
+        [
+            *(_file(root, path) for path in paths),
+            _file_set("videos", "*.mp4", "video/mp4"),
+            _file_set("currents", "*.csv", "text/csv") | {"excludes": labels},
+            _file_set("labels", labels, "text/csv"),
+        ],
+        [
+            _recordings(sorted(path.stem for path in root.glob("*.mp4"))),
+            *_classes(sorted(names)),
+            _of_files("videos", "mp4", {"content": "sc:VideoObject"}),
+            _of_files("currents", "csv", current),
+            _of_files("labels", "labels.csv", {"time": "sc:Float", "label": "sc:Text"}),
+        ],
+        about,
+    )
+
+
 def _dataset(
     name: str,
     description: str,
     distribution: list[Json],
     record_sets: list[Json],
-    about: Mapping[str, str],
+    about: _About,
 ) -> Json:
+    if unknown := sorted(set(about) - set(_TOLD)):
+        raise ValueError(
+            f"data.about tells {', '.join(_TOLD)}; got {', '.join(unknown)}; use those"
+        )
     told: Json = {_TOLD[key]: text for key, text in about.items() if text}
     if "creator" in told:
         told["creator"] = {"@type": "sc:Organization", "name": told["creator"]}
@@ -209,9 +261,10 @@ def _is_own(path: pathlib.Path) -> bool:
         return False
     try:
         found = files.read_json(path) or {}
-    except ValueError:
+        unsigned = {k: v for k, v in found.items() if k != "sdVersion"}
+        return _signed(unsigned) == found
+    except ValueError:  # no JSON, or a NaN in it
         return False
-    return _signed({k: v for k, v in found.items() if k != "sdVersion"}) == found
 
 
 def _file(root: pathlib.Path, path: pathlib.Path) -> Json:
@@ -303,7 +356,9 @@ def _split(parts: Sequence[Json], of_data: Mapping[str, str]) -> list[Json]:
     """Returns the splits, and which recordings, or parts of them, each one has."""
     used = [split for split in _SPLITS if any(p["split"] == split for p in parts)]
     kinds = {"recording": "sc:Text", "split": "sc:Text", **of_data}
-    timed = {key: "sc:Float" for key in ("start_s", "end_s") if key in parts[0]}
+    timed: Mapping[str, str] = {
+        key: "sc:Float" for key in ("start_s", "end_s") if key in parts[0]
+    }
     table = _table(
         "parts",
         "What each split has of each recording, and from when to when.",
@@ -459,7 +514,7 @@ def _of_files(kind: str, suffix: str, columns: Mapping[str, str]) -> Json:
             **source,
             "extract": {"fileProperty": "filename"},
             # mlcroissant applies it twice.
-            "transform": {"regex": rf"^(.+?)(?:\.{suffix})?$"},
+            "transform": {"regex": rf"^(.+?)(?:\.{re.escape(suffix)})?$"},
         },
         references=_reference("recordings/name"),
     )
