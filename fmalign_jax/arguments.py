@@ -158,7 +158,9 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
         help="refuse an alarm that the owner of this Ed25519 key (PEM) has not signed",
     )
     parser.add_argument(
-        "--input", required=True, help="a CSV file, or - for standard input"
+        "--input",
+        required=True,
+        help="a CSV file, - for standard input, or mqtt://HOST:PORT/TOPIC",
     )
     parser.add_argument(
         "--follow", action="store_true", help="wait for lines that are added to it"

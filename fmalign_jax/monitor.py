@@ -2,6 +2,7 @@
 
     python -m fmalign_jax.monitor --checkpoint RUN --input current.csv
     plant-logger | python -m fmalign_jax.monitor --alarm alarm.fmalign --input -
+    python -m fmalign_jax.monitor --alarm alarm.fmalign --input mqtt://10.0.0.5:1883/i
 
 Runs an exported alarm: neither the training code nor recordings are needed. Given a
 run, it exports the run's alarm first. docs/monitor.md is the manual for operators.
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fmalign_jax.alarm import alarm_file, follow, page_server, signature
+from fmalign_jax.alarm import alarm_file, follow, mqtt_in, page_server, signature
 from fmalign_jax.alarm.follow import Event
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.alarm.live_page import LivePage
@@ -242,9 +243,14 @@ def _load(arguments: argparse.Namespace) -> alarm_file.ExportedAlarm:
 
 
 def _lines(
-    arguments: argparse.Namespace, stack: contextlib.ExitStack
+    arguments: argparse.Namespace,
+    channels: tuple[str, ...],
+    stack: contextlib.ExitStack,
 ) -> Iterable[str | Event]:
     """Returns the lines of the input, which the stack closes."""
+    if arguments.input.startswith(mqtt_in.SCHEME):
+        broker = mqtt_in.MqttIn(arguments.input, channels)
+        return stack.enter_context(broker).lines()
     if arguments.input == "-":
         source: Any = sys.stdin
         source.reconfigure(errors="replace")
@@ -259,7 +265,8 @@ def _lines(
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    live = arguments.input == "-" or arguments.follow
+    sent = arguments.input == "-" or arguments.input.startswith(mqtt_in.SCHEME)
+    live = sent or arguments.follow
     if not live and (arguments.serve is not None or arguments.mqtt is not None):
         raise ValueError(
             "--serve and --mqtt tell of a live input; got a file to be replayed; add "
@@ -286,7 +293,7 @@ def _run(arguments: argparse.Namespace) -> None:
         alarm.warm_up()
         started_s = time.perf_counter()
         monitor = Monitor(alarm, live=live, on_row=page.take_row if page else None)
-        lines = _lines(arguments, stack)
+        lines = _lines(arguments, alarm.settings.channels, stack)
         out = stack.enter_context(ReadingsOut(arguments.log, _HEADER, flush=live))
 
         def write(cells: Sequence[str], news: bool) -> None:

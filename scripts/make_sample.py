@@ -3,8 +3,9 @@
     python scripts/make_sample.py --out fmalign_jax/data/sample_recordings
 
 Three simulated furnaces of the default profile, 20 minutes each, a frame every 2 s and
-the current twice a second, as a video beside two CSV files. Another version of the
-video encoder may give other bytes: fmalign_jax/data/sample_recordings is what counts.
+the current twice a second, as a video beside two CSV files; and `croissant.json`.
+Another version of the video encoder may give other bytes:
+fmalign_jax/data/sample_recordings is what counts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import av
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from fmalign_jax.data import croissant
 from fmalign_jax.data.clocks import spread_within_seconds
 from fmalign_jax.data.simulator import PROFILES, simulate
 from fmalign_jax.data.simulator.furnaces import SimulatedFurnace
@@ -44,6 +46,14 @@ def main() -> None:
         )
         write(out / f"furnace_{number}.mp4", found)
         print(f"furnace_{number}: seed {seed}, lead {found.truth.lead_s:.1f} s")
+    croissant.write(out, described(out))
+
+
+def described(folder: pathlib.Path) -> croissant.Json:
+    """Returns what the recordings in a folder are, under the licence of the package."""
+    said = "Three simulated furnaces, not real ones, of 20 minutes each."
+    about = {"license": "https://spdx.org/licenses/Apache-2.0"}
+    return croissant.videos_and_tables(folder, said, about)
 
 
 def write(path: pathlib.Path, found: SimulatedFurnace) -> None:

@@ -22,7 +22,8 @@ POLL_S = 0.2
 LONGEST_LINE = 10_000
 """Characters; what is longer is no row and comes in pieces."""
 
-_QUEUED = 10_000  # lines of a pipe that are read ahead
+QUEUED = 10_000
+"""Lines that are read ahead of a pipe or a broker."""
 
 
 class Event(enum.Enum):
@@ -40,7 +41,7 @@ def whole(source: Any) -> Iterator[str]:
 
 def piped(source: Any) -> Iterator[str | Event]:
     """Yields the lines of a pipe until it is closed; read in a thread of its own."""
-    lines: queue.Queue[str | None] = queue.Queue(_QUEUED)
+    lines: queue.Queue[str | None] = queue.Queue(QUEUED)
 
     def read() -> None:
         try:
@@ -51,6 +52,11 @@ def piped(source: Any) -> Iterator[str | Event]:
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    yield from queued(lines)
+
+
+def queued(lines: queue.Queue[str | None]) -> Iterator[str | Event]:
+    """Yields the lines that another thread puts into a queue, until there is None."""
     idle_s = time.monotonic()
     while True:
         # Rows may come so densely that nothing is ever waited for.

@@ -22,10 +22,65 @@ from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
 USER, PASSWORD = "FMALIGN_MQTT_USER", "FMALIGN_MQTT_PASSWORD"
 """Environment variables: who the monitor is to the broker, where that asks for it."""
 
+ALIVE_S = 30
+"""Between two signs of life; after 1.5 of it the broker tells the will."""
+
 _GOOD = "good"
-_ALIVE_S = 30  # between two signs of life; after 1.5 of it the broker tells the will
 _MOST_WAIT_S = 30  # between two attempts to connect
 _LEAVE_S = 2.0  # for the last word
+
+
+def check_topic(flag: str, topic: str) -> None:
+    """Refuses what is no single topic.
+
+    Raises:
+      ValueError: it is none, or stands for several.
+    """
+    if not topic.strip("/") or set(topic) & set("+#\0"):
+        raise ValueError(
+            f"{flag} must be a topic without + and #; got {topic!r}; use such as "
+            "furnace2"
+        )
+
+
+def new_client(
+    flag: str, port: int, *, client_id: str = "", kept_s: int = 0
+) -> tuple[Any, Any]:
+    """Returns a client that connects again by itself, after 1 s to 30 s.
+
+    Args:
+      flag: that asks for the broker, named in errors.
+      port: of the broker.
+      client_id: of a session that outlives a broken connection (MQTT 5).
+      kept_s: how long the broker keeps that session.
+
+    Returns:
+      The client, and the properties to connect with; None without such a session.
+
+    Raises:
+      ValueError: the port is 0; `paho-mqtt` is not installed.
+    """
+    if not port:
+        raise ValueError(f"{flag} must name a broker's port; got 0; use 1883")
+    try:
+        from paho.mqtt import client, enums, packettypes, properties
+    except ImportError:
+        raise ValueError(
+            f"{flag} needs the package paho-mqtt; got none; pip install "
+            "'fmalign_jax[mqtt]'"
+        ) from None
+    version = enums.MQTTProtocolVersion.MQTTv5 if kept_s else client.MQTTv311
+    found = client.Client(
+        enums.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version
+    )
+    found.reconnect_delay_set(1, _MOST_WAIT_S)
+    if user := os.environ.get(USER):
+        found.username_pw_set(user, os.environ.get(PASSWORD))
+    if not kept_s:
+        return found, None
+    session = properties.Properties(packettypes.PacketTypes.CONNECT)
+    session.SessionExpiryInterval = kept_s
+    return found, session
 
 
 class MqttOut:
@@ -42,35 +97,19 @@ class MqttOut:
         Raises:
           ValueError: no topic to publish to; `paho-mqtt` is not installed.
         """
-        if not topic.strip("/") or set(topic) & set("+#\0"):
-            raise ValueError(
-                "--mqtt_topic must be a topic without + and #; got "
-                f"{topic!r}; use such as furnace2"
-            )
-        if not port:
-            raise ValueError("--mqtt must name a broker's port; got 0; use 1883")
-        try:
-            from paho.mqtt import client, enums
-        except ImportError:
-            raise ValueError(
-                "--mqtt needs the package paho-mqtt; got none; pip install "
-                "'fmalign_jax[mqtt]'"
-            ) from None
+        check_topic("--mqtt_topic", topic)
         self._topic = topic.rstrip("/")
         self._lock = threading.Lock()
         self._last: dict[str, str] = {}
         self._alarm = self._data = self._said = ""
         self._connected = False
-        self._client = client.Client(enums.CallbackAPIVersion.VERSION2)
+        self._client, _ = new_client("--mqtt", port)
         self._client.will_set(f"{self._topic}/status", "offline", retain=True)
-        self._client.reconnect_delay_set(1, _MOST_WAIT_S)
-        if user := os.environ.get(USER):
-            self._client.username_pw_set(user, os.environ.get(PASSWORD))
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_connect_fail = lambda *_: self._say("does not answer")
         self._where = f"{host}:{port}"
-        self._client.connect_async(host, port, _ALIVE_S)
+        self._client.connect_async(host, port, ALIVE_S)
 
     def __enter__(self) -> MqttOut:
         self._client.loop_start()

@@ -78,6 +78,16 @@ def data_config() -> ConfigDict:
             "path": "data/simulated",  # a folder, or a glob for files
             "options": {},  # further arguments of the source
             "prepared_dir": "data/prepared",  # where prepared data sets are cached
+            # For croissant.json, which `prepare` writes: what only the owner of the
+            # data knows. Empty: left out.
+            "about": {
+                "license": "",
+                "cite_as": "",
+                "url": "",
+                "creator": "",
+                "date_published": "",
+                "version": "",
+            },
             "reference_stream": "video",  # its clock and labels are the window's
             "leading_stream": "current",  # read lead_s EARLIER than the reference
             "lead_s": 0.0,

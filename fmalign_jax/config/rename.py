@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-_NO_MODALITIES = ("data.options", "data.path", "data.prepared_dir")
+_NO_MODALITIES = ("data.about", "data.options", "data.path", "data.prepared_dir")
 """What belongs to the source, or is a path that may be called like a modality."""
 
 

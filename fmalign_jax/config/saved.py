@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "loggers",
     "checkpoint_every_steps",
     "steps_per_dispatch",
+    "data.about",
     "data.resident",
     "data.read_threads",
     "data.prefetch_batches",

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from fmalign_jax.data import croissant
 from fmalign_jax.data.files import source_digest
 from fmalign_jax.data.fmf import BenchmarkDirectory, write_recording, write_split
 from fmalign_jax.data.simulator.circuit import (
@@ -297,6 +298,7 @@ class SimulatedFurnaces:
             self._write_all(building)
             text = json.dumps(self._parameters, indent=2)
             (building / _PARAMETERS).write_text(text)
+            croissant.write(building, self._described(building))
             building.chmod(0o755)
             os.rename(building, self.directory)
         except OSError:
@@ -308,6 +310,10 @@ class SimulatedFurnaces:
         # What killed ones left. One that is under way finds the set finished, as above.
         for left in parent.glob(f".{self.directory.name}-*"):
             shutil.rmtree(left, ignore_errors=True)
+
+    def _described(self, root: pathlib.Path) -> dict[str, Any]:
+        said = f"Simulated furnaces, not real ones, as {_PARAMETERS} says."
+        return {**croissant.layout_v2(root, said), "name": self.directory.name}
 
     def _write_all(self, root: pathlib.Path) -> None:
         (root / "truth").mkdir()
