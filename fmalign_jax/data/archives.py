@@ -10,7 +10,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -98,11 +98,11 @@ def read_array(content: bytes) -> Shaped[ndarray, "..."]:
     return array
 
 
-def declared_bytes(file: IO[bytes]) -> int | None:
+def declared_bytes(file: Any) -> int | None:
     """Returns how much a .npy file says it holds; None if that is not to be read.
 
     Args:
-      file: open at its beginning; afterwards behind the header.
+      file: of bytes, open at its beginning; afterwards behind the header.
     """
     try:
         version = np.lib.format.read_magic(file)

@@ -36,6 +36,7 @@ SUFFIX = ".fmrun"
 FORMAT = 1
 
 _RUN, _CONFIG, _CARD = "run.json", "config.json", "MODEL_CARD.md"
+_ABOUT = {"name": str, "step": int, "chosen": str, "windows_crc32": int, "version": str}
 _TREES = ("params", "state", "statistics")
 _ARRAY = ".npy"
 _MOST_TEXT = 16 << 20
@@ -134,7 +135,8 @@ class PackedRun:
                 f" the first is {wrong[0]}: {_form(found, wrong[0])} there, "
                 f"{_form(wanted, wrong[0])} here; use fmalign_jax {self.version}"
             )
-        kept = jax.tree.structure(model_state).unflatten(found[p] for p in wanted)
+        structure = jax.tree.structure(model_state)
+        kept = jax.tree.unflatten(structure, [found[p] for p in wanted])
         return EncoderState(trees["params"], kept, trees["statistics"])
 
     def _tree(self, name: str) -> dict[str, Any]:
@@ -226,17 +228,17 @@ def load(path: pathlib.Path) -> PackedRun:
             for name, content in entries.items()
         }
         del own["format"]
-        found = PackedRun(settings=settings, arrays=arrays, card=card.decode(), **own)
-        _check(found)
+        _check(own, settings, arrays)
+        text = card.decode()
     except _VersionError:
         raise
-    except (*archives.DAMAGED, TypeError) as error:
+    except archives.DAMAGED as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
             f"{path}: must be a packed run, as it was written; got another or a "
             f"damaged file ({said[0][:200]}); {remedy}"
         ) from error
-    return found
+    return PackedRun(settings=settings, arrays=arrays, card=text, **own)
 
 
 class _VersionError(ValueError):
@@ -254,23 +256,26 @@ def _check_format(path: pathlib.Path, found: Any) -> None:
     raise ValueError(f"its format is {found!r}, which never was")
 
 
-def _check(found: PackedRun) -> None:
+def _check(
+    about: Mapping[str, Any],
+    settings: object,
+    arrays: Mapping[str, Shaped[ndarray, "..."]],
+) -> None:
     """Refuses what has the right digest and is still no packed run.
 
     Raises:
       ValueError: naming it.
     """
-    numbers = (found.step, found.windows_crc32)
-    texts = (found.name, found.chosen, found.version)
-    if not all(type(n) is int and 0 <= n < _MOST_JSON_INT for n in numbers) or not all(
-        isinstance(text, str) for text in texts
-    ):
-        raise ValueError(f"{_RUN} holds {numbers} and {texts}")
-    if not isinstance(found.settings, dict):
+    if {name: type(value) for name, value in about.items()} != _ABOUT:
+        raise ValueError(f"{_RUN} must hold {', '.join(_ABOUT)}; got {about}"[:300])
+    for name in ("step", "windows_crc32"):
+        if not 0 <= about[name] < _MOST_JSON_INT:
+            raise ValueError(f"{name} is {str(about[name])[:40]}")
+    if not isinstance(settings, dict):
         raise ValueError(f"{_CONFIG} holds no settings")
-    for path, array in found.arrays.items():
+    for path, array in arrays.items():
         root, *above = itertools.accumulate(path.split("/"), "{}/{}".format)
-        if root not in _TREES or not above or found.arrays.keys() & set(above[:-1]):
+        if root not in _TREES or not above or arrays.keys() & set(above[:-1]):
             raise ValueError(f"{path} is no array of a run")
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{path} holds {array.dtype}, not numbers")
