@@ -88,7 +88,7 @@ def evaluate(
     localisation.check(config, run.config, splits)
     open_set.check(config, splits)
     settings = settings_of(config, run.step, splits)
-    folder = outputs.choose_folder(run.path, workdir, settings)
+    folder = outputs.choose_folder(run.folder, workdir, settings)
 
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(run.config, (config.source, config.target), mesh)

@@ -68,10 +68,10 @@ def search(
         config = _for_labels(config)
     material = choose_recordings(config, run)
     settings = settings_of(config, run, material)
-    folder = outputs.choose_folder(run.path, workdir, settings, name="lead_time")
+    folder = outputs.choose_folder(run.folder, workdir, settings, name="lead_time")
     # Before the features that a given folder keeps: it is known again by its settings.
     write_json(folder / outputs.SETTINGS, settings)
-    keep_in = workdir or run.path
+    keep_in = workdir or run.folder
     clips = encode(config, run, material, keep_in)
     late = None
     if config.labels:

@@ -188,7 +188,9 @@ def _alarm_of(
     """
     if checkpoint.suffix == alarm_file.SUFFIX:
         return checkpoint
-    path = checkpoint / "early_warning" / f"alarm{alarm_file.SUFFIX}"
+    # A packed run is a file; what is made of it lies in a folder of its name.
+    run = checkpoint.with_suffix("") if checkpoint.is_file() else checkpoint
+    path = run / "early_warning" / f"alarm{alarm_file.SUFFIX}"
     if not path.is_file():
         if signed and not signature.path_of(path).is_file():
             raise ValueError(

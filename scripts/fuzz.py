@@ -44,6 +44,8 @@ from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
 from fmalign_jax.alarm.export import serialised
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.cli import print_table
+from fmalign_jax.config import default_config
+from fmalign_jax.config.saved import to_json
 from fmalign_jax.data.fmf import (
     BenchmarkDirectory,
     BenchmarkV1,
@@ -51,6 +53,8 @@ from fmalign_jax.data.fmf import (
     write_split,
 )
 from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.run import packed
+from fmalign_jax.run.packed import PackedRun
 
 MOST_S = 10
 MOST_BYTES = 1 << 30
@@ -230,6 +234,27 @@ def read_alarm(folder: pathlib.Path) -> None:
     alarm(np.zeros((1, *alarm.settings.window_shape), np.float32))
 
 
+def make_packed(folder: pathlib.Path) -> None:
+    """Writes a run as one file."""
+    PackedRun(
+        name="fuzz",
+        step=1,
+        chosen="best",
+        windows_crc32=0,
+        version="0.1.0",
+        settings=to_json(default_config()),
+        arrays={"params/kernel": np.arange(60, dtype=np.float32).reshape(3, 20)},
+        card="# fuzz\n",
+    ).save(folder / "a.fmrun")
+
+
+def read_packed(folder: pathlib.Path) -> None:
+    """Reads it; what is read must be what was written."""
+    found = packed.load(folder / "a.fmrun").arrays["params/kernel"]
+    if found.tolist() != np.arange(60.0).reshape(3, 20).tolist():
+        raise AssertionError("other values were read than were written")
+
+
 def make_lines(folder: pathlib.Path) -> None:
     """Writes an alarm and lines for it."""
     make_alarm(folder)
@@ -265,6 +290,7 @@ KINDS: dict[str, tuple[Step, Step, Sequence[str]]] = {
     ),
     "fmf_v1": (make_fmf_v1, read_fmf_v1, ("*.mat",)),
     "alarm": (make_alarm, read_alarm, ("*.fmalign",)),
+    "packed": (make_packed, read_packed, ("*.fmrun",)),
     "lines": (make_lines, read_lines, ("a.csv",)),
 }
 """By name: what writes a valid folder, what reads it, and which files are changed."""

@@ -20,7 +20,7 @@ from fmalign_jax import api, train
 from fmalign_jax.alarm import signature
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.recordings import RecordingFiles
-from fmalign_jax.run import open_run
+from fmalign_jax.run import open_run, restore
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -145,6 +145,39 @@ def test_windows_cut_by_hand_are_encoded_as_those_of_the_recordings(run):
         run.encode_windows("current", flat).semantic["current"],
         whole.features["current"],
     )
+
+
+@pytest.fixture(scope="module")
+def file(run, folder):
+    """The run as one file."""
+    return run.export(folder / "packed.fmrun", licence="CC0")
+
+
+def test_a_packed_run_encodes_as_its_folder_bit_for_bit(run, file):
+    found = fm.load(file)
+    assert (found.path, found.step) == (file, run.step)
+    assert found.config == run.config
+    assert (run.card, run.digest) == (None, None)
+    assert f"`{found.digest}`" in found.card
+    assert "CC0" in found.card
+    packed, whole = found.encode(split="test"), run.encode(split="test")
+    for modality in run.modalities:
+        for part in ("features", "codes"):
+            np.testing.assert_array_equal(
+                getattr(packed, part)[modality], getattr(whole, part)[modality]
+            )
+    np.testing.assert_array_equal(packed.code_vectors, whole.code_vectors)
+    with pytest.raises(ValueError, match="which is packed; copy the file"):
+        found.export(file.with_name("again.fmrun"))
+
+
+def test_a_packed_run_knows_what_it_was_trained_on(file):
+    opened = open_run(file)
+    store, windows = opened.split("train")
+    assert restore.confirm_training_windows(opened, store, windows)
+    _, others = opened.split("test")
+    assert not restore.confirm_training_windows(opened, store, others)
+    assert opened.folder == file.with_suffix("")
 
 
 def _cut(raw, rows=slice(None), channels=slice(None)):

@@ -16,12 +16,10 @@ import dataclasses
 import hashlib
 import io
 import json
-import lzma
 import math
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +30,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from fmalign_jax.alarm.rule import AlarmRule
-from fmalign_jax.data.files import replacing
+from fmalign_jax.data import archives
 
 SUFFIX = ".fmalign"
 FORMAT = 2
@@ -42,15 +40,12 @@ NO_CODE = -1
 
 _PROGRAM, _SETTINGS = "score.stablehlo", "alarm.json"
 _MOST_BYTES = {_PROGRAM: 512 << 20, _SETTINGS: 1 << 20}
-_MOST_RATIO = 100  # of what an entry unpacks to; programs of weights hardly shrink
-_FEW_BYTES = 4 << 20  # so much may be of any ratio
 _MOST_VALUES = 1 << 28  # of the windows that a program takes at once
 _MOST = 1e300  # what is computed with numbers up to it is finite
 _FOREIGN_CALL = re.compile(
     r"custom_call\s*@([\w.$-]+)|call_target_name\s*=\s*\"([^\"]*)"
 )
 _KNOWN_CALLS = frozenset({"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"})
-_DATE = (1980, 1, 1, 0, 0, 0)  # the same settings give the same bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,11 +159,7 @@ def save(
         _SETTINGS: json.dumps(written, indent=2).encode(),
         _PROGRAM: bytes(program),
     }
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in entries.items():
-            entry = zipfile.ZipInfo(name, _DATE)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content)
+    archives.write(path, entries)
 
 
 def load(path: pathlib.Path, content: bytes | None = None) -> ExportedAlarm:
@@ -186,24 +177,18 @@ def load(path: pathlib.Path, content: bytes | None = None) -> ExportedAlarm:
     try:
         source = path if content is None else io.BytesIO(content)
         with zipfile.ZipFile(source) as archive:
-            found = json.loads(_read(archive, _SETTINGS))
-            program = bytearray(_read(archive, _PROGRAM))
+            text, program = (
+                archives.read(archive, name, most_bytes=_MOST_BYTES[name])
+                for name in (_SETTINGS, _PROGRAM)
+            )
+        found = json.loads(text)
         if not isinstance(found, dict):
             raise ValueError(f"{_SETTINGS} holds no settings")
     except FileNotFoundError:
         raise ValueError(
             f"a monitor needs an alarm; got {path}, which is not there; {remedy}"
         ) from None
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,  # encrypted or packed in an unknown way, or JSON without an end
-        zlib.error,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-    ) as error:
+    except archives.DAMAGED as error:
         raise ValueError(
             f"{path}: must be an exported alarm; got another or a damaged file "
             f"({error}); {remedy}"
@@ -226,7 +211,7 @@ def load(path: pathlib.Path, content: bytes | None = None) -> ExportedAlarm:
         found["value_range"] = tuple(map(tuple, found.get("value_range", ())))
         settings = AlarmSettings(**found)
         _check_settings(settings)
-        return ExportedAlarm(settings, program)
+        return ExportedAlarm(settings, bytearray(program))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}; {remedy}") from error
 
@@ -241,19 +226,6 @@ def with_level(settings: AlarmSettings, raise_at: float) -> AlarmSettings:
     changed = dataclasses.replace(settings, raise_at=raise_at, clear_at=clear_at)
     _check_settings(changed)
     return changed
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Reads an entry up to its limits, whatever it says of itself."""
-    entry = archive.getinfo(name)
-    most = min(
-        _MOST_BYTES[name], max(_FEW_BYTES, _MOST_RATIO * max(entry.compress_size, 1))
-    )
-    with archive.open(entry) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"{name} unpacks to more than {most} bytes")
-    return content
 
 
 def _digest(settings: Mapping[str, Any], program: bytes | bytearray) -> str:

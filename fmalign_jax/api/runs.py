@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -22,9 +23,11 @@ from fmalign_jax.config import early_warning_config, evaluation_config, lead_con
 from fmalign_jax.data import dataset
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.run import open_run
+from fmalign_jax.run import open_run, restore
 from fmalign_jax.run.frozen_encoder import Encodings, RunEncoder
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.run_report.model_card import model_card
+from fmalign_jax.training import sharding
 
 
 def load(
@@ -33,17 +36,18 @@ def load(
     *,
     trust_code: Sequence[str] = (),
 ) -> Run:
-    """Opens the folder of a run; changes nothing in it.
+    """Opens the folder of a run, or a packed run; changes nothing in it.
 
     Args:
-      path: the folder that training named.
+      path: the folder that training named, or the file that `Run.export` has written.
       step: "best" (by the validation score; the latest if none has one), "latest", or
         the number of a checkpoint.
       trust_code: packages of your own whose classes the run's config may name.
 
     Raises:
       ValueError: the folder is not that of a run, has no such checkpoint, was changed
-        since it was trained, or names code that is not trusted.
+        since it was trained, or names code that is not trusted; or the file is
+        damaged, another, or of a later version.
     """
     return Run(open_run(pathlib.Path(path), step, trust_code=trust_code))
 
@@ -52,7 +56,7 @@ class Run:
     """A finished run, as `load` opens it.
 
     Attributes:
-      path: its folder.
+      path: its folder or its file.
       step: the checkpoint that is used.
     """
 
@@ -77,6 +81,58 @@ class Run:
     def modalities(self) -> tuple[str, ...]:
         """Returns the modalities that can be encoded."""
         return tuple(self._opened.config.model.modalities)
+
+    @property
+    def card(self) -> str | None:
+        """Returns the model card of a packed run, Markdown; None of a folder."""
+        packed = self._opened.packed
+        return None if packed is None else packed.card
+
+    @property
+    def digest(self) -> str | None:
+        """Returns the SHA-256 of a packed run's config and arrays; None of a folder."""
+        packed = self._opened.packed
+        return None if packed is None else packed.digest
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        studies: Sequence[tuple[str | os.PathLike[str], str]] = (),
+        licence: str = "",
+    ) -> pathlib.Path:
+        """Packs the checkpoint that is used into one file, with a model card.
+
+            fm.load("runs/pretrain-1a2b3c4d").export("furnace_7.fmrun")
+
+        Args:
+          path: the file to write, *.fmrun.
+          studies: files that scripts/study.py has written, each with the variant in
+            them that is this run's config: means over seeds for the card.
+          licence: of the weights, in words, for the card.
+
+        Returns:
+          The file.
+
+        Raises:
+          ValueError: the run is packed already, or a file that the card is made from
+            holds something else.
+        """
+        if self._opened.packed is not None:
+            raise ValueError(
+                f"a run is packed from its folder; got {self.path}, which is packed; "
+                "copy the file"
+            )
+        path = pathlib.Path(path)
+        found = restore.pack(self._opened, sharding.make_mesh())
+        card = model_card(
+            found,
+            self.path,
+            studies=[(pathlib.Path(study), variant) for study, variant in studies],
+            licence=licence,
+        )
+        dataclasses.replace(found, card=card).save(path)
+        return path
 
     def encode(
         self,

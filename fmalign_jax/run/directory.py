@@ -202,6 +202,12 @@ def check_same_run(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """
     if _is_free(path):
         return
+    if path.is_file():
+        raise ValueError(
+            "training goes on in the folder of a run, which has the state of the "
+            f"optimiser; got the file {path}; a packed run is for reading: give the "
+            "folder that it was made of, or a new one"
+        )
     saved = read_json(path / "config.json")
     if saved is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A run read from its folder, without changing it: config, checkpoint, encoders."""
+"""A run read from its folder or its file, unchanged: config, checkpoint, encoders."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.files import read_json
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.run import checkpoints as checkpoint, integrity, trust
+from fmalign_jax.run import checkpoints as checkpoint, integrity, packed, trust
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder, RunEncoder
+from fmalign_jax.run.packed import PackedRun
 from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenedRun:
-    """The folder of a run, and which of its checkpoints.
+    """The folder of a run and which of its checkpoints, or a packed run.
 
     Attributes:
-      path: the folder.
+      path: the folder or the file.
       config: the run's own.
       step: of the checkpoint.
       chosen: why it: "best", "latest" or "given".
       note: what the user should know about the choice, or None.
+      packed: what the file holds; None for a folder.
     """
 
     path: pathlib.Path
@@ -40,6 +42,14 @@ class OpenedRun:
     step: int
     chosen: str
     note: str | None = None
+    packed: PackedRun | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Returns where commands write: the folder, or one of the file's name."""
+        return self.path if self.packed is None else self.path.with_suffix("")
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -95,22 +105,25 @@ def open_run(
     only, unless you trust the code of others (`run.trust`).
 
     Args:
-      path: the folder of the run.
+      path: the folder of the run, or a file of it (`run.packed`).
       step: "best" (the latest, if none has a validation score), "latest" or a number.
       trust_code: further packages or modules whose classes the config may name.
 
     Raises:
       ValueError: the folder is not that of a run, has no such checkpoint, was changed
-        since it was trained, or names code that is not trusted.
+        since it was trained, or names code that is not trusted; or the file is another
+        or damaged.
     """
     path, step = pathlib.Path(path), str(step)
+    if path.is_file():
+        return _open_file(path, step, trust_code)
     directory = path / "checkpoints"
     settings = read_json(path / "config.json")
     if settings is None or not directory.is_dir():
         raise ValueError(
             "--config.checkpoint must be the folder of a run, with config.json and "
-            f"checkpoints; got {path}; give the folder that training named, such as "
-            "runs/pretrain-1a2b3c4d"
+            f"checkpoints, or a file *{packed.SUFFIX}; got {path}; give the folder "
+            "that training named, such as runs/pretrain-1a2b3c4d"
         )
     trust.check_names(settings, path / "config.json", trust_code=trust_code)
     config = saved.from_json(settings)
@@ -136,6 +149,20 @@ def open_run(
         )
     _check_config(run, settings)
     return run
+
+
+def _open_file(path: pathlib.Path, step: str, trust_code: Sequence[str]) -> OpenedRun:
+    """Opens a packed run as `open_run` opens a folder."""
+    found = packed.load(path)
+    if step not in ("best", "latest", str(found.step)):
+        raise ValueError(
+            f"a packed run holds one checkpoint; got step {step!r}; {path} has "
+            f"{found.step}; leave the step out, or open the folder of the run"
+        )
+    settings = dict(found.settings)
+    trust.check_names(settings, f"{path}, config.json", trust_code=trust_code)
+    config = saved.from_json(settings)
+    return OpenedRun(path, config, found.step, found.chosen, packed=found)
 
 
 def _check_config(run: OpenedRun, settings: Mapping[str, Any]) -> None:
@@ -177,6 +204,14 @@ def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
     """
     everywhere = sharding.replicated(mesh)
     model_state = jax.eval_shape(make_system(run.config).empty_model_state)
+    if run.packed is not None:
+        try:
+            placed: EncoderState = jax.device_put(
+                run.packed.state(model_state), everywhere
+            )
+        except ValueError as error:
+            raise ValueError(f"{run.path}: {error}") from error
+        return placed
     try:
         model = checkpoint.restore_model(
             run.checkpoints,
@@ -211,9 +246,8 @@ def confirm_training_windows(
       windows: its training windows at the lead of its config.
     """
     windows = dataset.training_windows(store, run.config, {"train": windows})
-    saved = checkpoint.saved_data_state(run.checkpoints, run.step)
     found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
-    same: bool = saved["windows_crc32"] == found
+    same: bool = found == _trained_windows(run)
     if not same:
         logging.warning(
             "the training windows are not those that %s was trained on: its raw files "
@@ -221,3 +255,27 @@ def confirm_training_windows(
             run.path,
         )
     return same
+
+
+def pack(run: OpenedRun, mesh: Mesh) -> PackedRun:
+    """Returns the folder of a run as it is written to one file, without a model card.
+
+    Raises:
+      ValueError: the checkpoint is damaged.
+    """
+    return packed.pack(
+        restore(run, mesh),
+        saved.to_json(run.config),
+        name=run.path.resolve().name,
+        step=run.step,
+        chosen=run.chosen,
+        windows_crc32=_trained_windows(run),
+    )
+
+
+def _trained_windows(run: OpenedRun) -> int:
+    """Returns the digest of the windows that a run was trained on."""
+    if run.packed is not None:
+        return run.packed.windows_crc32
+    state = checkpoint.saved_data_state(run.checkpoints, run.step)
+    return int(state["windows_crc32"])

@@ -20,18 +20,16 @@ import dataclasses
 import difflib
 import json
 import lzma
-import math
 import pathlib
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from fmalign_jax.data import taken
+from fmalign_jax.data import archives, taken
 from fmalign_jax.data.files import replacing
 from fmalign_jax.data.validation import check_recording
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
@@ -217,31 +215,13 @@ def _check_sizes(path: pathlib.Path) -> None:
                     f"{packed}; save it again without compression if it is right"
                 )
             with archive.open(entry) as member:
-                needed = _declared_bytes(member)
+                needed = archives.declared_bytes(member)
             if needed is not None and needed > entry.file_size:
                 raise ValueError(
                     f"{path}, key {entry.filename.removesuffix('.npy')!r}: must hold "
                     f"what its header says, {needed} bytes; got {entry.file_size}; "
                     "save it again"
                 )
-
-
-def _declared_bytes(member: Any) -> int | None:
-    """Returns how much an array says it holds; None if that is not to be read.
-
-    Args:
-      member: an open file, at its beginning.
-    """
-    try:
-        version = np.lib.format.read_magic(member)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read(member)
-    except (ValueError, KeyError, tokenize.TokenError):
-        return None  # NumPy says what is wrong when it is read
-    return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize
 
 
 def _taken(arrays: _Arrays, names: list[str], recording: Recording) -> str:
