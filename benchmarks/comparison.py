@@ -27,7 +27,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 PACKAGES = {"ours": "fmalign_jax", "theirs": "anomalib"}
@@ -43,14 +43,14 @@ class Stage:
       code: Python that runs after them, the API that is counted.
       source: where the package's documentation says so.
       needs: the stage whose folder it goes on in; its time is not counted again.
-      environment: variables that it asks the user to set.
+      own: whether it works on the user's folders.
     """
 
     commands: tuple[str, ...] = ()
     code: str = ""
     source: str = ""
     needs: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
+    own: bool = False
 
 
 OUR_TRAINING = (
@@ -123,9 +123,14 @@ STAGES: Mapping[str, Stage] = {
     "ours/first": Stage(
         (f"{{bin}}/fmalign check {_SAMPLE}",), source="docs/check.md, docs/api.md"
     ),
-    "ours/own": Stage(("{bin}/fmalign check recordings/",), source="README.md"),
+    "ours/own": Stage(
+        ("{bin}/fmalign check recordings/",), source="README.md", own=True
+    ),
     "ours/trained": Stage(
-        (OUR_TRAINING,), OUR_PREDICTION, "docs/notebooks/first_alignment.md"
+        (OUR_TRAINING,),
+        OUR_PREDICTION,
+        "docs/notebooks/first_alignment.md",
+        own=True,
     ),
     "theirs/import": Stage(code="import anomalib\n", source="anomalib README"),
     "theirs/ready": Stage(
@@ -134,15 +139,16 @@ STAGES: Mapping[str, Stage] = {
     ),
     "theirs/help": Stage(("{bin}/anomalib --help",), source="anomalib README"),
     "theirs/first": Stage(code=THEIR_FIRST, source="anomalib README"),
-    "theirs/own": Stage(code=THEIR_OWN, source="anomalib, data.Folder"),
+    "theirs/own": Stage(code=THEIR_OWN, source="anomalib, data.Folder", own=True),
     "theirs/trained": Stage(
-        code=without_weights(THEIR_OWN), source="the same, pre_trained=False"
+        code=without_weights(THEIR_OWN),
+        source="the same, pre_trained=False",
+        own=True,
     ),
     "theirs/prediction": Stage(
         code=without_weights(THEIR_PREDICTION),
         source="anomalib, Engine.predict",
         needs="theirs/trained",
-        environment=(("TRUST_REMOTE_CODE", "1"),),
     ),
 }
 """What is run, by `side/stage`. `own` and `trained` lie on the user's folders."""
@@ -250,14 +256,6 @@ def statements(code: str) -> int:
     )
 
 
-def counted() -> dict[str, dict[str, int]]:
-    """Returns commands and statements of each stage."""
-    return {
-        name: {"commands": len(stage.commands), "lines": statements(stage.code)}
-        for name, stage in STAGES.items()
-    }
-
-
 def main() -> None:
     """Runs the stages that are asked for and writes them into the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -272,12 +270,14 @@ def main() -> None:
         for side in PACKAGES
         if getattr(arguments, side)
     }
+    if "ours" not in pythons:
+        parser.error("--ours is needed; got none; its sample makes the user's folders")
     if arguments.isolated and not shutil.which("unshare"):
         parser.error("--isolated needs the command unshare; got a system without it")
+    wanted = set(arguments.only or STAGES)
+    wanted |= {STAGES[name].needs for name in wanted & set(STAGES)}
     chosen = [
-        name
-        for name in STAGES
-        if name.partition("/")[0] in pythons and name in (arguments.only or STAGES)
+        name for name in STAGES if name.partition("/")[0] in pythons and name in wanted
     ]
     if not arguments.only or "size" in arguments.only:
         for side, python in pythons.items():
@@ -288,7 +288,9 @@ def main() -> None:
         for name in chosen:
             found = run(name, pythons, pathlib.Path(folder), arguments.isolated)
             _write(arguments.out, "stages", {name: found})
-            print(f"{name}: {json.dumps(found)}", flush=True)
+            print(f"{name}: {found['cpu_s']} s of CPU", flush=True)
+    for row in measured(json.loads(arguments.out.read_text())):
+        print(f"| {' | '.join(row)} |")
 
 
 def run(
@@ -313,8 +315,8 @@ def run(
     (folder / "hook" / "sitecustomize.py").write_text(HOOK)
     asked = home / "asked.txt"
     asked.unlink(missing_ok=True)
-    environment = _environment(folder / "hook", home, asked) | dict(stage.environment)
-    if not (home / "images").exists() and "ours" in pythons:
+    environment = _environment(folder / "hook", home, asked)
+    if stage.own and not (home / "images").exists():
         own = [pythons["ours"], "-c", OWN_FOLDERS, home]
         subprocess.run(own, check=True, stdout=subprocess.DEVNULL)
     python = pythons[side]
@@ -341,8 +343,11 @@ def run(
             break
     hosts = sorted(set(asked.read_text().split())) if asked.exists() else []
     found: dict[str, Any] = {
-        "commands": [command.replace("{bin}/", "") for command in stage.commands],
+        "commands": [
+            command.format(python="python", bin="bin") for command in stage.commands
+        ],
         "code": stage.code,
+        "lines": statements(stage.code),
         "source": stage.source,
         "steps": took,
         "wall_s": round(sum(step["wall_s"] for step in took), 2),
@@ -354,7 +359,7 @@ def run(
     }
     if done.returncode:
         found["last_words"] = (done.stderr.strip().splitlines() or [""])[-1][:300]
-    return found | counted()[name] | {"commands": found["commands"]}
+    return found
 
 
 def _environment(
@@ -378,7 +383,7 @@ def _write(path: pathlib.Path, part: str, entries: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(found: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+def measured(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns the rows of the page's table of numbers: what, ours, theirs.
 
     A stage that ended badly is "failed" after its seconds; one that was not run is
@@ -390,7 +395,8 @@ def measured(found: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
         stage = stages.get(name)
         if stage is None:
             return "not measured"
-        return f"{stage['cpu_s']:.1f}" + ("" if stage["ended_well"] else " (failed)")
+        cpu_s = f"{stage['cpu_s']:.{1 if stage['cpu_s'] >= 1 else 2}f}"
+        return cpu_s + ("" if stage["ended_well"] else " (failed)")
 
     def asked(side: str) -> str:
         own = [s for name, s in stages.items() if name.startswith(side)]
@@ -404,8 +410,8 @@ def measured(found: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
         return f"{size[side]['megabytes']} MB, {size[side]['packages']} packages"
 
     def lines(name: str) -> str:
-        own = counted()[name]
-        return f"{own['commands']} + {own['lines']}"
+        stage = STAGES[name]
+        return f"{len(stage.commands)} + {statements(stage.code)}"
 
     pairs = [
         ("import, CPU s", seconds, "import", "import"),
