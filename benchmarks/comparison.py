@@ -398,6 +398,12 @@ def measured(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         cpu_s = f"{stage['cpu_s']:.{1 if stage['cpu_s'] >= 1 else 2}f}"
         return cpu_s + ("" if stage["ended_well"] else " (failed)")
 
+    def last(name: str) -> str:
+        stage = stages.get(name)
+        if stage is None or not stage["ended_well"]:
+            return "not measured"
+        return f"{stage['steps'][-1]['cpu_s']:.1f}"
+
     def asked(side: str) -> str:
         own = [s for name, s in stages.items() if name.startswith(side)]
         if not own:
@@ -421,6 +427,7 @@ def measured(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("own folder, nothing trained, CPU s", seconds, "own", ""),
         ("own folder, trained, defaults, CPU s", seconds, "", "own"),
         ("own folder, trained, in miniature, CPU s", seconds, "trained", "trained"),
+        ("a prediction of a trained model, CPU s", last, "trained", "prediction"),
         ("commands + lines to a first result", lines, "first", "first"),
         ("commands + lines, own folder to a prediction", lines, "trained", "own"),
     ]
