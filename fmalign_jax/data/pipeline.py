@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypedDict
@@ -282,6 +283,7 @@ class _RecordingBatches:
         self._steps = steps_per_epoch
         self._seed = seed
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._EPOCHS * self._steps
@@ -291,7 +293,8 @@ class _RecordingBatches:
 
     def __getitem__(self, number: int) -> Int[ndarray, " G"]:
         epoch, step = divmod(int(number), self._steps)
-        batches, order = self._epoch(epoch)
+        with self._lock:  # or each reading thread would draw the same epoch
+            batches, order = self._epoch(epoch)
         return batches[order[step]].astype(np.int64)
 
     def _draw(self, epoch: int) -> tuple[Int[ndarray, "S G"], Int[ndarray, " S"]]:

@@ -349,11 +349,11 @@ def _runs(
     ticks: Ticks, good: Bool[ndarray, " n"]
 ) -> tuple[Int64[ndarray, " r"], Int64[ndarray, " r"]]:
     """Returns begin and end of each run of good ticks within a segment."""
-    joined = good[1:] & good[:-1]  # of one run with the tick before
-    joined[ticks.segments.first[1:-1] - 1] = False
-    begin = np.flatnonzero(good & ~np.append(False, joined)[: len(good)])
-    end = np.flatnonzero(good & ~np.append(joined, False)[: len(good)]) + 1
-    return begin, end
+    changes = np.flatnonzero(good[1:] != good[:-1]) + 1
+    edges = np.union1d(changes, ticks.segments.first)
+    begin, end = edges[:-1], edges[1:]
+    own = good[begin]
+    return begin[own], end[own]
 
 
 def _log_short_clips(
