@@ -6,7 +6,7 @@ import numpy as np
 
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.data.windows.ticks import Ticks
+from fmalign_jax.data.windows.ticks import Segments, Ticks
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits
 
@@ -22,6 +22,25 @@ def evaluation_splits(labels, *, recordings):
     return EvaluationSplits(("normal", "abnormal"), splits, None)
 
 
+def segments_of(recording, start_s, tick_s=1.0):
+    """Returns the stretches of ticks of one recording each.
+
+    Args:
+      recording: [n], of each tick.
+      start_s: [n], where each tick starts; evenly within a stretch.
+      tick_s: length of a tick.
+    """
+    recording = np.asarray(recording, np.int32)
+    first = np.flatnonzero(np.diff(recording, prepend=-1))
+    return Segments(
+        first=np.append(first, len(recording)),
+        recording=recording[first],
+        clip=np.zeros(len(first), np.int32),
+        start_s=np.asarray(start_s, np.float64)[first],
+        tick_s=np.full(len(first), tick_s),
+    )
+
+
 def _split(name, label, recordings):
     n = len(label)
     number = (np.arange(n) * recordings // n).astype(np.int32)
@@ -29,11 +48,7 @@ def _split(name, label, recordings):
         samples={},
         usable=np.ones(n, bool),
         label=label.astype(np.int32),
-        recording=number,
-        clip=np.zeros(n, np.int32),
-        segment=number.astype(np.int64),
-        start_s=np.arange(n, dtype=np.float64),
-        end_s=np.arange(n) + 1.0,
+        segments=segments_of(number, np.arange(n)),
     )
     store = mock.Mock(spec=RecordingStore)
     store.names = tuple(f"{name}_{number}" for number in range(recordings))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fresh_parameters import fresh_parameters
+from made_up_windows import segments_of
 
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data.store import RecordingStore
@@ -180,11 +181,7 @@ def test_frames_are_those_of_the_last_ticks_and_of_their_recordings():
         samples={"video": np.stack([2 * position, 2 * position + 1], axis=1)},
         usable=np.ones(number, bool),
         label=np.zeros(number, np.int32),
-        recording=recording,
-        clip=np.zeros(number, np.int32),
-        segment=recording.astype(np.int64),
-        start_s=position.astype(np.float64),
-        end_s=position + 1.0,
+        segments=segments_of(recording, position),
     )
     windows = WindowIndex(ticks, np.array([0, 3, 6, 8]), 3, "recording")
 

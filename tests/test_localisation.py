@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from made_up_windows import segments_of
 from ml_collections import ConfigDict
 
 from fmalign_jax.config import default_config, load_file
@@ -109,11 +110,7 @@ def _split(name, label, samples):
         samples={"current": 2 * place[:, None] + np.arange(2)},
         usable=np.ones(label.size, bool),
         label=label.ravel(),
-        recording=number,
-        clip=np.zeros(label.size, np.int32),
-        segment=number.astype(np.int64),
-        start_s=TICK_S * place,
-        end_s=TICK_S * (place + 1),
+        segments=segments_of(number, TICK_S * place, TICK_S),
     )
     start = np.concatenate(
         [r * n + np.arange(4, n - WIDTH + 1, 2) for r in range(recordings)]

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from unittest import mock
 
 import numpy as np
 import pytest
 from fake_source import FakeSource
 from hypothesis import assume, given, settings, strategies as st
+from made_up_windows import segments_of
 
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.pipeline import evaluation_batches, training_batches
@@ -22,6 +24,7 @@ from fmalign_jax.data.windows.index import (
     build_index,
 )
 from fmalign_jax.data.windows.statistics import channel_statistics
+from fmalign_jax.data.windows.ticks import Ticks
 
 WINDOW = WindowSpec(
     samples_per_tick={"video": 1, "current": 2, "text": 1},
@@ -166,7 +169,7 @@ def test_no_recording_is_lost_for_having_fewer_windows_than_a_batch(
     index = FakeIndex(recording)
     assume(len(index) >= size)
     steps = pipeline.batches_per_epoch(index, size, "recording")
-    drawn = pipeline._RecordingBatches(index.recording, size, steps, seed=0)
+    drawn = pipeline._RecordingBatches(index.by_recording(), size, steps, seed=0)
     batches = np.array([drawn[epoch * steps + step] for step in range(steps)])
     assert batches.shape == (steps, size)
     short = {n for n, count in enumerate(counts) if count < size}
@@ -206,8 +209,9 @@ class FakeIndex(WindowIndex):
     """As much of an index as the order of batches needs."""
 
     def __init__(self, recording: np.ndarray) -> None:
-        found = {"start": np.arange(len(recording)), "recording": recording}
-        self.__dict__.update(found)
+        segments = segments_of(recording, np.arange(len(recording)))
+        ticks = mock.Mock(spec=Ticks, segments=segments)
+        self.__dict__.update(start=np.arange(len(recording)), ticks=ticks)
 
 
 def test_the_order_follows_from_the_seed(store, indexes):

@@ -5,6 +5,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from made_up_windows import segments_of
 from ml_collections import ConfigDict
 
 from fmalign_jax.data.store import RecordingStore
@@ -61,16 +62,11 @@ def _windows(recording, start, length, label=None):
     n = len(recording)
     number = np.asarray(recording, np.int32)
     label = np.zeros(n, np.int32) if label is None else np.asarray(label, np.int32)
-    time_s = np.arange(n, dtype=np.float64)
     ticks = Ticks(
         samples={},
         usable=np.ones(n, bool),
         label=label,
-        recording=number,
-        clip=np.zeros(n, np.int32),
-        segment=number.astype(np.int64),
-        start_s=time_s,
-        end_s=time_s + 1,
+        segments=segments_of(number, np.arange(n)),
     )
     return WindowIndex(ticks, np.asarray(start, np.int64), length, "recording")
 

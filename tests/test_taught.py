@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_up_windows import segments_of
 
 from fmalign_jax.alarm import taught
 from fmalign_jax.data.windows.index import WindowIndex
@@ -68,11 +69,7 @@ def test_what_is_said_is_read_at_the_end_of_the_window(least_s: float | None) ->
         samples={},
         usable=np.ones(2 * ticks, bool),
         label=np.zeros(2 * ticks, np.int32),
-        recording=segment.astype(np.int32),
-        clip=np.zeros(2 * ticks, np.int32),
-        segment=segment,
-        start_s=start_s,
-        end_s=start_s + 2.0,
+        segments=segments_of(segment, start_s, 2.0),
     )
     windows = WindowIndex(laid, start, window, "recording")
     spec = WindowSpec(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypedDict
@@ -23,7 +24,10 @@ from numpy import ndarray
 
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
+from fmalign_jax.data.windows.ticks import smallest_int
 from fmalign_jax.structs import UNLABELLED, Batch
+
+_DIGESTED = 1 << 16  # rows of a table at a time
 
 _Read = Callable[[Int[ndarray, " B"]], Any]
 
@@ -198,7 +202,7 @@ def training_batches(
         )
     else:
         windows = grain.MapDataset.source(
-            _RecordingBatches(index.recording, batch_size, steps_per_epoch, seed)
+            _RecordingBatches(index.by_recording(), batch_size, steps_per_epoch, seed)
         )
     order = {
         "seed": seed,
@@ -229,12 +233,11 @@ def batches_per_epoch(index: WindowIndex, batch_size: int, batch_from: str) -> i
             f"batch_from must be 'all' or 'recording'; got {batch_from!r}; correct "
             "the config"
         )
-    counts = np.bincount(index.recording)
+    counts = np.array([len(index)])
     short = 0
-    if batch_from == "all":
-        counts = np.array([len(index)])
-    else:
-        short = int(counts[short_recordings(index, batch_size, batch_from)].sum())
+    if batch_from == "recording":
+        counts = _lengths(index.by_recording())
+        short = int(counts[counts < batch_size].sum())
     steps = int((counts // batch_size).sum()) + _short_batches(short, batch_size)
     if len(index) < batch_size:
         raise ValueError(
@@ -250,8 +253,12 @@ def short_recordings(
     """Returns which recordings have too few windows for a batch of their own."""
     if batch_from != "recording":
         return np.zeros(0, np.int64)
-    counts = np.bincount(index.recording)
-    return np.flatnonzero((counts > 0) & (counts < batch_size))
+    windows = index.by_recording()
+    return np.array(list(windows), np.int64)[_lengths(windows) < batch_size]
+
+
+def _lengths(windows: Mapping[int, slice]) -> Int[ndarray, " n"]:
+    return np.array([own.stop - own.start for own in windows.values()], np.int64)
 
 
 def _short_batches(windows: int, batch_size: int) -> int:
@@ -266,16 +273,17 @@ class _RecordingBatches:
 
     def __init__(
         self,
-        recording: Int32[ndarray, " N"],
+        windows: Mapping[int, slice],
         batch_size: int,
         steps_per_epoch: int,
         seed: int,
     ) -> None:
-        self._recording = recording
+        self._windows = windows
         self._batch_size = batch_size
         self._steps = steps_per_epoch
         self._seed = seed
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._EPOCHS * self._steps
@@ -285,27 +293,37 @@ class _RecordingBatches:
 
     def __getitem__(self, number: int) -> Int[ndarray, " G"]:
         epoch, step = divmod(int(number), self._steps)
-        return self._epoch(epoch)[step]
+        with self._lock:  # or each reading thread would draw the same epoch
+            batches, order = self._epoch(epoch)
+        return batches[order[step]].astype(np.int64)
 
-    def _draw(self, epoch: int) -> Int[ndarray, "S G"]:
+    def _draw(self, epoch: int) -> tuple[Int[ndarray, "S G"], Int[ndarray, " S"]]:
+        """Returns the batches of an epoch by recording, and the order they come in."""
         rng = np.random.default_rng([self._seed, epoch])
         size = self._batch_size
-        batches, short, others = [], [], []
-        for number in np.unique(self._recording):
-            windows = rng.permutation(np.flatnonzero(self._recording == number))
+        lengths = _lengths(self._windows)
+        few = int(lengths[lengths < size].sum())
+        topped_up = few < _short_batches(few, size) * size
+        most = max(own.stop for own in self._windows.values())
+        batches = np.empty((self._steps, size), smallest_int(most))
+        filled = 0
+        short, others = [], []
+        for own in self._windows.values():
+            windows = rng.permutation(np.arange(own.start, own.stop))
             if len(windows) < size:
                 short.append(windows)
                 continue
-            full = len(windows) // size * size
-            batches.append(windows[:full].reshape(-1, size))
-            others.append(windows)
+            full = len(windows) // size
+            batches[filled : filled + full] = windows[: full * size].reshape(-1, size)
+            filled += full
+            if topped_up:
+                others.append(windows)
         if short:
             mixed = rng.permutation(np.concatenate(short))
-            full = _short_batches(len(mixed), size) * size
-            if len(mixed) < full:
+            if topped_up:
                 mixed = np.append(mixed, rng.permutation(np.concatenate(others)))
-            batches.append(mixed[:full].reshape(-1, size))
-        return rng.permutation(np.concatenate(batches))
+            batches[filled:] = mixed[: (self._steps - filled) * size].reshape(-1, size)
+        return batches, rng.permutation(self._steps)
 
 
 def evaluation_batches(
@@ -345,7 +363,7 @@ def assemble(
     """Reads windows by index; those past the last are padding, masked out."""
     mask = windows < len(index)
     windows = np.minimum(windows, len(index) - 1)
-    recording = index.recording[windows]
+    recording = index.recording_of(windows)
     return Batch(
         streams={
             name: _values(store, name, recording, samples)
@@ -354,7 +372,7 @@ def assemble(
         label=np.where(mask[:, None], index.label(windows), np.int32(UNLABELLED)),
         mask=mask,
         recording=recording,
-        time_s=index.time_s[windows],
+        time_s=index.centre_s(windows),
     )
 
 
@@ -364,15 +382,25 @@ def windows_digest(store: RecordingStore, index: WindowIndex, batch_from: str) -
     Recordings are identified by their names and clocks, so that raw files may be copied
     or moved: dates of files do not count.
     """
-    parts = [batch_from.encode(), index.start.tobytes()]
-    parts += [
-        index.ticks.samples[name].tobytes() for name in sorted(index.ticks.samples)
-    ]
+    crc = zlib.crc32(batch_from.encode())
+    for table in (index.start, *(t for _, t in sorted(index.ticks.samples.items()))):
+        for part in _as_int64(table):
+            crc = zlib.crc32(part, crc)
     for timeline in store.timelines():
-        parts.append(timeline.name.encode())
+        crc = zlib.crc32(timeline.name.encode(), crc)
         for name, stream in sorted(timeline.streams.items()):
-            parts += [name.encode(), stream.time_s.tobytes(), stream.clip.tobytes()]
-    return functools.reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
+            for part in (name.encode(), stream.time_s.tobytes(), stream.clip.tobytes()):
+                crc = zlib.crc32(part, crc)
+    return crc
+
+
+def _as_int64(table: Int[ndarray, "n ..."]) -> Iterator[memoryview]:
+    """Gives the numbers of a table as they are digested, a part at a time.
+
+    Runs were saved with digests of int64, whatever a table is stored as now.
+    """
+    for begin in range(0, len(table), _DIGESTED):
+        yield np.ascontiguousarray(table[begin : begin + _DIGESTED], np.int64).data
 
 
 def _values(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -181,7 +181,7 @@ def _features(
 
 def _standing_out(recording: Recording, ticks: Ticks) -> Float32[ndarray, "n 2"]:
     frames = recording.streams[REFERENCE].values
-    samples: Int64[ndarray, "n R"] = ticks.samples[REFERENCE]
+    samples: Int[ndarray, "n R"] = ticks.samples[REFERENCE]
     contrast = [
         places.contrasts(frames[samples[begin : begin + _AT_ONCE]])
         for begin in range(0, len(samples), _AT_ONCE)

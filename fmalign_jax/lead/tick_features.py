@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from ml_collections import ConfigDict
 from numpy import ndarray
 
@@ -174,8 +174,8 @@ def _encode(
 
 
 def without_model(
-    gather: Callable[[Int64[ndarray, "..."]], ndarray],
-    samples: Int64[ndarray, "n R"],
+    gather: Callable[[Int[ndarray, "..."]], ndarray],
+    samples: Int[ndarray, "n R"],
     clip: Int32[ndarray, " n"],
 ) -> tuple[Float32[ndarray, "n P"], Float32[ndarray, "n Q"]]:
     """Returns `plain_features` and `motion` of every tick of one stream.

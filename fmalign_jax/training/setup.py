@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import closing
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -131,7 +130,7 @@ def _with_wrong_partners(
     store: RecordingStore, training: WindowIndex, config: ConfigDict
 ) -> RecordingStore:
     """Returns recordings of which training sees the leading stream of another one."""
-    trained = np.unique(training.recording).tolist()
+    trained = list(training.by_recording())
     if len(trained) < 2:
         raise ValueError(
             "data.shuffle_partners needs training windows of two recordings or more; "
@@ -144,11 +143,11 @@ def _log_windows(
     store: RecordingStore, training: WindowIndex, config: ConfigDict
 ) -> None:
     """Says how many training windows each recording gives, and which share batches."""
-    numbers, counts = np.unique(training.recording, return_counts=True)
-    given = zip((store.names[n] for n in numbers), counts.tolist(), strict=True)
-    logging.info(
-        "training windows: %s", ", ".join(f"{name} {count}" for name, count in given)
+    given = (
+        f"{store.names[number]} {own.stop - own.start}"
+        for number, own in training.by_recording().items()
     )
+    logging.info("training windows: %s", ", ".join(given))
     short = pipeline.short_recordings(
         training, config.batch_size, config.data.batch_from
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int, Shaped
 
 from fmalign_jax.data.store import builder
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
@@ -93,7 +93,7 @@ class RecordingStore:
         self.label_names: tuple[str, ...] = tuple(about["label_names"])
         self.fingerprint: str = about["fingerprint"]
         self.taken: tuple[str, ...] = tuple(about.get("taken", ()))
-        rows = [timeline[i] for i in range(len(timeline))]
+        rows = [_compact(timeline[i]) for i in range(len(timeline))]
         self._timelines = _timelines(self.names, rows)
         self.streams: dict[str, StreamInfo] = {
             name: _stream_info(fields, self._lengths(name))
@@ -114,7 +114,7 @@ class RecordingStore:
         return list(self._timelines)
 
     def gather(
-        self, stream: str, recording: int, samples: Int64[np.ndarray, "..."]
+        self, stream: str, recording: int, samples: Int[np.ndarray, "..."]
     ) -> Shaped[np.ndarray, "..."]:
         """Reads samples of one stream of one recording.
 
@@ -135,8 +135,8 @@ class RecordingStore:
     def portions(
         self,
         stream: str,
-        recordings: Int64[np.ndarray, " S"],
-        samples: Int64[np.ndarray, " S"],
+        recordings: Int[np.ndarray, " S"],
+        samples: Int[np.ndarray, " S"],
     ) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
         """Reads samples of several recordings in order, a bounded portion at a time.
 
@@ -335,6 +335,17 @@ def _stream_info(fields: Mapping[str, Any], lengths: np.ndarray) -> StreamInfo:
         samples_per_record=int(fields["samples_per_record"]),
         samples=int(lengths.sum()),
     )
+
+
+def _compact(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a clock whose clips and labels take no room where they never change."""
+
+    def once(values: np.ndarray) -> np.ndarray:
+        if not len(values) or (values != values[0]).any():
+            return values
+        return np.broadcast_to(values[0], values.shape)
+
+    return {**row, "clip": once(row["clip"]), "label": once(row["label"])}
 
 
 def _timelines(names: tuple[str, ...], rows: list[dict[str, Any]]) -> list[Timeline]:

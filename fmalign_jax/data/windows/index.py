@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32, Int64
@@ -20,7 +20,13 @@ from numpy import ndarray
 from fmalign_jax.data.store.timelines import Timeline
 from fmalign_jax.data.windows import splits
 from fmalign_jax.data.windows.splits import SPLITS, SplitSpec
-from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align, whole_ticks
+from fmalign_jax.data.windows.ticks import (
+    Ticks,
+    WindowSpec,
+    align,
+    smallest_int,
+    whole_ticks,
+)
 
 __all__ = [
     "SplitSpec",
@@ -52,7 +58,7 @@ class WindowIndex:
     """
 
     ticks: Ticks
-    start: Int64[ndarray, " N"]
+    start: Int[ndarray, " N"]
     window_ticks: int
     by: str
 
@@ -62,18 +68,42 @@ class WindowIndex:
     @functools.cached_property
     def recording(self) -> Int32[ndarray, " N"]:
         """Returns the number of each window's recording."""
-        return self.ticks.recording[self.start]
+        return self.recording_of(np.arange(len(self)))
 
     @functools.cached_property
     def clip(self) -> Int32[ndarray, " N"]:
         """Returns the clip of each window."""
-        return self.ticks.clip[self.start]
+        return self.ticks.segments.clip[self.ticks.segments.of(self.start)]
 
     @functools.cached_property
     def time_s(self) -> Float64[ndarray, " N"]:
         """Returns the centre of each window on the reference clock, in seconds."""
-        last = self.start + self.window_ticks - 1
-        return (self.ticks.start_s[self.start] + self.ticks.end_s[last]) / 2
+        return self.centre_s(np.arange(len(self)))
+
+    def recording_of(self, window: Int[ndarray, "..."]) -> Int32[ndarray, "..."]:
+        """Returns the numbers of the recordings of windows."""
+        segments = self.ticks.segments
+        return segments.recording[segments.of(self.start[window])]
+
+    def centre_s(self, window: Int[ndarray, "..."]) -> Float64[ndarray, "..."]:
+        """Returns the centres of windows on the reference clock, in seconds."""
+        first = self.start[window]
+        start_s, _ = self.ticks.span_s(first)
+        _, end_s = self.ticks.span_s(first + self.window_ticks - 1)
+        return (start_s + end_s) / 2
+
+    def by_recording(self) -> dict[int, slice]:
+        """Returns the windows of each recording that has any, in order of its number.
+
+        The windows must be in order.
+        """
+        of_ticks = self.ticks.segments.by_recording()
+        bounds = [(own.start, own.stop) for own in of_ticks.values()]
+        # In the type of `start`, which else is converted whole.
+        keys = np.array(bounds, self.start.dtype).reshape(-1, 2)
+        found = np.searchsorted(self.start, keys).tolist()
+        pairs = zip(of_ticks, found, strict=True)
+        return {n: slice(begin, end) for n, (begin, end) in pairs if begin < end}
 
     def spread(self, most: int) -> WindowIndex:
         """Returns at most so many of the windows, evenly spread over all."""
@@ -95,7 +125,7 @@ class WindowIndex:
 
     def samples(
         self, window: int | Int[ndarray, "..."]
-    ) -> dict[str, Int64[ndarray, "... T _"]]:
+    ) -> dict[str, Int[ndarray, "... T _"]]:
         """Returns, by stream, the positions of the samples that windows read."""
         rows = self.rows(window)
         return {name: table[rows] for name, table in self.ticks.samples.items()}
@@ -105,20 +135,71 @@ class WindowIndex:
         keys = self.read_keys(stream)
         return keys >> _SAMPLE_BITS, keys & ((1 << _SAMPLE_BITS) - 1)
 
+    def read_samples(
+        self, stream: str, recordings: Container[int] | None = None
+    ) -> Iterator[tuple[int, Int64[ndarray, " s"]]]:
+        """Gives the samples that any window reads, recording by recording.
+
+        Args:
+          stream: whose samples.
+          recordings: numbers of those to go through, by default all.
+
+        Yields:
+          Number of the recording, in order, and its samples, each once and in order.
+        """
+        read, samples = self._is_read(), self.ticks.samples[stream]
+        for number, own in self.ticks.segments.by_recording().items():
+            asked = recordings is None or number in recordings
+            if asked and read[own].any():
+                yield number, _distinct(samples[own][read[own]])
+
     def read_ticks(self) -> Int64[ndarray, " n"]:
         """Returns each tick that any window reads, once and in order."""
-        read = np.zeros(len(self.ticks), bool)
-        read[self.rows(np.arange(len(self)))] = True
-        return np.flatnonzero(read)
+        return np.flatnonzero(self._is_read())
+
+    def _is_read(self) -> Bool[ndarray, " n"]:
+        """Says of each tick whether any window reads it."""
+        begin, end = _stretches(self.start, self.window_ticks)
+        change = np.zeros(len(self.ticks) + 1, np.int8)
+        change[begin] = 1
+        change[end] = -1
+        return np.cumsum(change, dtype=np.int8, out=change)[:-1].view(bool)
 
     def keys(self, stream: str, tick: Int64[ndarray, " n"]) -> Int64[ndarray, "n _"]:
         """Returns one number for each (recording, sample) that ticks read."""
-        recording = self.ticks.recording[tick, None].astype(np.int64)
+        segments = self.ticks.segments
+        recording = segments.recording[segments.of(tick), None].astype(np.int64)
         return recording << _SAMPLE_BITS | self.ticks.samples[stream][tick]
 
     def read_keys(self, stream: str) -> Int64[ndarray, " S"]:
         """Returns one sorted number for each (recording, sample) any window reads."""
-        return np.unique(self.keys(stream, self.read_ticks()))
+        keys = [
+            number << _SAMPLE_BITS | samples
+            for number, samples in self.read_samples(stream)
+        ]
+        return np.concatenate(keys) if keys else np.zeros(0, np.int64)
+
+
+def _distinct(samples: Int[ndarray, "..."]) -> Int64[ndarray, " s"]:
+    """Returns each of the positions once and in order, without sorting them."""
+    found = np.zeros(samples.max() + 1, bool)
+    found[samples] = True
+    return np.flatnonzero(found)
+
+
+def _stretches(
+    start: Int[ndarray, " N"], window_ticks: int
+) -> tuple[Int[ndarray, " s"], Int[ndarray, " s"]]:
+    """Returns begin and end of the stretches of ticks that windows cover together.
+
+    No stretch begins where another ends.
+    """
+    if not len(start):
+        return start, start
+    if (start[1:] < start[:-1]).any():
+        start = np.sort(start)
+    last = np.flatnonzero(start[1:] - start[:-1] > window_ticks)
+    return start[np.append(0, last + 1)], start[np.append(last, -1)] + window_ticks
 
 
 def nearest_windows(
@@ -173,7 +254,9 @@ def build_index(
         samples, or the recordings do not fit the specs.
     """
     ticks = align(timelines, windows)
-    start = _starts(ticks, dataclasses.replace(windows, stride_ticks=1), ticks.usable)
+    # One window of each run of usable ticks tells which clips have any.
+    sparse = dataclasses.replace(windows, stride_ticks=max(1, len(ticks)))
+    start = _starts(ticks, sparse, ticks.usable)
     if not len(start):
         raise ValueError(_why_none(ticks, windows))
     _log_short_clips(ticks, timelines, windows)
@@ -205,19 +288,31 @@ def assert_no_leak(indexes: Mapping[str, WindowIndex]) -> None:
     """
     for one, other in itertools.combinations(indexes, 2):
         for stream in indexes[one].ticks.samples:
-            shared = np.intersect1d(
-                indexes[one].read_keys(stream),
-                indexes[other].read_keys(stream),
-                assume_unique=True,
-            )
-            if shared.size:
+            shared = _shared(indexes[one], indexes[other], stream)
+            if shared:
+                number, sample = shared[0]
                 raise ValueError(
-                    f"splits must not share samples; got {shared.size} samples of "
+                    f"splits must not share samples; got {len(shared)} samples of "
                     f"{stream!r} in both {one!r} and {other!r} (the first: sample "
-                    f"{shared[0] & ((1 << _SAMPLE_BITS) - 1)} of recording "
-                    f"{shared[0] >> _SAMPLE_BITS}); keep the splits further apart with "
-                    "a larger guard_s, or split by recording"
+                    f"{sample} of recording {number}); keep the splits further apart "
+                    "with a larger guard_s, or split by recording"
                 )
+
+
+def _shared(one: WindowIndex, other: WindowIndex, stream: str) -> list[tuple[int, int]]:
+    """Returns the (recording, sample) that two splits both read, in order."""
+    both = one.by_recording().keys() & other.by_recording().keys()
+    if not both:
+        return []
+    found = []
+    # A recording at a time: the samples of all would be many to hold and to sort.
+    pairs = zip(
+        one.read_samples(stream, both), other.read_samples(stream, both), strict=True
+    )
+    for (number, mine), (_, theirs) in pairs:
+        shared = np.intersect1d(mine, theirs, assume_unique=True)
+        found += [(number, sample) for sample in shared.tolist()]
+    return found
 
 
 def _laid(windows: WindowSpec, stride_ticks: int | None) -> dict[str, WindowSpec]:
@@ -230,7 +325,7 @@ def _laid(windows: WindowSpec, stride_ticks: int | None) -> dict[str, WindowSpec
 
 def _starts(
     ticks: Ticks, windows: WindowSpec, good: Bool[ndarray, " n"]
-) -> Int64[ndarray, " N"]:
+) -> Int[ndarray, " N"]:
     """Returns the ticks at which T good ticks of one segment start, on the stride.
 
     The stride counts from the first tick of each run of good ticks, so that no run of T
@@ -238,17 +333,27 @@ def _starts(
     """
     n = windows.window_ticks
     stride = n if windows.mode == "clip" else windows.stride_ticks
-    fresh = np.diff(ticks.segment, prepend=-1) != 0
-    begins = good & (fresh | ~np.append(False, good)[:-1])
-    tick = np.flatnonzero(good)
-    _, first, run, length = np.unique(
-        np.cumsum(begins)[tick],
-        return_index=True,
-        return_inverse=True,
-        return_counts=True,
-    )
-    offset = np.arange(len(tick)) - first[run]
-    return tick[(offset % stride == 0) & (offset + n <= length[run])]
+    stride = min(stride, max(1, len(ticks)))  # none is longer
+    begin, end = _runs(ticks, good)
+    long = end - begin >= n
+    begin, end = begin[long], end[long]
+    count = (end - begin - n) // stride + 1
+    # Steps from window to window, summed up in place: no number is stored twice.
+    start = np.full(count.sum(), stride, smallest_int(len(ticks)))
+    before = np.append(0, begin + (count - 1) * stride)[:-1]
+    start[np.cumsum(count) - count] = begin - before
+    return np.cumsum(start, dtype=start.dtype, out=start)
+
+
+def _runs(
+    ticks: Ticks, good: Bool[ndarray, " n"]
+) -> tuple[Int64[ndarray, " r"], Int64[ndarray, " r"]]:
+    """Returns begin and end of each run of good ticks within a segment."""
+    changes = np.flatnonzero(good[1:] != good[:-1]) + 1
+    edges = np.union1d(changes, ticks.segments.first)
+    begin, end = edges[:-1], edges[1:]
+    own = good[begin]
+    return begin[own], end[own]
 
 
 def _log_short_clips(
@@ -257,7 +362,7 @@ def _log_short_clips(
     """Says how many clips are too short for a window; a recording is at least one."""
     reference = windows.reference_stream
     clips = sum(len(np.unique(t.streams[reference].clip)) for t in timelines)
-    short = clips - int((np.bincount(ticks.segment) >= windows.window_ticks).sum())
+    short = clips - int((ticks.segments.lengths >= windows.window_ticks).sum())
     if short and windows.mode == "sliding":
         logging.getLogger(__name__).warning(
             "%d of %d clips are shorter than a window of %d ticks of %g s and are left "
@@ -272,8 +377,7 @@ def _log_short_clips(
 
 def _why_none(ticks: Ticks, windows: WindowSpec) -> str:
     """Says why no window fits anywhere."""
-    lengths = np.bincount(ticks.segment) if len(ticks) else np.zeros(1, int)
-    longest = int(lengths.max())
+    longest = int(ticks.segments.lengths.max(initial=0))
     asked = f"{windows.window_ticks} ticks of {windows.tick_s:g} s"
     if longest < windows.window_ticks and windows.mode == "sliding":
         return (

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, Int8
+from jaxtyping import Bool, Float64, Int, Int8
 from numpy import ndarray
 
 from fmalign_jax.data.store.timelines import Timeline
@@ -98,11 +98,11 @@ def resolve_way(
     if spec.by != "auto":
         return spec.by
     patterned = spec.validation_recordings or spec.test_recordings
-    recordings = len(np.unique(ticks.recording[start]))
+    segment = np.unique(ticks.segments.of(start))
+    recordings = len(np.unique(ticks.segments.recording[segment]))
     if patterned or recordings >= _LEAST_RECORDINGS:
         return "recording"
-    clips = len(np.unique(ticks.segment[start]))
-    return "clip" if clips >= _LEAST_CLIPS or windows.mode == "clip" else "block"
+    return "clip" if len(segment) >= _LEAST_CLIPS or windows.mode == "clip" else "block"
 
 
 def assign(
@@ -116,8 +116,8 @@ def assign(
 
     Args:
       ticks: all ticks.
-      start: ticks at which windows may start; recordings and clips without any are
-        not picked.
+      start: ticks at which windows may start, at least one of each clip that has any;
+        recordings and clips without are not picked.
       timelines: the recordings.
       windows: how windows are laid; blocks keep clear of window + |lead|.
       spec: how to split; `by` already resolved.
@@ -126,10 +126,13 @@ def assign(
       ValueError: patterns match nothing, or twice; a recording has no partition.
     """
     named = {timeline.number: timeline for timeline in timelines}
-    if spec.by == "recording":
-        return _by_unit(ticks.recording, start, _recording_names(named), spec)
-    if spec.by == "clip":
-        return _by_unit(ticks.segment, start, _clip_names(ticks, named), spec)
+    segments = ticks.segments
+    if spec.by in ("recording", "clip"):
+        unit, names = segments.recording, _recording_names(named)
+        if spec.by == "clip":
+            unit, names = np.arange(len(segments.clip)), _clip_names(ticks, named)
+        code = _by_unit(unit, np.unique(segments.of(start)), names, spec)
+        return np.repeat(code, segments.lengths)
     code = np.zeros(len(ticks), np.int8)
     absent: tuple[str, ...] = SPLITS[1:]
     if spec.by == "given":
@@ -141,10 +144,11 @@ def assign(
     gap = windows.guard_ticks
     if spec.guard_s is not None:
         gap = max(gap, int(np.ceil(spec.guard_s / windows.tick_s)))
+    ticks_of = segments.by_recording()
     # By name, so that the order in which recordings come does not matter.
     for position, number in enumerate(sorted(named, key=lambda n: named[n].name)):
-        own = (ticks.recording == number) & ticks.usable
-        rows = np.flatnonzero(own & (code == 0))
+        own = ticks_of.get(number, slice(0, 0))
+        rows = own.start + np.flatnonzero(ticks.usable[own] & (code[own] == 0))
         rng = np.random.default_rng([spec.seed, position])
         code[rows] = _blocks(len(rows), parts, windows.window_ticks, gap, rng)
     return code
@@ -155,10 +159,11 @@ def _recording_names(named: Mapping[int, Timeline]) -> dict[int, str]:
 
 
 def _clip_names(ticks: Ticks, named: Mapping[int, Timeline]) -> dict[int, str]:
-    segments, first = np.unique(ticks.segment, return_index=True)
+    segments = ticks.segments
+    pairs = zip(segments.recording.tolist(), segments.clip.tolist(), strict=True)
     names = {}
-    for segment, row in zip(segments.tolist(), first, strict=True):
-        timeline, clip = named[int(ticks.recording[row])], int(ticks.clip[row])
+    for segment, (number, clip) in enumerate(pairs):
+        timeline = named[number]
         known = 0 <= clip < len(timeline.clip_names)
         name = timeline.clip_names[clip] if known else str(clip)
         names[segment] = f"{timeline.name}/{name}"
@@ -166,13 +171,13 @@ def _clip_names(ticks: Ticks, named: Mapping[int, Timeline]) -> dict[int, str]:
 
 
 def _by_unit(
-    unit: Int[ndarray, " n"],
-    start: Int[ndarray, " N"],
+    unit: Int[ndarray, " G"],
+    segment: Int[ndarray, " g"],
     names: Mapping[int, str],
     spec: SplitSpec,
-) -> Int8[ndarray, " n"]:
-    """Gives whole recordings or clips to the splits."""
-    units = sorted(set(unit[start].tolist()), key=lambda u: names[u])
+) -> Int8[ndarray, " G"]:
+    """Gives whole recordings or clips to the splits: a code for each segment."""
+    units = sorted(set(unit[segment].tolist()), key=lambda u: names[u])
     shuffled = np.random.default_rng(spec.seed).permutation(len(units))
     left = [units[i] for i in shuffled]
     code = np.zeros(len(unit), np.int8)
@@ -238,19 +243,22 @@ def _given(
     """Gives ticks that lie wholly within a span to that span's split."""
     code = np.full(len(ticks), NO_SPLIT, np.int8)
     strict_s = windows.guard_ticks * windows.tick_s if windows.mode == "sliding" else 0
+    ticks_of = ticks.segments.by_recording()
     for number, timeline in named.items():
         _check_partition(timeline)
-        own = ticks.recording == number
-        near = np.zeros(len(ticks), bool)
-        strictly_near = np.zeros(len(ticks), bool)
+        own = ticks_of.get(number, slice(0, 0))
+        start_s, end_s = ticks.span_s(np.arange(own.start, own.stop))
+        of_own = code[own]  # a view
+        near = np.zeros(len(of_own), bool)
+        strictly_near = np.zeros(len(of_own), bool)
         for split, spans in timeline.partition.items():
             for span in spans:
-                code[own & _within(ticks, span)] = SPLITS.index(split)
+                of_own[_within(start_s, end_s, span)] = SPLITS.index(split)
                 if split != "train":
-                    near |= own & _touches(ticks, span, spec.guard_s or 0.0)
-                    strictly_near |= own & _touches(ticks, span, strict_s)
-        code[near & (code == 0)] = NO_SPLIT
-        if (strictly_near & (code == 0)).any():
+                    near |= _touches(start_s, end_s, span, spec.guard_s or 0.0)
+                    strictly_near |= _touches(start_s, end_s, span, strict_s)
+        of_own[near & (of_own == 0)] = NO_SPLIT
+        if (strictly_near & (of_own == 0)).any():
             warnings.warn(
                 f"in {timeline.name!r} training lies nearer than a window + |lead| = "
                 f"{strict_s:g} s to other splits, so that both see the same moments in "
@@ -260,19 +268,22 @@ def _given(
     return code
 
 
-def _within(ticks: Ticks, span: tuple[float, float]) -> Bool[ndarray, " n"]:
-    start_s, end_s = span
-    return (ticks.start_s >= start_s - _ROUNDING_S) & (
-        ticks.end_s <= end_s + _ROUNDING_S
-    )
+def _within(
+    start_s: Float64[ndarray, " n"],
+    end_s: Float64[ndarray, " n"],
+    span: tuple[float, float],
+) -> Bool[ndarray, " n"]:
+    return (start_s >= span[0] - _ROUNDING_S) & (end_s <= span[1] + _ROUNDING_S)
 
 
 def _touches(
-    ticks: Ticks, span: tuple[float, float], guard_s: float
+    start_s: Float64[ndarray, " n"],
+    end_s: Float64[ndarray, " n"],
+    span: tuple[float, float],
+    guard_s: float,
 ) -> Bool[ndarray, " n"]:
-    start_s, end_s = span
-    return (ticks.end_s > start_s - guard_s + _ROUNDING_S) & (
-        ticks.start_s < end_s + guard_s - _ROUNDING_S
+    return (end_s > span[0] - guard_s + _ROUNDING_S) & (
+        start_s < span[1] + guard_s - _ROUNDING_S
     )
 
 

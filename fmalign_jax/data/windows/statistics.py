@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
 
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
@@ -49,11 +51,9 @@ def _is_continuous(dtype: np.dtype) -> bool:
 def _stream_statistics(
     store: RecordingStore, index: WindowIndex, name: str, max_samples: int
 ) -> StreamStatistics:
-    recording, sample = index.reads(name)
-    n = min(max_samples, len(sample))
-    picked = ((np.arange(n) + 0.5) * len(sample) / n).astype(np.int64)
+    recording, sample = _picked(index, name, max_samples)
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for values in store.portions(name, recording[picked], sample[picked]):
+    for values in store.portions(name, recording, sample):
         # Channels first: NumPy sums long rows fast, and pairwise, so exactly.
         flat = values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
         part = np.ascontiguousarray(flat.T, dtype=np.float64)
@@ -67,3 +67,21 @@ def _stream_statistics(
     std = np.sqrt(squares / count)
     std = np.where(std <= _CONSTANT * np.abs(mean), 1.0, std)
     return StreamStatistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+
+def _picked(
+    index: WindowIndex, name: str, most: int
+) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
+    """Returns recording and position of at most so many samples that windows read."""
+    total = sum(len(samples) for _, samples in index.read_samples(name))
+    n = min(most, total)
+    picked = ((np.arange(n) + 0.5) * total / n).astype(np.int64)
+    recordings, parts = [], []
+    begin = 0
+    for number, samples in index.read_samples(name):
+        end = begin + len(samples)
+        own = picked[(picked >= begin) & (picked < end)] - begin
+        recordings.append(np.full(len(own), number, np.int64))
+        parts.append(samples[own])
+        begin = end
+    return np.concatenate(recordings), np.concatenate(parts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int, Int32, Int64
 from numpy import ndarray
 
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
@@ -194,8 +195,50 @@ class WindowSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Segments:
+    """The (recording, clip) pairs in order: stretches of ticks that follow one another.
+
+    Attributes:
+      first: [G + 1], first tick of each; at the end the number of all ticks.
+      recording: [G], number of the recording.
+      clip: [G], number of the clip.
+      start_s: [G], start of the first tick on the recording's clock.
+      tick_s: [G], length of its ticks.
+    """
+
+    first: Int64[ndarray, " _"]
+    recording: Int32[ndarray, " G"]
+    clip: Int32[ndarray, " G"]
+    start_s: Float64[ndarray, " G"]
+    tick_s: Float64[ndarray, " G"]
+
+    @property
+    def lengths(self) -> Int64[ndarray, " G"]:
+        """Returns how many ticks each has."""
+        return np.diff(self.first)
+
+    def of(self, tick: Int[ndarray, "..."]) -> Int64[ndarray, "..."]:
+        """Returns which segment ticks lie in."""
+        return np.searchsorted(self.first, tick, side="right") - 1
+
+    def by_recording(self) -> dict[int, slice]:
+        """Returns the ticks of each recording that has any, in order of its number."""
+        if not len(self.recording):
+            return {}
+        begins = np.flatnonzero(np.diff(self.recording, prepend=-1))
+        ends = self.first[np.append(begins[1:], len(self.recording))].tolist()
+        numbers = self.recording[begins].tolist()
+        own = map(slice, self.first[begins].tolist(), ends)
+        return dict(sorted(zip(numbers, own, strict=True), key=lambda item: item[0]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Ticks:
     """All ticks of all recordings, in order of recording name, clip and time.
+
+    What is the same for all ticks of a segment is stored once for it. `recording` and
+    the like are arrays of one number a tick, made and kept when they are first asked
+    for: evaluation asks, training does not.
 
     Attributes:
       samples: by stream [n, R], positions of the samples each tick reads; of a leading
@@ -203,24 +246,50 @@ class Ticks:
         of a range, the longest first.
       usable: [n], whether every one of those samples is near enough.
       label: [n], class of the tick, -1 unknown.
-      recording: [n], number of the recording.
-      clip: [n], number of the clip.
-      segment: [n], counts the (recording, clip) pairs; no window crosses a segment.
-      start_s: [n], start of the tick on the recording's clock.
-      end_s: [n], end of the tick.
+      segments: the (recording, clip) pairs; no window crosses from one to another.
     """
 
-    samples: Mapping[str, Int64[ndarray, "n _"]]
+    samples: Mapping[str, Int[ndarray, "n _"]]
     usable: Bool[ndarray, " n"]
     label: Int32[ndarray, " n"]
-    recording: Int32[ndarray, " n"]
-    clip: Int32[ndarray, " n"]
-    segment: Int64[ndarray, " n"]
-    start_s: Float64[ndarray, " n"]
-    end_s: Float64[ndarray, " n"]
+    segments: Segments
 
     def __len__(self) -> int:
         return len(self.usable)
+
+    @functools.cached_property
+    def segment(self) -> Int64[ndarray, " n"]:
+        """Returns the number of each tick's segment."""
+        return np.repeat(np.arange(len(self.segments.clip)), self.segments.lengths)
+
+    @functools.cached_property
+    def recording(self) -> Int32[ndarray, " n"]:
+        """Returns the number of each tick's recording."""
+        return self.segments.recording[self.segment]
+
+    @functools.cached_property
+    def clip(self) -> Int32[ndarray, " n"]:
+        """Returns the number of each tick's clip."""
+        return self.segments.clip[self.segment]
+
+    @functools.cached_property
+    def start_s(self) -> Float64[ndarray, " n"]:
+        """Returns the start of each tick on the recording's clock."""
+        return self.span_s(np.arange(len(self)))[0]
+
+    @functools.cached_property
+    def end_s(self) -> Float64[ndarray, " n"]:
+        """Returns the end of each tick on the recording's clock."""
+        return self.span_s(np.arange(len(self)))[1]
+
+    def span_s(
+        self, tick: Int[ndarray, "..."]
+    ) -> tuple[Float64[ndarray, "..."], Float64[ndarray, "..."]]:
+        """Returns start and end of ticks on the clocks of their recordings."""
+        segment = self.segments.of(tick)
+        place = tick - self.segments.first[segment]
+        start_s, tick_s = self.segments.start_s[segment], self.segments.tick_s[segment]
+        return start_s + place * tick_s, start_s + (place + 1) * tick_s
 
 
 def align(timelines: Sequence[Timeline], spec: WindowSpec) -> Ticks:
@@ -246,8 +315,8 @@ def align(timelines: Sequence[Timeline], spec: WindowSpec) -> Ticks:
     Raises:
       ValueError: a recording lacks a stream.
     """
-    parts = []
-    for timeline in sorted(timelines, key=lambda timeline: timeline.name):
+    timelines = sorted(timelines, key=lambda timeline: timeline.name)
+    for timeline in timelines:
         missing = set(spec.samples_per_tick) - set(timeline.streams)
         if missing:
             raise ValueError(
@@ -256,8 +325,24 @@ def align(timelines: Sequence[Timeline], spec: WindowSpec) -> Ticks:
                 f"{sorted(missing)} to its file, or leave {sorted(missing)} out of "
                 "data.samples_per_tick and of the model"
             )
-        parts += _recording_ticks(timeline, spec)
-    return _joined(parts, spec)
+    parts = (part for t in timelines for part in _recording_ticks(t, spec))
+    positions = {
+        name: smallest_int(
+            max((len(t.streams[name].time_s) for t in timelines), default=0)
+        )
+        for name in spec.samples_per_tick
+    }
+    return _joined(parts, positions, spec, labelled=any(map(_has_labels, timelines)))
+
+
+def smallest_int(number: int) -> type[np.signedinteger]:
+    """Returns int32 where numbers up to this one fit, else int64."""
+    return np.int32 if number <= np.iinfo(np.int32).max else np.int64
+
+
+def _has_labels(timeline: Timeline) -> bool:
+    streams = timeline.streams.values()
+    return any((stream.label != UNLABELLED).any() for stream in streams)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,15 +382,27 @@ class _Clips:
         return self.rows[clip][row], np.where(later, gap_after, gap_before)
 
 
-def _recording_ticks(timeline: Timeline, spec: WindowSpec) -> list[Ticks]:
+@dataclasses.dataclass(frozen=True)
+class _ClipTicks:
+    """The ticks of one clip."""
+
+    recording: int
+    clip: int
+    start_s: float
+    tick_s: float
+    samples: dict[str, ndarray]
+    usable: ndarray
+    label: ndarray
+
+
+def _recording_ticks(timeline: Timeline, spec: WindowSpec) -> Iterator[_ClipTicks]:
     clips = {name: _Clips.of(timeline.streams[name]) for name in spec.samples_per_tick}
     labelled = _labelled_stream(timeline, spec.reference_stream)
     in_all = set.intersection(*(set(stream.rows) for stream in clips.values()))
-    return [
-        part
-        for clip in sorted(in_all)
-        if len(part := _clip_ticks(timeline.number, clip, clips, labelled, spec))
-    ]
+    for clip in sorted(in_all):
+        part = _clip_ticks(timeline.number, clip, clips, labelled, spec)
+        if len(part.usable):
+            yield part
 
 
 def _clip_ticks(
@@ -314,7 +411,7 @@ def _clip_ticks(
     clips: dict[str, _Clips],
     labelled: _Clips | None,
     spec: WindowSpec,
-) -> Ticks:
+) -> _ClipTicks:
     start_s, tick_s, n = _grid(clip, clips, spec)
     tick = np.arange(n)
     samples: dict[str, ndarray] = {}
@@ -331,15 +428,14 @@ def _clip_ticks(
             usable &= (gap_s <= most_s * (1 + _WHOLE)).all(axis=1)
         kept = at_leads[: spec.leads_read(name)]
         samples[name] = np.concatenate(kept, axis=1)
-    return Ticks(
+    return _ClipTicks(
+        recording=recording,
+        clip=clip,
+        start_s=start_s,
+        tick_s=tick_s,
         samples=samples,
         usable=usable,
         label=_labels(labelled, clip, start_s, tick_s, n),
-        recording=np.full(n, recording, np.int32),
-        clip=np.full(n, clip, np.int32),
-        segment=np.zeros(n, np.int64),
-        start_s=start_s + tick * tick_s,
-        end_s=start_s + (tick + 1) * tick_s,
     )
 
 
@@ -392,24 +488,46 @@ def _labels(
     return np.where(counts.any(axis=1), most, fallback).astype(np.int32)
 
 
-def _joined(parts: list[Ticks], spec: WindowSpec) -> Ticks:
-    def joined(name: str, dtype: type) -> ndarray:
-        return np.concatenate([getattr(p, name) for p in parts] + [np.zeros(0, dtype)])
+def _joined(
+    parts: Iterable[_ClipTicks],
+    positions: Mapping[str, type],
+    spec: WindowSpec,
+    *,
+    labelled: bool,
+) -> Ticks:
+    """Joins the ticks of all clips, with room for them once.
 
-    lengths = [len(part) for part in parts]
+    The buffers grow in place: a list of parts and what it is joined to would take the
+    room twice.
+    """
+    samples = {name: bytearray() for name in spec.samples_per_tick}
+    usable, label = bytearray(), bytearray()
+    firsts, heads = [0], []
+    for part in parts:
+        for name, buffer in samples.items():
+            buffer.extend(np.ascontiguousarray(part.samples[name], positions[name]))
+        usable.extend(part.usable)
+        if labelled:
+            label.extend(part.label)
+        firsts.append(len(usable))
+        heads.append((part.recording, part.clip, part.start_s, part.tick_s))
+    recording, clip, start_s, tick_s = zip(*heads, strict=True) if heads else [()] * 4
     return Ticks(
         samples={
-            name: np.concatenate(
-                [part.samples[name] for part in parts]
-                + [np.zeros((0, slots * spec.leads_read(name)), np.int64)]
+            name: np.frombuffer(buffer, positions[name]).reshape(
+                -1, spec.samples_per_tick[name] * spec.leads_read(name)
             )
-            for name, slots in spec.samples_per_tick.items()
+            for name, buffer in samples.items()
         },
-        usable=joined("usable", bool),
-        label=joined("label", np.int32),
-        recording=joined("recording", np.int32),
-        clip=joined("clip", np.int32),
-        segment=np.repeat(np.arange(len(parts)), lengths),
-        start_s=joined("start_s", np.float64),
-        end_s=joined("end_s", np.float64),
+        usable=np.frombuffer(usable, bool),
+        label=np.frombuffer(label, np.int32)
+        if labelled
+        else np.broadcast_to(np.int32(UNLABELLED), len(usable)),
+        segments=Segments(
+            first=np.array(firsts, np.int64),
+            recording=np.array(recording, np.int32),
+            clip=np.array(clip, np.int32),
+            start_s=np.array(start_s, np.float64),
+            tick_s=np.array(tick_s, np.float64),
+        ),
     )
