@@ -384,8 +384,8 @@ def windows_digest(store: RecordingStore, index: WindowIndex, batch_from: str) -
     """
     crc = zlib.crc32(batch_from.encode())
     for table in (index.start, *(t for _, t in sorted(index.ticks.samples.items()))):
-        for part in _as_int64(table):
-            crc = zlib.crc32(part, crc)
+        for numbers in _as_int64(table):
+            crc = zlib.crc32(numbers, crc)
     for timeline in store.timelines():
         crc = zlib.crc32(timeline.name.encode(), crc)
         for name, stream in sorted(timeline.streams.items()):
