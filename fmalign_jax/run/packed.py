@@ -163,10 +163,10 @@ def pack(
     Args:
       state: as restored.
       settings: the run's config.
-      name: see `PackedRun`; so the others.
-      step: ...
-      chosen: ...
-      windows_crc32: ...
+      name: of the run.
+      step: of the checkpoint.
+      chosen: why it: "best", "latest" or "given".
+      windows_crc32: of the windows that the run was trained on.
     """
     trees = (state.params, state.model_state, state.statistics)
     return PackedRun(
