@@ -381,16 +381,17 @@ def _split(parts: Sequence[Json], of_data: Mapping[str, str]) -> list[Json]:
 def _parts(names: Sequence[str], windows: Mapping[str, WindowIndex]) -> list[Json]:
     parts = []
     for split, index in windows.items():
-        for number in np.unique(index.recording).tolist():
-            start = index.start[index.recording == number]
-            last = start + index.window_ticks - 1
+        for number, own in index.by_recording().items():
+            start = index.start[own]
+            starts_s, _ = index.ticks.span_s(start)
+            _, ends_s = index.ticks.span_s(start + index.window_ticks - 1)
             parts.append(
                 {
                     "recording": names[number],
                     "split": split,
                     "windows": len(start),
-                    "start_s": float(index.ticks.start_s[start].min()),
-                    "end_s": float(index.ticks.end_s[last].max()),
+                    "start_s": float(starts_s.min()),
+                    "end_s": float(ends_s.max()),
                 }
             )
     return parts
