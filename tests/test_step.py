@@ -14,6 +14,7 @@ import tiny
 from fmalign_jax.config.default import component
 from fmalign_jax.models import quantizer
 from fmalign_jax.training import sharding, state as train_state, step as train_step
+from fmalign_jax.training.joined import join
 
 STEPS = 3
 
@@ -160,6 +161,14 @@ def test_training_moved_everything_that_the_comparison_covers(one):
     assert int(last.step) == STEPS
 
 
+def test_the_optimisers_keep_few_arrays_whatever_the_number_of_layers(one):
+    """Each array of its own takes a GPU several kernels, and the compiler its time."""
+    state = one.states[0]
+    assert len(jax.tree.leaves(state.params)) > 50
+    for kept in (state.opt_state, state.critic_opt_state):
+        assert len(jax.tree.leaves(kept)) <= 6
+
+
 # Clipping
 
 
@@ -209,7 +218,11 @@ def test_kernels_decay_and_biases_do_not():
     params = {"kernel": jnp.full((2, 3), 4.0), "bias": jnp.full(3, 4.0)}
     params["key"] = jax.tree.map(lambda x: jnp.full_like(x, 4.0), heads)
     still = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = trainer.optimizer.update(still, trainer.optimizer.init(params), params)
+    vectors, split = join(params)
+    updates, _ = trainer.optimizer.update(
+        join(still)[0], trainer.optimizer.init(vectors), vectors
+    )
+    updates = split(updates)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], 0.0)
     np.testing.assert_allclose(updates["key"]["kernel"], -0.1 * 0.5 * 4.0, rtol=1e-6)

@@ -14,7 +14,7 @@ import tiny
 
 from fmalign_jax import sweep, train
 from fmalign_jax.data import dataset, pipeline
-from fmalign_jax.models import critics, encoders
+from fmalign_jax.models import encoders, mlp
 from fmalign_jax.run import restore
 from fmalign_jax.sweeps import data as sweep_data, loop
 from fmalign_jax.sweeps.files import print_members
@@ -47,7 +47,7 @@ def smooth():
     """
     smooth = types.SimpleNamespace(**vars(nn) | {"relu": nn.softplus})
     with pytest.MonkeyPatch.context() as patch, tiny.visible_devices(1):
-        for module in (critics, encoders):
+        for module in (mlp, encoders):
             patch.setattr(module, "nn", smooth)
         yield
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.config.default import component, default_config
-from fmalign_jax.models import critics
+from fmalign_jax.models import mlp
 from fmalign_jax.training import sharding, state as train_state
 
 LIGHT = {
@@ -203,7 +203,7 @@ def smooth_critics():
     """
     smooth = types.SimpleNamespace(**vars(nn) | {"relu": nn.softplus})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critics, "nn", smooth)
+        patch.setattr(mlp, "nn", smooth)
         yield
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmalign_jax.models.lstm import LstmLayer, run_side_by_side
+from fmalign_jax.models.mlp import AffineLayer, mlps_side_by_side
 
 
 class CpcNetwork(nn.Module):
@@ -69,18 +70,32 @@ class ClubNetwork(nn.Module):
     hidden: tuple[int, ...] = (128, 128, 128)
     learned_variance: bool = True
 
-    @nn.compact
+    def setup(self) -> None:
+        """Creates the layers."""
+        widths = (*self.hidden, self.features)
+        self.mean = [AffineLayer(width) for width in widths]
+        if self.learned_variance:
+            self.log_variance = [AffineLayer(width) for width in widths]
+
     def __call__(
         self, semantic: Float[Array, "*n D"]
     ) -> tuple[Float[Array, "*n S"], Float[Array, "*n S"]]:
         """Returns mean and log variance; the latter ends in tanh, within [-1, 1]."""
-        semantic = semantic.astype(jnp.float32)
-        mean = self._mlp("mean", semantic)
-        if not self.learned_variance:
-            return mean, jnp.zeros_like(mean)
-        return mean, jnp.tanh(self._mlp("log_variance", semantic))
+        return gaussians_side_by_side([self], [semantic])[0]
 
-    def _mlp(self, name: str, x: Float[Array, "*n D"]) -> Float[Array, "*n S"]:
-        for layer, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, name=f"{name}_{layer}")(x))
-        return nn.Dense(self.features, name=f"{name}_{len(self.hidden)}")(x)
+
+def gaussians_side_by_side(
+    networks: Sequence[ClubNetwork], semantic: Sequence[Float[Array, "*n D"]]
+) -> list[tuple[Float[Array, "*n S"], Float[Array, "*n S"]]]:
+    """Returns what each network makes of its own features, all MLPs side by side."""
+    semantic = [z.astype(jnp.float32) for z in semantic]
+    learned = [network.learned_variance for network in networks]
+    means = [network.mean for network in networks]
+    scales = [n.log_variance for n, own in zip(networks, learned, strict=True) if own]
+    varied = [z for z, own in zip(semantic, learned, strict=True) if own]
+    found = mlps_side_by_side([*means, *scales], [*semantic, *varied])
+    mean, log_variance = found[: len(means)], iter(found[len(means) :])
+    return [
+        (x, jnp.tanh(next(log_variance)) if own else jnp.zeros_like(x))
+        for x, own in zip(mean, learned, strict=True)
+    ]

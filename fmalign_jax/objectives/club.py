@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fmalign_jax import losses
-from fmalign_jax.models.critics import ClubNetwork
+from fmalign_jax.models.critics import ClubNetwork, gaussians_side_by_side
 from fmalign_jax.systems.cmg import SplitFeatures
 
 
@@ -94,4 +94,7 @@ class Club(nn.Module):
             )
             for name, width in {of[m]: width for m, width in widths.items()}.items()
         }
-        return {m: networks[of[m]](features.semantic[m]) for m in widths}
+        found = gaussians_side_by_side(
+            [networks[of[m]] for m in widths], [features.semantic[m] for m in widths]
+        )
+        return dict(zip(widths, found, strict=True))

@@ -30,12 +30,16 @@ from orbax.checkpoint import checkpoint_managers
 
 from fmalign_jax.run import integrity
 from fmalign_jax.run.integrity import DamagedCheckpointError
+from fmalign_jax.training import joined
 from fmalign_jax.training.state import TrainState
 
 SCORE = "score"
 """Name of the validation score (higher is better) by which the best is chosen."""
 
 PyTree = Any
+
+_OPTIMISERS = {"opt_state": "params", "critic_opt_state": "critic_params"}
+"""What an optimiser remembers, and of what."""
 
 _BESIDE_ARRAYS = 4 << 20
 """Bytes that a checkpoint takes at most beside its arrays: index, digests, config."""
@@ -247,6 +251,9 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, Any]]:
         items = _items(abstract_state)
         saved = integrity.unsealed(self._restore_json(step, "digest")["digest"])
+        was_joined = any(joined.VECTOR in path for path in saved["optim"])
+        if not was_joined:  # saved by a version that kept every array apart
+            items["optim"] = _apart(items["optim"], abstract_state)
         for name, target in items.items():
             integrity.check_fits(name, target, saved[name])
             integrity.check_readable(self.path(step) / name)
@@ -262,6 +269,10 @@ class Checkpoints:
         for name, value in values.items():
             integrity.compare(name, {"": integrity.json_digest(value)}, saved[name])
         model, optim = restored["model"], restored["optim"]
+        if not was_joined:
+            for name in _OPTIMISERS:
+                like = getattr(abstract_state, name)
+                optim[name] = joined.joined_state(optim[name], like)
         state = dataclasses.replace(
             abstract_state,
             params={"model": model["params"], "objectives": optim.pop("objectives")},
@@ -435,6 +446,15 @@ def _items(state: TrainState) -> dict[str, dict[str, PyTree]]:
             "critic_opt_state": state.critic_opt_state,
         },
     }
+
+
+def _apart(optim: dict[str, PyTree], state: TrainState) -> dict[str, PyTree]:
+    """Returns the item as it was before the optimisers' arrays were joined."""
+    shapes = {
+        name: joined.apart(optim[name], getattr(state, of))
+        for name, of in _OPTIMISERS.items()
+    }
+    return optim | shapes
 
 
 def _restore_args(item: PyTree) -> ocp.args.PyTreeRestore:

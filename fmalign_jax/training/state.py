@@ -20,7 +20,7 @@ from fmalign_jax.objectives.total import NO_LABELS, Objectives, make_objectives
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.initialise import initialise
 from fmalign_jax.systems.system import ModelState, make_system
-from fmalign_jax.training import preprocess, sharding
+from fmalign_jax.training import joined, preprocess, sharding
 from fmalign_jax.training.numbers import numbers_of, with_numbers
 
 Params = Mapping[str, Any]
@@ -52,9 +52,9 @@ class TrainState:
       step: number of updates done.
       params: {"model": encoders, "objectives": decoders, CPC networks, ...}.
       model_state: what the system keeps beside its parameters, such as a codebook.
-      opt_state: of the outer optimiser, over params.
+      opt_state: of the outer optimiser, over params, joined (`training.joined`).
       critic_params: parameters of the critics (CLUB), by term.
-      critic_opt_state: of the critics' own optimiser.
+      critic_opt_state: of the critics' own optimiser, over theirs, joined.
       statistics: mean and std per channel of the training split, by modality.
     """
 
@@ -167,7 +167,7 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
                 schedule,
                 eps=config.optimizer.epsilon,
                 weight_decay=config.optimizer.weight_decay,
-                mask=_kernels,
+                mask=joined.decays,
             ),
         ),
         critic_optimizer=optax.adam(
@@ -177,16 +177,6 @@ def make_trainer(config: ConfigDict, *, steps_per_epoch: int, steps: int) -> Tra
         config=config,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
-    )
-
-
-def _kernels(params: Any) -> Any:
-    """Marks what decays: matrices and filters, neither biases nor scales.
-
-    By name too: attention keeps its biases by head, [heads, width].
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: x.ndim > 1 and path[-1] != jax.tree_util.DictKey("bias"), params
     )
 
 
@@ -277,9 +267,9 @@ def fresh_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
-        opt_state=trainer.optimizer.init(params),
+        opt_state=trainer.optimizer.init(joined.join(params)[0]),
         critic_params=critics,
-        critic_opt_state=trainer.critic_optimizer.init(critics),
+        critic_opt_state=trainer.critic_optimizer.init(joined.join(critics)[0]),
         statistics=statistics,
     )
 

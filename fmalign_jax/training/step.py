@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import inputs_of
 from fmalign_jax.training import preprocess, resident, sharding
+from fmalign_jax.training.joined import join
 from fmalign_jax.training.metrics import Mean
 from fmalign_jax.training.numbers import numbers_of
 from fmalign_jax.training.state import (
@@ -189,8 +190,10 @@ def train_on_batch(
 
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     features, (critic_params, critic_opt_state), terms, term_metrics = aux
+    joined_gradients, _ = join(gradients)
+    joined_params, split = join(state.params)
     updates, opt_state = trainer.optimizer.update(
-        gradients, state.opt_state, state.params
+        joined_gradients, state.opt_state, joined_params
     )
     model_state, state_metrics = trainer.model.update_model_state(
         state.model_state, features, update_key
@@ -200,15 +203,15 @@ def train_on_batch(
         **{f"loss/{name}": value for name, value in terms.items()},
         **{name: jnp.mean(value) for name, value in term_metrics.items()},
         "learning_rate": trainer.schedule(state.step),
-        "norm/gradient": optax.tree.norm(gradients),  # the optimiser has it already
-        "norm/parameter": _norm(state.params),
-        "norm/update": _norm(updates),
+        "norm/gradient": optax.tree.norm(joined_gradients),  # as clipping takes it
+        "norm/parameter": optax.tree.norm(joined_params),
+        "norm/update": optax.tree.norm(updates),
         **state_metrics,
     }
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=split(optax.apply_updates(joined_params, updates)),
         model_state=model_state,
         opt_state=opt_state,
         critic_params=critic_params,
@@ -242,15 +245,6 @@ def at_drawn_leads(
         leading=data.leading_stream,
         samples_per_tick=samples,
     )
-
-
-def _norm(tree: Any) -> Float[Array, ""]:
-    """The norm of all arrays; small ones are joined, each alone costs a GPU a start."""
-    leaves = [jnp.ravel(x) for x in jax.tree.leaves(tree)]
-    small = [x for x in leaves if x.size < sharding.SMALL]
-    large = [x for x in leaves if x.size >= sharding.SMALL]
-    joined = [jnp.concatenate(small)] if small else []
-    return jnp.asarray(optax.tree.norm([*joined, *large]))
 
 
 def _random_view(
@@ -288,11 +282,11 @@ def _fit_critics(
     trainer: Trainer, state: TrainState, features: Features
 ) -> tuple[Any, optax.OptState]:
     """Takes the critics' likelihood steps on detached features (METHOD 4)."""
-    start = (state.critic_params, state.critic_opt_state)
     if not state.critic_params:
-        return start
+        return state.critic_params, state.critic_opt_state
 
     started = trainer.started(state.step)
+    params, split = join(state.critic_params)
 
     def negative_log_likelihood(params: Any) -> Float[Array, ""]:
         loss: Any = trainer.objectives.apply(
@@ -302,12 +296,16 @@ def _fit_critics(
 
     def fit(carry: Any, _: None) -> tuple[Any, None]:
         params, opt_state = carry
-        gradients = jax.grad(negative_log_likelihood)(params)
+        gradients = join(jax.grad(negative_log_likelihood)(split(params)))[0]
         updates, opt_state = trainer.critic_optimizer.update(gradients, opt_state)
         return (optax.apply_updates(params, updates), opt_state), None
 
-    fitted, _ = jax.lax.scan(fit, start, length=trainer.config.optimizer.critic_steps)
-    return fitted
+    (params, opt_state), _ = jax.lax.scan(
+        fit,
+        (params, state.critic_opt_state),
+        length=trainer.config.optimizer.critic_steps,
+    )
+    return split(params), opt_state
 
 
 def evaluate_batch(
