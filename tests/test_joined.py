@@ -1,4 +1,4 @@
-"""Arrays joined for the optimisers: the same arithmetic, and what was saved before it."""
+"""Joined arrays: the optimisers compute as over each, and earlier states still fit."""
 
 import jax
 import jax.numpy as jnp
