@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         load,
         load_alarm,
         sample,
+        train,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "load",
     "load_alarm",
     "sample",
+    "train",
 ]
 
 

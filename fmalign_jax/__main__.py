@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from fmalign_jax import arguments
-from fmalign_jax.config import load_file, shipped_configs
+from fmalign_jax.config import import_beside, overrides, shipped_configs
 from fmalign_jax.flags import define_flags
 
 _WIDTH = 88
@@ -145,21 +145,11 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def find_config(name: str) -> str:
-    """Returns the path of a config, with its variant.
-
-    Args:
-      name: a path, or the name of a shipped config; ``:VARIANT`` may follow.
-    """
-    path, colon, variant = name.partition(":")
-    shipped = shipped_configs()
-    if pathlib.Path(path).is_file():
-        return name
-    if path in shipped:
-        return f"{shipped[path]}{colon}{variant}"
-    _fail(
-        f"a config must be a file or one of {', '.join(shipped)}; got {path!r}; "
-        "correct the name"
-    )
+    """Returns the path of a config; what is none ends the program in one line."""
+    try:
+        return overrides.find_config(name)
+    except ValueError as error:
+        _fail(str(error))
 
 
 def _rewritten(name: str, command: Command, words: Sequence[str]) -> list[str]:
@@ -170,6 +160,8 @@ def _rewritten(name: str, command: Command, words: Sequence[str]) -> list[str]:
     config = _given_config(words) or (None if command.of_run else named)
     words = [word for word in words if not word.startswith("--config=")]
     path = find_config(config or command.config)
+    if not command.of_run:
+        import_beside(path)
     known = _read(path)
     found = ["--config", path]
     if command.of_run and named is not None:
@@ -217,13 +209,15 @@ def _given_config(words: Sequence[str]) -> str | None:
 
 def _read(path: str) -> ConfigDict:
     """Returns the config of a path with its variant."""
-    file, _, variant = path.partition(":")
-    module: Any = load_file(pathlib.Path(file))
     try:
-        config: ConfigDict = module.get_config(*filter(None, [variant]))
+        return overrides.read_config(path)
+    except ImportError as error:
+        _fail(
+            f"a config file must run; got {error} in {path}; put the module beside "
+            "that file, or install its package"
+        )
     except (TypeError, ValueError) as error:
         _fail(" ".join(str(error).split()))
-    return config
 
 
 def _as_override(word: str, config: ConfigDict) -> str:
@@ -270,6 +264,8 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
     named, rest = _split(name, command, words)
     chosen = _given_config(rest) or (None if command.of_run else named)
     path = find_config(chosen or str(command.config))
+    if not command.of_run:
+        import_beside(path)
     own = "RUN_DIR" if command.of_run else "[CONFIG]"
     print(f"usage: fmalign {name} {own} [--SETTING=VALUE ...] [--FLAG=VALUE ...]\n")
     print(f"{_purpose(command)}\n")

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax import cli
 from fmalign_jax.arguments import add_check
-from fmalign_jax.config import load_file, shipped_config
+from fmalign_jax.config import find_config, import_beside, read_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import check_replaceable, write_text
 from fmalign_jax.data.store.builder import Source
@@ -112,12 +112,9 @@ def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Source]]:
 
 def _data(config: str) -> ConfigDict:
     """Returns the settings of data of a config file, or of a shipped config."""
-    file, _, variant = config.partition(":")
-    if pathlib.Path(file).is_file():
-        module: Any = load_file(pathlib.Path(file))
-        found = module.get_config(*filter(None, [variant]))
-    else:
-        found = shipped_config(config)
+    path = find_config(config)
+    import_beside(path)
+    found = read_config(path)
     if "data" not in found or "source" not in found.data:
         raise ValueError(
             f"--config must be a config of recordings, for prepare or train; got "

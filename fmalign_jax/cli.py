@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import logging
 import os
 import pathlib
@@ -23,6 +24,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fmalign_jax.arguments import Parser, add_trust_code
+from fmalign_jax.config import import_beside, run_name
 from fmalign_jax.flags import define_flags
 
 TRUST_CODE = "FMALIGN_JAX_TRUST_CODE"
@@ -55,7 +57,9 @@ def _forget_missing_backend() -> None:
 _forget_missing_backend()  # before a command imports matplotlib
 
 
-def run(main: Main, default: Callable[[], ConfigDict]) -> None:
+def run(
+    main: Main, default: Callable[[], ConfigDict], *, own_modules: bool = False
+) -> None:
     """Parses the command line, then calls `main(config)`; never returns.
 
     Flags are defined here and nowhere else, so that a script of a user's own may import
@@ -64,8 +68,12 @@ def run(main: Main, default: Callable[[], ConfigDict]) -> None:
     Args:
       main: the command.
       default: gives the config that --show_config compares with.
+      own_modules: whether the config may name modules that lie beside its file. Never
+        of a command that opens the folder of a run.
     """
     define_flags()
+    if own_modules and (path := _named_config(sys.argv)):
+        import_beside(path)
 
     def chosen(config: Any) -> None:
         if flags.FLAGS["show_config"].value:
@@ -92,14 +100,22 @@ class Arguments(Parser):
 def config_name() -> str:
     """Returns the name of the config: "pretrain-smoke" for pretrain.py:smoke."""
     flag: Any = flags.FLAGS["config"]
-    path, _, variant = flag.config_filename.partition(":")
-    return "-".join(filter(None, (pathlib.Path(path).stem, variant)))
+    return run_name(flag.config_filename)
 
 
 def workdir() -> pathlib.Path | None:
     """Returns the folder given with --workdir."""
     given = flags.FLAGS["workdir"].value
     return None if given is None else pathlib.Path(given)
+
+
+def _named_config(arguments: Sequence[str]) -> str | None:
+    """Returns the config of a command line that is not parsed yet."""
+    for word, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "config":
+            return value if equals else following
+    return None
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

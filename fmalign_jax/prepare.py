@@ -42,4 +42,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, default_config)
+    cli.run(main, default_config, own_modules=True)

@@ -224,4 +224,4 @@ def main(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, lambda: sweep_config(default_config()))
+    cli.run(main, lambda: sweep_config(default_config()), own_modules=True)

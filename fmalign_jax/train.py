@@ -2,14 +2,21 @@
 
     python -m fmalign_jax.train --config configs/pretrain.py
 
-Running the same command again resumes an interrupted run where it stopped.
+Running the same command again resumes an interrupted run where it stopped. From Python:
+
+    import fmalign_jax as fm
+
+    run = fm.train("pretrain:smoke")
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import pathlib
+import sys
 import time
+import types
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -255,5 +262,22 @@ def main(config: ConfigDict) -> None:
         print_summary(summary, workdir, config)
 
 
+class _Called(types.ModuleType):
+    """This module, which can be called: `fmalign_jax.train(...)`.
+
+    Whenever Python imports a module, it puts it in the place of a function of the same
+    name in the package.
+    """
+
+    def __call__(
+        self, config: Any, workdir: Any = None, **overrides: Any
+    ) -> Any:  # a fmalign_jax.Run
+        """Trains and returns the run: `fmalign_jax.api.train`, which see."""
+        api: Any = importlib.import_module("fmalign_jax.api")  # which is above this
+        return api.train(config, workdir, **overrides)
+
+
+sys.modules[__name__].__class__ = _Called
+
 if __name__ == "__main__":
-    cli.run(main, default_config)
+    cli.run(main, default_config, own_modules=True)

@@ -367,7 +367,7 @@ def test_an_earlier_page_is_replaced_and_nothing_else(tmp_path, checked):
         ((), "needs recordings or --config, one of them; got neither"),
         (("x", "--config", "pretrain"), "one of them; got both"),
         (("nowhere/*.npz",), "must match at least one file"),
-        (("--config", "nothing"), "a shipped config must be one of"),
+        (("--config", "nothing"), "a config must be a file or one of"),
         (("--config", "lead_time"), "--config must be a config of recordings"),
     ],
 )

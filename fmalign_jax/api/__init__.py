@@ -11,6 +11,7 @@ may change with which version.
 from fmalign_jax.api.alarms import Alarm, Readings, load_alarm
 from fmalign_jax.api.results import Encoded, Evaluation, Lead
 from fmalign_jax.api.runs import Run, load
+from fmalign_jax.api.training import train
 from fmalign_jax.api.transformer import CodeFeatures
 from fmalign_jax.data.sample import sample
 
@@ -25,4 +26,5 @@ __all__ = [
     "load",
     "load_alarm",
     "sample",
+    "train",
 ]

@@ -19,7 +19,12 @@ from fmalign_jax.alarm import alarm_file
 from fmalign_jax.api.alarms import Alarm
 from fmalign_jax.api.results import Encoded, Evaluation, Lead
 from fmalign_jax.api.signals import InMemory, as_windows
-from fmalign_jax.config import early_warning_config, evaluation_config, lead_config
+from fmalign_jax.config import (
+    early_warning_config,
+    evaluation_config,
+    lead_config,
+    override,
+)
 from fmalign_jax.data import dataset
 from fmalign_jax.data.store import RecordingStore, builder
 from fmalign_jax.data.windows.index import WindowIndex
@@ -297,20 +302,13 @@ class Run:
         workdir: str | os.PathLike[str] | None,
         settings: Mapping[str, Any],
     ) -> tuple[dict[str, Any], pathlib.Path]:
-        config.lock()
         own = {"checkpoint", "step"} & set(settings)
         if own:
             raise ValueError(
                 f"{' and '.join(sorted(own))} are chosen when a run is loaded; got "
                 f"{settings}; give them to load()"
             )
-        try:
-            config.update(settings)
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            said = " ".join(str(error.args[0] if error.args else error).split())
-            raise ValueError(
-                f"settings must be those of the command; got {dict(settings)}: {said}"
-            ) from error
+        override(config, settings)
         config.checkpoint, config.step = str(self.path), str(self.step)
         found: tuple[dict[str, Any], pathlib.Path] = command(
             config, None if workdir is None else pathlib.Path(workdir)

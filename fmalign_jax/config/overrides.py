@@ -1,10 +1,11 @@
-"""For studies: a config read from its file, and small changes to it with a name."""
+"""A config found by its name or file, and changes to it: settings, or with a name."""
 
 from __future__ import annotations
 
 import importlib.util
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +40,95 @@ def shipped_configs() -> dict[str, pathlib.Path]:
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     found = next((folder for folder in folders if folder.is_dir()), folders[0])
     return {file.stem: file for file in sorted(found.glob("*.py"))}
+
+
+def find_config(name: str) -> str:
+    """Returns the path of a config, with its variant.
+
+    Args:
+      name: a path, or the name of a shipped config; ``:VARIANT`` may follow.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    path, colon, variant = name.partition(":")
+    shipped = shipped_configs()
+    if pathlib.Path(path).is_file():
+        return name
+    if path in shipped:
+        return f"{shipped[path]}{colon}{variant}"
+    raise ValueError(
+        f"a config must be a file or one of {', '.join(shipped)}; got {path!r}; "
+        "correct the name"
+    )
+
+
+def read_config(path: str) -> ConfigDict:
+    """Returns the config of a path with its variant, as `find_config` gives it.
+
+    Raises:
+      ValueError: there is no such file or variant, or it gives no config.
+    """
+    file, _, variant = path.partition(":")
+    module: Any = load_file(pathlib.Path(file))
+    config = module.get_config(*filter(None, [variant]))
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            "get_config of a config file must return a ConfigDict; got "
+            f"{type(config).__name__}; return the config"
+        )
+    return config
+
+
+def run_name(path: str) -> str:
+    """Returns what a run of a config is called: "pretrain-smoke" of pretrain.py:smoke.
+
+    Args:
+      path: of the config, with its variant.
+    """
+    file, _, variant = path.partition(":")
+    return "-".join(filter(None, (pathlib.Path(file).stem, variant)))
+
+
+def import_beside(path: str) -> None:
+    """Lets a config that the user names import, and name, the modules beside its file.
+
+    For a config that is about to be trained alone, never for the folder of a run, which
+    may be of somebody else. The folder is searched last: no file in it can stand in for
+    an installed module.
+
+    Args:
+      path: of the config, with its variant.
+    """
+    file = pathlib.Path(path.partition(":")[0]).resolve()
+    folder = str(file.parent)
+    if file not in shipped_configs().values() and folder not in sys.path:
+        sys.path.append(folder)
+
+
+def override(config: ConfigDict, settings: Mapping[str, Any]) -> None:
+    """Changes settings of a config in place, and locks it.
+
+    Args:
+      config: of a run or a command.
+      settings: by name: a value, or a mapping of the settings below it. Names may be
+        dotted: ``{"data": {"lead_s": 240.0}}`` is ``{"data.lead_s": 240.0}``.
+
+    Raises:
+      ValueError: there is no such setting, or its value is of another type.
+    """
+    config.lock()
+    for key, value in settings.items():
+        name, *below = key.split(".")
+        for inner in reversed(below):
+            value = {inner: value}
+        try:
+            config.update({name: value})
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            said = " ".join(str(error.args[0] if error.args else error).split())
+            raise ValueError(
+                f"settings must be those of the config; got {dict(settings)}: {said}"
+            ) from error
 
 
 def shipped_config(name: str) -> ConfigDict:

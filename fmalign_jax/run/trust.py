@@ -38,7 +38,7 @@ def check_names(
       ValueError: naming the first key whose value may not stand there.
     """
     trusted = [*trust_code, *filter(None, os.environ.get(TRUST_CODE, "").split(","))]
-    for key, name in _names(settings):
+    for key, name in names(settings):
         if any(_inside(name, package.strip()) for package in trusted):
             continue
         if not (isinstance(name, str) and _inside(name, PACKAGE)):
@@ -56,7 +56,7 @@ def check_names(
             )
 
 
-def _names(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def names(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields everything that building the config would import, with its key."""
     data = settings.get("data")
     if isinstance(data, Mapping) and "source" in data:

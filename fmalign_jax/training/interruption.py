@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,7 +15,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Within this context SIGTERM and Ctrl-C only set a flag; a second one kills."""
+    """Within this context SIGTERM and Ctrl-C only set a flag; a second one kills.
+
+    Python lets the main thread alone catch signals: in another one nothing changes.
+    """
 
     def __init__(self) -> None:
         self._asked = False
@@ -22,6 +26,8 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         """Installs the handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         self._previous = {s: signal.signal(s, self._note) for s in SIGNALS}
         return self
 
