@@ -270,7 +270,7 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
     print(f"usage: fmalign {name} {own} [--SETTING=VALUE ...] [--FLAG=VALUE ...]\n")
     print(f"{_purpose(command)}\n")
     if command.of_run:
-        print("  RUN_DIR   the folder of a run\n")
+        print("  RUN_DIR   the folder of a run, or a packed run, *.fmrun\n")
     else:
         others = {own.config for own in COMMANDS.values()} - {command.config}
         fitting = ", ".join(name for name in shipped_configs() if name not in others)

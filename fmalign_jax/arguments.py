@@ -126,7 +126,10 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `report`."""
     parser.add_argument(
-        "run", type=pathlib.Path, metavar="RUN_DIR", help="the folder of a run"
+        "run",
+        type=pathlib.Path,
+        metavar="RUN_DIR",
+        help="the folder of a run; a packed run has no curves to be shown",
     )
     parser.add_argument(
         "--evaluation",
@@ -148,7 +151,7 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--checkpoint",
         type=pathlib.Path,
-        help="folder of a run; its alarm is made first if there is none",
+        help="a run, as its folder or packed; its alarm is made first if it has none",
     )
     which.add_argument("--alarm", type=pathlib.Path, help="an exported alarm")
     parser.add_argument(

@@ -41,6 +41,7 @@ from fmalign_jax.alarm.readings_out import (
 from fmalign_jax.alarm.watchdog import NORMAL, Watchdog
 from fmalign_jax.arguments import LIVE_SECONDS, SILENT, add_monitor, host_and_port
 
+_PACKED_RUN = ".fmrun"  # as in `run.packed`, which is not there without training
 _HEADER = ("time", "probability", "code", "alarm", "visible from", "visible", "to")
 
 
@@ -233,6 +234,12 @@ def main(given: list[str] | None = None) -> None:
 def _load(arguments: argparse.Namespace) -> alarm_file.ExportedAlarm:
     """Returns the alarm that was asked for, at the level that was."""
     key_path = arguments.require_signature
+    if arguments.alarm is not None and arguments.alarm.suffix == _PACKED_RUN:
+        raise ValueError(
+            f"--alarm must be an exported alarm, *{alarm_file.SUFFIX}; got the packed "
+            f"run {arguments.alarm}; give it as --checkpoint {arguments.alarm}, which "
+            "makes its alarm first"
+        )
     signed = key_path is not None
     path = arguments.alarm or _alarm_of(
         arguments.checkpoint, arguments.trust_code, signed=signed

@@ -49,6 +49,13 @@ def report(
       ValueError: the folder is not that of a run, a file in it is damaged, or `out` is
         something other than a report.
     """
+    if run.is_file():
+        raise ValueError(
+            f"a report needs the folder of a run, which has curves, summary and all "
+            f"checkpoints; got the file {run}; give the folder that it was packed "
+            "from. What a packed run says of itself is its model card: "
+            f"fm.load({str(run)!r}).card"
+        )
     target = run / "report.html" if out is None else out
     check_replaceable(target, _MARK, "report")
     data = collect(run, evaluation)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import fmalign_jax as fm
-from fmalign_jax import api, train
+from fmalign_jax import __main__ as word, api, monitor, report, train
 from fmalign_jax.alarm import signature
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.recordings import RecordingFiles
@@ -70,7 +71,8 @@ def test_every_public_name_is_there_and_documented():
     assert fm.__all__ == api.__all__
     text = PAGE.read_text(encoding="utf-8")
     for name in fm.__all__:
-        assert getattr(fm, name) is getattr(api, name)
+        if name != "train":  # the module of the command, which is called as it
+            assert getattr(fm, name) is getattr(api, name)
         assert f"`fm.{name}" in text, name
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = fm.no_such_name
@@ -178,6 +180,64 @@ def test_a_packed_run_knows_what_it_was_trained_on(file):
     _, others = opened.split("test")
     assert not restore.confirm_training_windows(opened, store, others)
     assert opened.folder == file.with_suffix("")
+
+
+SHORT = {"oracle_epochs": 0, "random_encoders": 0, "bootstrap_draws": 20}
+
+
+def test_a_packed_run_is_evaluated_as_its_folder(run, file, tmp_path):
+    packed = fm.load(file).evaluate(**SHORT)
+    assert packed.folder == file.with_suffix("") / "evaluation"
+    whole = run.evaluate(tmp_path / "evaluation", **SHORT)
+    assert packed.report["zero_shot"] == whole.report["zero_shot"]
+
+
+def test_the_lead_of_a_packed_run_is_that_of_its_folder(run, file, folder, tmp_path):
+    settings = {
+        **{"least_lead_s": -10.0, "most_lead_s": 10.0, "stride_ticks": 2},
+        **{"bootstrap_draws": 20, "null_draws": 20},
+        "recordings": str(folder / "raw" / "*.npz"),
+    }
+    packed = fm.load(file).lead(**settings)
+    assert packed.folder == file.with_suffix("") / "lead_time"
+    whole = run.lead(tmp_path / "lead", **settings)
+    assert packed.report["indicators"] == whole.report["indicators"]
+
+
+def test_the_monitor_makes_the_alarm_of_a_packed_run(file, raw, tmp_path, capsys):
+    current = tmp_path / "current.csv"
+    rows = np.column_stack([raw["sensor_t"], raw["sensor"]]).tolist()
+    current.write_text("\n".join(",".join(map(repr, row)) for row in rows))
+    monitor.main(["--checkpoint", str(file), "--input", str(current)])
+    made = file.with_suffix("") / "early_warning" / "alarm.fmalign"
+    assert len(fm.load_alarm(made).watch(current).readings) > 50
+    assert "ticks scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (
+            lambda file: monitor.main(["--alarm", str(file), "--input", "-"]),
+            "must be an exported alarm.* got the packed run .*--checkpoint ",
+        ),
+        (
+            lambda file: word.main(["train", str(file)]),
+            "a config or study must be a Python file; got .*packed.fmrun",
+        ),
+    ],
+)
+def test_a_packed_run_in_the_wrong_place_is_one_line(file, capsys, ask, told):
+    with pytest.raises(SystemExit) as ended:
+        ask(file)
+    assert ended.value.code == 2
+    assert re.match(f"error: .*{told}.*\n$", capsys.readouterr().err)
+
+
+def test_the_report_of_a_packed_run_says_what_it_needs(file):
+    with pytest.raises(ValueError, match=r"curves.* packed from\. .*packed.fmrun'\).c"):
+        report.report(file)
+    assert not list(file.parent.glob("**/report.html"))
 
 
 def _cut(raw, rows=slice(None), channels=slice(None)):

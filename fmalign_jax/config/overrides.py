@@ -23,7 +23,7 @@ def load_file(path: pathlib.Path) -> ModuleType:
     Raises:
       ValueError: there is no such file.
     """
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         raise ValueError(
             f"a config or study must be a Python file; got {path}, which is none; "
             "correct the path"
