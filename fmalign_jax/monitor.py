@@ -261,16 +261,10 @@ def _lines(
         broker = mqtt_in.MqttIn(arguments.input, channels)
         return stack.enter_context(broker).lines()
     if arguments.input == "-":
-        source: Any = sys.stdin
-        source.reconfigure(errors="replace")
-        return follow.piped(source)
+        return follow.piped(sys.stdin.buffer)
     if arguments.follow:
         return follow.followed(pathlib.Path(arguments.input))
-    return follow.whole(
-        stack.enter_context(
-            open(arguments.input, encoding="utf-8-sig", errors="replace")
-        )
-    )
+    return follow.whole(stack.enter_context(open(arguments.input, "rb")))
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """A live input that is rotated, silent or frozen, and outputs that go away."""
 
+import codecs
 import contextlib
 import itertools
 import os
@@ -31,7 +32,7 @@ def test_a_followed_file_is_read_as_it_grows(tmp_path):
     path = tmp_path / "growing.csv"
     path.write_text("1\n2")
     lines = follow.followed(path)
-    assert _next_line(lines) == ("1\n", 0)
+    assert _next_line(lines) == ("1", 0)
 
     def write():
         time.sleep(0.1)
@@ -40,7 +41,7 @@ def test_a_followed_file_is_read_as_it_grows(tmp_path):
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert [_next_line(lines)[0] for _ in range(2)] == ["23\n", "4\n"]
+    assert [_next_line(lines)[0] for _ in range(2)] == ["23", "4"]
     writer.join()
 
 
@@ -49,7 +50,7 @@ def test_a_rotated_file_is_followed_and_nothing_is_lost(tmp_path, how):
     path = tmp_path / "live.csv"
     path.write_text("header\n1\n2\n")
     lines = follow.followed(path)
-    assert [_next_line(lines)[0] for _ in range(3)] == ["header\n", "1\n", "2\n"]
+    assert [_next_line(lines)[0] for _ in range(3)] == ["header", "1", "2"]
     assert next(lines) is Event.IDLE
     with path.open("a") as file:
         file.write("3\n")
@@ -60,7 +61,7 @@ def test_a_rotated_file_is_followed_and_nothing_is_lost(tmp_path, how):
         (tmp_path / "new").write_text("header\n4\n")
         (tmp_path / "new").replace(path)
     else:
-        assert _next_line(lines) == ("3\n", 0)
+        assert _next_line(lines) == ("3", 0)
         assert next(lines) is Event.IDLE
         if how == "cut":
             path.write_text("h\n4\n")
@@ -70,21 +71,85 @@ def test_a_rotated_file_is_followed_and_nothing_is_lost(tmp_path, how):
                 assert next(lines) is Event.IDLE
             path.write_text("header\n4\n")
     if how in ("renamed", "replaced"):
-        assert _next_line(lines) == ("3\n", 0)
+        assert _next_line(lines) == ("3", 0)
     header, fresh = _next_line(lines)
     assert header.startswith("h")
     assert fresh == 1
-    assert _next_line(lines) == ("4\n", 0)
+    assert _next_line(lines) == ("4", 0)
+
+
+HEADER = "时间,电流A,电流B"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-8", ""),
+        ("utf-8-sig", ""),
+        ("gbk", "read as GB18030 (GBK)"),
+        ("utf-16", "read as UTF-16"),
+        ("utf-16-be", "read as UTF-16"),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 3, 1000], ids=lambda n: f"{n} bytes at a time")
+def test_bytes_become_lines_wherever_they_are_cut(encoding, said, cut, caplog):
+    text = f"{HEADER}\n1,2,3\r\n\n4,5,6\n7,8,9"
+    data = text.encode(encoding)
+    if encoding == "utf-16-be":
+        data = codecs.BOM_UTF16_BE + data
+    lines = follow.Lines()
+    pieces = [data[i : i + cut] for i in range(0, len(data), cut)]
+    found = [line for piece in pieces for line in lines.feed(piece)]
+    assert found == [HEADER, "1,2,3", "4,5,6"]
+    assert list(lines.end()) == ["7,8,9"]
+    assert list(lines.end()) == []
+    assert (said in caplog.text) if said else not caplog.text
+    assert len(caplog.records) == bool(said)  # once
+
+
+def test_a_damaged_line_becomes_no_number():
+    lines = follow.Lines()
+    found = list(lines.feed(b"1,2\n\xff3,4\n\x815,6\n\x81\x417,8\n9,10\n"))
+    assert [found[0], found[-1]] == ["1,2", "9,10"]
+    for line in found[1:-1]:
+        with pytest.raises(ValueError, match="float"):
+            float(line.split(",")[0])
+
+
+def test_a_line_without_an_end_comes_in_pieces():
+    lines = follow.Lines()
+    found = list(lines.feed(b"9" * 25_000))
+    assert list(map(len, found)) == [follow.LONGEST_LINE] * 2
+    assert list(lines.feed(b"\n1\n")) == ["9" * 5_000, "1"]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_rotated_file_may_change_its_encoding(tmp_path, encoding):
+    path = tmp_path / "live.csv"
+    start = f"{HEADER}\n1,2,3\n".encode(encoding)
+    path.write_bytes(start[:11])  # within a character
+    lines = follow.followed(path)
+    assert next(lines) is Event.IDLE
+    with path.open("ab") as file:
+        file.write(start[11:])
+    assert _next_line(lines) == (HEADER, 0)
+    assert _next_line(lines) == ("1,2,3", 0)
+    path.rename(tmp_path / "live.csv.1")
+    path.write_bytes(start)
+    assert _next_line(lines) == (HEADER, 1)
+    assert _next_line(lines) == ("1,2,3", 0)
+    path.write_text("4,5,6\n")  # cut, and in ASCII
+    assert _next_line(lines) == ("4,5,6", 1)
 
 
 def test_a_pipe_says_when_nothing_comes():
     reading, writing = os.pipe()
-    with os.fdopen(reading) as source, os.fdopen(writing, "w") as target:
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "w") as target:
         lines = follow.piped(source)
         assert next(lines) is Event.IDLE
         target.write("1\n2\n")
         target.flush()
-        assert [_next_line(lines)[0] for _ in range(2)] == ["1\n", "2\n"]
+        assert [_next_line(lines)[0] for _ in range(2)] == ["1", "2"]
         target.close()
         assert [line for line in lines if isinstance(line, str)] == []
 

@@ -1,6 +1,7 @@
 """The monitor: the same readings live and replayed, whatever the input does."""
 
 import csv
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -232,6 +233,36 @@ def test_standard_input_is_read_line_by_line(alarm_file, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 57
     assert f"{csv_stream.GARBAGE}: 1" in shown.err
+
+
+@pytest.mark.parametrize("how", ["a file", "a pipe"])
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_meter_that_writes_no_utf8_is_read(
+    how, encoding, tmp_path, monkeypatch, capsys
+):
+    channels = ("电流A", "电流B", "电流C")
+    alarm = tmp_path / "alarm.fmalign"
+    shape = jax.ShapeDtypeStruct((ROWS, T, R, C), jnp.float32)
+    program = export.export(jax.jit(_score), platforms=("cpu",))(shape).serialize()
+    named = dataclasses.replace(SETTINGS, channels=channels)
+    exported.save(alarm, named, program)
+    # In another order than that of training, so that only a header that is read helps.
+    rows = [line.split(",") for line in _lines()]
+    swapped = [",".join([a, b, d, c]) for a, b, c, d in rows]
+    text = "\n".join(["时间,电流A,电流C,电流B", *swapped])
+    source = tmp_path / "current.csv"
+    source.write_bytes(text.encode(encoding))
+    given = str(source)
+    if how == "a pipe":
+        given = "-"
+        piped = io.TextIOWrapper(io.BytesIO(source.read_bytes()), encoding="ascii")
+        monkeypatch.setattr(sys, "stdin", piped)
+    monitor.main(["--alarm", str(alarm), "--input", given])
+    shown = capsys.readouterr().out
+    source.write_text("\n".join(_lines()))
+    monitor.main(["--alarm", str(alarm), "--input", str(source)])
+    assert shown == capsys.readouterr().out
+    assert len(shown.splitlines()) == 57
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The lines of a live input: a growing file that may be rotated, or a pipe.
 
 Beside lines it yields events, so that whoever reads can do something else while nothing
-comes. Standard library only.
+comes. Inputs are read as bytes, whose encoding each line tells (`data.encodings`).
+Standard library only.
 """
 
 from __future__ import annotations
 
+import codecs
 import enum
 import logging
 import os
@@ -14,13 +16,15 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
+
+from fmalign_jax.data import encodings
 
 POLL_S = 0.2
 """Between two looks at an input from which nothing came."""
 
 LONGEST_LINE = 10_000
-"""Characters; what is longer is no row and comes in pieces."""
+"""Bytes; what is longer is no row and comes in pieces."""
 
 QUEUED = 10_000
 """Lines that are read ahead of a pipe or a broker."""
@@ -33,14 +37,69 @@ class Event(enum.Enum):
     NEW_FILE = "what follows is from another file, or from the start of this one"
 
 
+class Lines:
+    """The bytes of one input, as they come, to lines of text.
+
+    Characters, marks and ends of lines may be cut anywhere. Empty lines are left out.
+    """
+
+    def __init__(self) -> None:
+        self._start = b""
+        self._began = False
+        self._utf16: codecs.IncrementalDecoder | None = None
+        self._rest = b""  # a line that is being written
+        self._said = False
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Yields the lines that are complete with these bytes."""
+        if not self._began:
+            data = self._start = self._start + data
+            if len(data) < len(codecs.BOM_UTF16):
+                return
+            self._began = True
+            if encodings.begins_utf16(data):
+                self._say(encodings.UTF16)
+                decoder = codecs.getincrementaldecoder(encodings.UTF16)
+                self._utf16 = decoder(errors="replace")
+        if self._utf16 is not None:
+            data = self._utf16.decode(data).encode()
+        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        yield from map(self._text, filter(None, lines))
+        while len(self._rest) >= LONGEST_LINE:
+            piece = self._rest[:LONGEST_LINE]
+            self._rest = self._rest[LONGEST_LINE:]
+            yield self._text(piece)
+
+    def end(self) -> Iterator[str]:
+        """Yields what is left, when no more bytes will come."""
+        rest = self._rest if self._began else self._start
+        self._rest = self._start = b""
+        if rest:
+            yield self._text(rest)
+
+    def _text(self, line: bytes) -> str:
+        text, encoding = encodings.text_of(line)
+        self._say(encoding)
+        return text
+
+    def _say(self, encoding: str) -> None:
+        if not self._said and encodings.said(encoding):
+            self._said = True
+            logging.warning("the input is no UTF-8%s", encodings.said(encoding))
+
+
 def whole(source: Any) -> Iterator[str]:
-    """Yields the lines of an open text file to its end."""
-    while line := source.readline(LONGEST_LINE):
-        yield line
+    """Yields the lines of an open file or pipe of bytes to its end."""
+    lines = Lines()
+    # Of a pipe what has come, without waiting for more.
+    read = getattr(source, "read1", source.read)
+    while data := read(LONGEST_LINE):
+        yield from lines.feed(data)
+    yield from lines.end()
 
 
 def piped(source: Any) -> Iterator[str | Event]:
-    """Yields the lines of a pipe until it is closed; read in a thread of its own."""
+    """Yields the lines of a pipe of bytes until it is closed; a thread reads them."""
     lines: queue.Queue[str | None] = queue.Queue(QUEUED)
 
     def read() -> None:
@@ -82,8 +141,8 @@ def followed(path: pathlib.Path) -> Iterator[str | Event]:
     Raises:
       OSError: the file is not there at first, or may not be read.
     """
-    source = _open(path)
-    rest, waiting, leaving = "", False, False
+    source: BinaryIO | None = _open(path)
+    lines, waiting, leaving = Lines(), False, False
     try:
         while True:
             if source is None:
@@ -94,20 +153,13 @@ def followed(path: pathlib.Path) -> Iterator[str | Event]:
                 except OSError:
                     continue
                 logging.warning("%s: reading on in a new file", path)
-                waiting = leaving = False
+                lines, waiting, leaving = Lines(), False, False
                 yield Event.NEW_FILE
-            piece = source.readline(LONGEST_LINE)
-            if piece.endswith("\n") or len(piece) == LONGEST_LINE:
-                yield rest + piece
-                rest = ""
-                continue
-            if piece:
-                rest += piece  # a line that is being written
+            if data := source.read(LONGEST_LINE):
+                yield from lines.feed(data)
                 continue
             if leaving:
-                if rest:
-                    yield rest
-                    rest = ""
+                yield from lines.end()
                 source.close()
                 source = None
                 continue
@@ -122,7 +174,7 @@ def followed(path: pathlib.Path) -> Iterator[str | Event]:
             if found is not None and found.st_size < source.tell():
                 logging.warning("%s: was cut; reading it from its start", path)
                 source.seek(0)
-                rest = ""
+                lines = Lines()
                 yield Event.NEW_FILE
                 continue
             yield Event.IDLE
@@ -132,8 +184,8 @@ def followed(path: pathlib.Path) -> Iterator[str | Event]:
             source.close()
 
 
-def _open(path: pathlib.Path) -> Any:
-    return open(path, encoding="utf-8-sig", errors="replace")
+def _open(path: pathlib.Path) -> BinaryIO:
+    return open(path, "rb")
 
 
 def _status(path: pathlib.Path) -> os.stat_result | None:

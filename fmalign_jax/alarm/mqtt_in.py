@@ -20,6 +20,7 @@ from typing import Any
 from fmalign_jax.alarm.follow import LONGEST_LINE, QUEUED, Event, queued
 from fmalign_jax.alarm.mqtt_out import ALIVE_S, PASSWORD, USER, check_topic, new_client
 from fmalign_jax.arguments import host_and_port
+from fmalign_jax.data import encodings
 from fmalign_jax.data.clocks import TIMES
 
 SCHEME = "mqtt://"
@@ -138,7 +139,7 @@ def lines_of(payload: bytes, channels: tuple[str, ...]) -> list[str]:
         {"time_s": 12.5, "values": [1, 2, 3]} or {"time": 12.5, "a": 1, "b": 2, "c": 3}.
       channels: names of the channels, in the order of the values.
     """
-    text = payload.decode("utf-8", "replace").strip().lstrip("\ufeff")
+    text = encodings.text_of(payload)[0].strip()
     if not text.startswith(("{", "[")):
         return [line[:LONGEST_LINE] for line in text.splitlines()]
     try:

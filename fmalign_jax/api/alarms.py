@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from fmalign_jax.alarm import alarm_file, signature
+from fmalign_jax.alarm import alarm_file, follow, signature
 from fmalign_jax.alarm.alarm_file import AlarmSettings, ExportedAlarm
 from fmalign_jax.alarm.live import Monitor, Reading
 from fmalign_jax.api.frames import frame
@@ -92,8 +92,8 @@ class Alarm:
                     f"the times of a file stand in it; got {os.fspath(current)!r} and "
                     "time_s; leave time_s out"
                 )
-            with open(current, encoding="utf-8-sig", errors="replace") as file:
-                yield from file
+            with open(current, "rb") as file:
+                yield from follow.whole(file)
             return
         if time_s is None:
             raise ValueError(

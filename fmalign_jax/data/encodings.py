@@ -22,7 +22,7 @@ def encoding_of(path: pathlib.Path) -> str:
       OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        if begins_utf16(file.read(2)):
             _check_utf16(path)
             return UTF16
         file.seek(0)
@@ -44,6 +44,26 @@ def encoding_of(path: pathlib.Path) -> str:
     if GB18030 not in wrong and not is_utf8:
         return GB18030
     raise _wrong(path, wrong["utf-8"] if is_utf8 else max(wrong.values()))
+
+
+def begins_utf16(data: bytes) -> bool:
+    """Says whether a file that begins so is in UTF-16."""
+    return data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def text_of(line: bytes) -> tuple[str, str]:
+    """Returns a line of a live input as text, and its encoding.
+
+    The rule is that of a file, line by line, since what will come is not known: UTF-8
+    if the line is, else GB18030. Bytes of neither become the replacement character of
+    UTF-8, which is part of no number.
+    """
+    for name in (UTF8, GB18030):
+        try:
+            return line.decode(name), name
+        except UnicodeDecodeError:
+            continue
+    return line.decode(UTF8, errors="replace"), UTF8
 
 
 def said(encoding: str) -> str:
