@@ -27,7 +27,7 @@ from fmalign_jax.data import dataset
 from fmalign_jax.data.files import check_replaceable, write_text
 from fmalign_jax.data.store.builder import Source
 from fmalign_jax.first_config import alike, survey
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
+from fmalign_jax.first_config.survey import REFERENCE, Survey
 from fmalign_jax.first_look import association, needs, page, ticks, told, verdict
 
 _OUT = pathlib.Path("check.html")
@@ -99,15 +99,18 @@ def _look(recordings: str) -> tuple[Survey, Mapping[str, Source]]:
 
 def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Source]]:
     """Reads the recordings of a config."""
-    streams = (data.reference_stream, data.leading_stream)
-    if streams != (REFERENCE, LEADING):
+    if data.reference_stream != REFERENCE:
         raise ValueError(
-            f"a check compares {REFERENCE!r} and {LEADING!r}; got a config with "
-            f"{' and '.join(map(repr, streams))}; name the streams so in the recordings"
+            f"a check compares a sensor with {REFERENCE!r}; got a config whose "
+            f"reference_stream is {data.reference_stream!r}; name that stream so in "
+            "the recordings"
         )
     source: Any = dataset.make_source(data)
     readers = dict.fromkeys(source.names(), source)
-    return survey.look_with(readers, data.path, data.source), readers
+    seen = survey.look_with(
+        readers, data.path, data.source, leading=data.leading_stream
+    )
+    return seen, readers
 
 
 def _data(config: str) -> ConfigDict:

@@ -250,6 +250,12 @@ def test_a_lead_that_was_found_is_said_with_what_to_do(what, step):
     assert not any("edge" in line or "any_lead" in line for line in said.steps)
 
 
+def test_a_shipped_config_knows_no_sensor_of_another_name():
+    plan = dataclasses.replace(PLAN, leading="wrist")
+    said = judge(_association(FOUND), plan, given=Given("mine/*.npz", GLOB))
+    assert "fmalign init FOLDER; in it set data.lead_s = 10" in said.steps[0]
+
+
 @pytest.mark.parametrize(
     ("more", "told_of"),
     [
@@ -335,6 +341,46 @@ def test_a_folder_is_checked(mydata, checked):
     assert f"fmalign init {mydata}" in " ".join(printed.split())
     assert "times alone do not show it" in printed
     assert "leads of -1.5 to 1.5 s" in " ".join(printed.split())
+
+
+def _as_wrist(folder, target):
+    """Writes recordings anew, whose sensor is declared under a name of its own."""
+    target.mkdir()
+    for path in folder.glob("*[!d].npz"):
+        with np.load(path) as arrays:
+            renamed = {k.replace("sensor", "wrist"): v for k, v in arrays.items()}
+        np.savez(target / path.name, streams=np.array(["wrist"]), **renamed)
+
+
+@pytest.mark.parametrize("given", ["a folder", "a config"])
+def test_a_sensor_with_a_name_of_its_own_gives_the_same(
+    mydata, checked, tmp_path, capsys, given
+):
+    out, name = tmp_path / "check.html", str(tmp_path / "wrists")
+    words = {"least_lead_s": -1.5, "most_lead_s": 1.5}
+    if given == "a folder":
+        _as_wrist(mydata, tmp_path / "wrists")
+        check.check(name, out=out, **words)
+    else:
+        name = str(tmp_path / "mine.py")
+        (tmp_path / "mine.py").write_text(
+            "from fmalign_jax.config import rename_modality, shipped_config\n"
+            "def get_config():\n"
+            "    config = shipped_config('recordings')\n"
+            f"    config.data.path = {str(mydata / '*[!d].npz')!r}\n"
+            "    config.data.tick_s = 0.1\n"
+            "    config.data.options.sensor_name = 'wrist'\n"
+            "    rename_modality(config, 'current', 'wrist')\n"
+            "    return config\n"
+        )
+        check.check(name, is_config=True, out=out, **words)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The wrist is ahead of the video: proposed leads" in said
+    before = re.search(r"proposed leads .* best \S+ s", " ".join(checked[0].split()))
+    assert before[0] in said
+    for text in (said, out.read_text()):
+        assert "wrist" in text
+        assert "current" not in text
 
 
 def test_the_page_holds_all_and_asks_for_nothing(checked):
@@ -436,7 +482,10 @@ def test_a_config_names_recordings_and_ticks(mydata, tmp_path):
     assert known[1:-1].all()
     assert not known[[0, -1]].any()
     data.leading_stream = "sound"
-    with pytest.raises(ValueError, match="got a config with 'video' and 'sound'"):
+    (left,) = check._look_at(data)[0].left_out
+    assert "needs the streams 'video' and 'sound'" in left.why
+    data.reference_stream = "radar"
+    with pytest.raises(ValueError, match="whose reference_stream is 'radar'"):
         check._look_at(data)
 
 

@@ -574,3 +574,69 @@ def test_the_command(tmp_path):
     assert again.returncode == 2
     assert again.stderr.startswith("error: in.py: must be a new file; got")
     assert again.stderr.count("\n") == 1
+
+
+def _named(path, seconds, name, **more):
+    """Writes a recording whose sensor has a name of its own."""
+    rng = np.random.default_rng(0)
+    own = {
+        "streams": np.array([name]),
+        name: rng.normal(size=(int(seconds * 20), 2)).astype(np.float32),
+        f"{name}_t": np.arange(int(seconds * 20)) / 20,
+    }
+    _npz(path, seconds, sensor=None, sensor_t=None, **own, **more)
+
+
+def test_a_sensor_keeps_its_name_in_the_config(tmp_path, capsys):
+    for stem in ("one", "two", "three"):
+        _named(tmp_path / "moves" / f"{stem}.npz", 100, "wrist")
+    config, text = _written(tmp_path / "moves", tmp_path / "my.py")
+    check_config(config)
+    assert config.data.leading_stream == "wrist"
+    assert config.data.samples_per_tick.to_dict() == {"video": 1, "wrist": 4}
+    assert set(config.model.modalities) == {"video", "wrist"}
+    assert "current" not in text.replace('"current", "wrist"', "")
+    assert "'video' from 'wrist'" in text
+    said = capsys.readouterr().out
+    counts = _counted(config, tmp_path / "prepared")
+    assert f"windows train {counts['train']}, validation {counts['validation']}" in said
+
+
+def test_a_slow_sensor_of_its_own_name_can_be_searched_at_any_lead(tmp_path):
+    for stem in ("a", "b", "c"):
+        _named(tmp_path / "slow" / f"{stem}.npz", 1500, "shaft", frame_hz=1)
+    path = init.init(tmp_path / "slow", tmp_path / "slow.py")
+    config = load_file(path).get_config("any_lead")
+    check_config(config)
+    assert config.data.leading_stream == "shaft"
+    assert config.data.draw_lead
+
+
+def test_recordings_of_another_sensor_are_left_out(tmp_path):
+    for stem in ("one", "two"):
+        _named(tmp_path / "moves" / f"{stem}.npz", 100, "wrist")
+    _npz(tmp_path / "moves" / "plain.npz", 100)
+    seen = _look(tmp_path / "moves")
+    assert (seen.leading, len(seen.seen)) == ("wrist", 2)
+    assert "got 'current', and 'wrist' in most" in seen.left_out[0].why
+
+
+@pytest.mark.parametrize("name", ["items", "class", "ﬁn", "a b", "x=1;y"])
+def test_a_name_that_would_be_code_is_refused(tmp_path, name):
+    _named(tmp_path / "moves" / "one.npz", 100, name)
+    with pytest.raises(ValueError, match=r"must be a word|a stream.*name|streams"):
+        init.init(tmp_path / "moves", tmp_path / "my.py")
+    assert not (tmp_path / "my.py").exists()
+
+
+def test_of_two_sensors_nobody_chooses(tmp_path):
+    more = {
+        "ankle": np.zeros((100, 2), np.float32),
+        "ankle_t": np.arange(100.0),
+    }
+    _named(tmp_path / "moves" / "one.npz", 100, "wrist")
+    with np.load(tmp_path / "moves" / "one.npz") as arrays:
+        both = {**arrays, **more, "streams": np.array(["wrist", "ankle"])}
+    np.savez(tmp_path / "moves" / "one.npz", **both)
+    with pytest.raises(ValueError, match="needs the streams 'video' and 'current'"):
+        init.init(tmp_path / "moves", tmp_path / "my.py")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import shipped_config
+from fmalign_jax.config import rename_modality, shipped_config
 from fmalign_jax.config.check import check_config
 from fmalign_jax.data import clocks, dataset
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
@@ -44,6 +44,7 @@ class Choice:
       why: of the base.
       settings: what differs from the base, in order.
       remarks: what else is open, a sentence or two each.
+      sensor: name of the sensor's stream in the recordings.
       any_lead: whether the recordings are long enough for the variant `any_lead`.
       windows: by split.
       config: the base with all settings.
@@ -53,6 +54,7 @@ class Choice:
     why: str
     settings: tuple[Setting, ...]
     remarks: tuple[str, ...]
+    sensor: str
     any_lead: bool
     windows: Mapping[str, WindowIndex]
     config: ConfigDict
@@ -93,13 +95,13 @@ def _choice(survey: Survey, recipe: Recipe) -> Choice:
     Raises:
       ValueError: frames do not fit the encoders, or no windows fit.
     """
-    config = shipped_config(recipe.base)
+    config = _based_on(recipe.base, survey)
     settings = [*before_windows(survey, recipe, config)]
     _set(config, settings)
     config.data.lead_s = 0.0  # that of another furnace is no lead of these recordings
     timelines = _as_read(survey, config)
     windows = dataset.lay_windows(timelines, config.data)
-    any_lead = recipe.base == SLOW and _reads_any_lead(timelines, settings)
+    any_lead = recipe.base == SLOW and _reads_any_lead(survey, timelines, settings)
     training = windows["train"]
     _check_enough(training)
     settings += after_windows(survey, recipe, config, training, any_lead=any_lead)
@@ -110,10 +112,19 @@ def _choice(survey: Survey, recipe: Recipe) -> Choice:
         why=recipes.why_base(survey, recipe),
         settings=tuple(settings),
         remarks=tuple(_remarks(survey, recipe, windows, config)),
+        sensor=survey.leading,
         any_lead=any_lead,
         windows=windows,
         config=config,
     )
+
+
+def _based_on(name: str, survey: Survey) -> ConfigDict:
+    """Returns a shipped config that calls the sensor as the recordings do."""
+    config = shipped_config(name)
+    if survey.leading != LEADING:
+        rename_modality(config, LEADING, survey.leading)
+    return config
 
 
 def _check_enough(training: WindowIndex) -> None:
@@ -147,9 +158,11 @@ def _as_read(survey: Survey, config: ConfigDict) -> list[Timeline]:
     return thinned
 
 
-def _reads_any_lead(timelines: Sequence[Timeline], settings: Sequence[Setting]) -> bool:
+def _reads_any_lead(
+    survey: Survey, timelines: Sequence[Timeline], settings: Sequence[Setting]
+) -> bool:
     """Says whether windows can be read at every lead of the variant `any_lead`."""
-    config = shipped_config(f"{SLOW}+any_lead")
+    config = _based_on(f"{SLOW}+any_lead", survey)
     _set(config, settings)
     try:
         with warnings.catch_warnings(action="ignore"):  # this is but tried
@@ -168,7 +181,9 @@ def _remarks(
     """Yields what is open beside the settings, and what to do."""
     training = windows["train"]
     teacher, student = (
-        (REFERENCE, LEADING) if recipe.base == SLOW else (LEADING, REFERENCE)
+        (REFERENCE, survey.leading)
+        if recipe.base == SLOW
+        else (survey.leading, REFERENCE)
     )
     yield (
         f"Who learns from whom: {student!r} from {teacher!r}, as in the shipped "
@@ -205,13 +220,13 @@ def _remarks(
             f"A batch holds {rounded(batch_bytes / _LARGE_BATCH)} GiB of frames: scale "
             "them to 64 x 64 pixels, or make batch_size smaller."
         )
-    more = sorted(set(survey.seen[0].kinds) - {REFERENCE, LEADING})
+    more = sorted(set(survey.seen[0].kinds) - {REFERENCE, survey.leading})
     if more:
         yield (
             f"Further streams are not used: {listed(more)}. docs/recordings.md (More "
             "streams) says what to add for them."
         )
-    units = {seen.units[LEADING] for seen in survey.seen if seen.is_npz}
+    units = {seen.units[survey.leading] for seen in survey.seen if seen.is_npz}
     if survey.source == dataset.FILES and "" in units:
         yield (
             "The unit of the sensor is not in the .npz files; sensor_unit would say it."

@@ -14,6 +14,7 @@ from typing import Any
 
 from fmalign_jax.first_config.choices import Choice
 from fmalign_jax.first_config.settings import DATA, DEFAULT, OPEN, Setting
+from fmalign_jax.first_config.survey import LEADING
 from fmalign_jax.first_config.words import plain
 
 _WIDTH = 88
@@ -37,7 +38,7 @@ lists them all, docs/configuration.md explains them.
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import shipped_config
+from fmalign_jax.config import {imported}
 
 
 '''
@@ -69,6 +70,9 @@ def text(choice: Choice, file: str) -> str:
         data=DATA,
         default=DEFAULT,
         open=OPEN,
+        imported="shipped_config"
+        if choice.sensor == LEADING
+        else "rename_modality, shipped_config",
         variant=_VARIANT.format(file=named) if choice.any_lead else "",
     )
     return head + "\n".join(_function(choice)) + "\n"
@@ -85,6 +89,11 @@ def _function(choice: Choice) -> Iterator[str]:
         yield "def get_config() -> ConfigDict:"
         yield from _comment(f"{DATA}: {choice.why}")
         yield f'{_INDENT}config = shipped_config("{choice.base}")'
+    if choice.sensor != LEADING:
+        yield from _comment(
+            f"{DATA}: What the stream of the sensor is called in the recordings."
+        )
+        yield f'{_INDENT}rename_modality(config, "{LEADING}", "{choice.sensor}")'
     for heading, settings in itertools.groupby(
         sorted(choice.settings, key=_group), key=_group
     ):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
+from fmalign_jax.first_config.survey import REFERENCE, Survey
 from fmalign_jax.first_config.words import rounded, seconds
 
 SLOW, FAST, CLIPS = "pretrain:recordings", "recordings:sliding", "recordings:clips"
@@ -43,10 +43,10 @@ def recipes(survey: Survey) -> Iterator[Recipe]:
     """Yields ways to lay windows, the first that works is the best."""
     stretch_s = survey.common_s()
     usual_s = float(np.median(stretch_s))
-    interval_s = max(1 / survey.rate_hz(name) for name in (REFERENCE, LEADING))
+    interval_s = max(1 / survey.rate_hz(name) for name in (REFERENCE, survey.leading))
     rates = (
         f"video {rounded(survey.rate_hz(REFERENCE))} Hz, sensor "
-        f"{rounded(survey.rate_hz(LEADING))} Hz"
+        f"{rounded(survey.rate_hz(survey.leading))} Hz"
     )
     if usual_s >= _SLOW_FROM_S:
         tick_s = max(_SLOW_TICK_S, two_digits(interval_s))

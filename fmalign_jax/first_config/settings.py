@@ -20,7 +20,7 @@ from fmalign_jax.first_config.recipes import (
     Recipe,
     two_digits,
 )
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
+from fmalign_jax.first_config.survey import REFERENCE, Survey
 from fmalign_jax.first_config.words import counted, listed, plain, rounded, seconds
 
 DATA, DEFAULT, OPEN = "DATA", "DEFAULT", "OPEN"
@@ -150,7 +150,7 @@ def _options(survey: Survey, recipe: Recipe) -> Iterator[Setting]:
         return
     videos = [seen for seen in survey.seen if not seen.is_npz]
     if videos:
-        kind = videos[0].kinds[LEADING]
+        kind = videos[0].kinds[survey.leading]
         yield Setting(
             "data.options.frame_size",
             videos[0].kinds[REFERENCE].shape[:2],
@@ -224,13 +224,13 @@ def _ticks(survey: Survey, recipe: Recipe) -> Iterator[Setting]:
 
 def _samples(survey: Survey, recipe: Recipe) -> Setting:
     """Returns how many samples a tick takes of the sensor."""
-    rate_hz = survey.rate_hz(LEADING)
+    rate_hz = survey.rate_hz(survey.leading)
     held = max(1, round(rate_hz * recipe.tick_s))
-    kind = survey.seen[0].kinds[LEADING]
+    kind = survey.seen[0].kinds[survey.leading]
     what = counted(kind.shape[-1], "channel")
     if kind.channel_names:
         what += f" ({listed(kind.channel_names)})"
-    key = f"data.samples_per_tick.{LEADING}"
+    key = f"data.samples_per_tick.{survey.leading}"
     about = f"{rounded(rate_hz)} Hz x {seconds(recipe.tick_s)}, of {what}"
     if held <= _MOST_SAMPLES:
         return Setting(key, held, DATA, f"{about}.")

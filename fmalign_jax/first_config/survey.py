@@ -10,11 +10,14 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import keyword
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from fmalign_jax.data import clock_report, dataset, tables
 from fmalign_jax.data.fmf import BenchmarkDirectory
@@ -27,7 +30,8 @@ from fmalign_jax.progress import Bar
 from fmalign_jax.structs import UNLABELLED, Recording, Stream
 
 REFERENCE, LEADING = "video", "current"
-"""The streams that the model of a first config is made of."""
+"""The streams that the model of a first config is made of; the second may have a name
+of its own (`Survey.leading`)."""
 
 NO_LABEL = "(no label)"
 """What the time without a label is called, among the classes."""
@@ -104,12 +108,14 @@ class Survey:
       source: dotted name of what reads it.
       seen: the recordings that can be trained on, by name.
       left_out: everything else.
+      leading: name of the sensor's stream.
     """
 
     folder: pathlib.Path
     source: str
     seen: tuple[Seen, ...]
     left_out: tuple[LeftOut, ...]
+    leading: str = LEADING
 
     @functools.cached_property
     def timelines(self) -> list[Timeline]:
@@ -128,7 +134,9 @@ class Survey:
 
     def common_s(self) -> Float[np.ndarray, " clips"]:
         """Returns for how long both streams run in each clip, seconds."""
-        return np.concatenate([common_s(timeline) for timeline in self.timelines])
+        return np.concatenate(
+            [common_s(timeline, self.leading) for timeline in self.timelines]
+        )
 
     def class_seconds(self) -> dict[str, float]:
         """Returns by name how long each class lasts, `NO_LABEL` last.
@@ -169,7 +177,12 @@ def look(folder: pathlib.Path, *, progress: bool = True) -> Survey:
 
 
 def look_with(
-    readers: Mapping[str, Source], place: str, source: str, *, progress: bool = True
+    readers: Mapping[str, Source],
+    place: str,
+    source: str,
+    *,
+    leading: str | None = None,
+    progress: bool = True,
 ) -> Survey:
     """Reads recordings, each with its reader.
 
@@ -177,26 +190,60 @@ def look_with(
       readers: by name.
       place: where they are, to be told.
       source: dotted name of what reads them.
+      leading: name of the sensor's stream; by default "current" where there is one,
+        else the only sensor beside the video.
       progress: whether to show a progress bar.
     """
     found = [
-        _read(readers[name], name)
+        _read(readers[name], name, leading)
         for name in Bar(sorted(readers), "reading recordings", shown=progress)
     ]
     seen = [item for item in found if isinstance(item, Seen)]
     left_out = [item for item in found if isinstance(item, LeftOut)]
-    return Survey(pathlib.Path(place), source, _numbered(seen), tuple(left_out))
+    names = [leading or sensor_of(item.kinds) for item in seen]
+    usual, _ = collections.Counter(names or [LEADING]).most_common(1)[0]
+    left_out += [
+        LeftOut(
+            item.file,
+            f"the sensor of all recordings must have one name; got {name!r}, and "
+            f"{usual!r} in most; rename it, or give each kind a folder of its own",
+            is_recording=True,
+        )
+        for item, name in zip(seen, names, strict=True)
+        if name != usual
+    ]
+    seen = [item for item, name in zip(seen, names, strict=True) if name == usual]
+    return Survey(pathlib.Path(place), source, _numbered(seen), tuple(left_out), usual)
 
 
-def common_s(timeline: Timeline) -> Float[np.ndarray, " clips"]:
-    """Returns for how long both streams of a recording run in each clip, seconds."""
+def sensor_of(kinds: Mapping[str, Kind]) -> str:
+    """Returns which stream of a recording is its sensor.
+
+    "current", if there is one; else the only stream of numbers beside the video; else
+    "current", which then is missing.
+    """
+    numbers = [
+        name
+        for name, kind in kinds.items()
+        if name != REFERENCE and len(kind.shape) == 1 and kind.dtype.startswith("float")
+    ]
+    return numbers[0] if LEADING not in kinds and len(numbers) == 1 else LEADING
+
+
+def common_s(timeline: Timeline, leading: str) -> Float[np.ndarray, " clips"]:
+    """Returns for how long both streams of a recording run in each clip, seconds.
+
+    Args:
+      timeline: of the recording.
+      leading: name of the sensor's stream.
+    """
     spans = [
         {
             clip: (stream.time_s[own][0], stream.time_s[own][-1])
             for clip in np.unique(stream.clip).tolist()
             for own in [stream.clip == clip]
         }
-        for stream in (timeline.streams[REFERENCE], timeline.streams[LEADING])
+        for stream in (timeline.streams[REFERENCE], timeline.streams[leading])
     ]
     both = [
         min(spans[0][clip][1], spans[1][clip][1])
@@ -243,14 +290,15 @@ def _is_recording(path: pathlib.Path) -> bool:
     return not path.name.startswith(".") and places.is_recording(path)
 
 
-def _read(reader: Source, name: str) -> Seen | LeftOut:
+def _read(reader: Source, name: str, leading: str | None) -> Seen | LeftOut:
     """Reads one recording and keeps what a config has to know of it."""
     path = pathlib.Path(name)
     try:
         if isinstance(reader, RecordingFiles):
             path = reader.files(name)[0]
         recording, first_time = read_recording(reader, name)
-        _check_usable(recording, first_time)
+        kinds = {key: _kind(stream) for key, stream in recording.streams.items()}
+        _check_usable(recording, first_time, leading or sensor_of(kinds))
     except (ValueError, OSError) as error:
         # The folder, and mostly the file, stand beside it.
         why = str(error).replace(f"{path.parent}/", "").removeprefix(f"{path.name}: ")
@@ -267,7 +315,7 @@ def _read(reader: Source, name: str) -> Seen | LeftOut:
             clip_names=recording.clip_names,
             partition=recording.partition,
         ),
-        kinds={key: _kind(stream) for key, stream in recording.streams.items()},
+        kinds=kinds,
         units={key: stream.unit for key, stream in recording.streams.items()},
         label_names=recording.label_names,
         first_time=first_time,
@@ -304,8 +352,13 @@ def _first_time(reader: RecordingFiles, name: str) -> str | None:
         return None
 
 
-def _check_usable(recording: Recording, first_time: str) -> None:
+def _check_usable(recording: Recording, first_time: str, leading: str) -> None:
     """Refuses a recording that a first config cannot take.
+
+    Args:
+      recording: as it was read.
+      first_time: the time at which its video was taken to begin, or "".
+      leading: name of its sensor's stream.
 
     Raises:
       ValueError: its name is no text, it lacks a stream, or its frames are none.
@@ -315,12 +368,18 @@ def _check_usable(recording: Recording, first_time: str) -> None:
             "the name of a recording must be printable text in UTF-8; got "
             f"{plain(recording.name)!r}; rename the file"
         )
-    if missing := sorted({REFERENCE, LEADING} - set(recording.streams)):
+    if missing := sorted({REFERENCE, leading} - set(recording.streams)):
         raise ValueError(
-            f"training needs the streams {REFERENCE!r} and {LEADING!r}; got "
+            f"training needs the streams {REFERENCE!r} and {leading!r}; got "
             f"{sorted(recording.streams)} without {missing}; add "
-            f"{' and '.join(_KEYS[name] for name in missing)} to the file, or move it "
+            f"{' and '.join(_KEYS.get(n, repr(n)) for n in missing)} to the file, or "
+            "move it "
             "elsewhere"
+        )
+    if not _can_be_a_key(leading):
+        raise ValueError(
+            "the name of the sensor's stream must be a word, which a config can have "
+            f"as a key: letters, digits and _; got {plain(leading)!r}; rename it"
         )
     video = recording.streams[REFERENCE].values
     if video.dtype != np.uint8:
@@ -329,7 +388,7 @@ def _check_usable(recording: Recording, first_time: str) -> None:
             f"{video.dtype} {list(video.shape)}, which are feature maps; start from "
             "configs/cmg_paper.py instead"
         )
-    for name in (REFERENCE, LEADING):
+    for name in (REFERENCE, leading):
         stream = recording.streams[name]
         if not ((np.diff(stream.time_s) > 0) & (np.diff(stream.clip) == 0)).any():
             raise ValueError(
@@ -342,6 +401,16 @@ def _check_usable(recording: Recording, first_time: str) -> None:
             f"the option video_start, which this recording needs, names files "
             f"without a point in their names; got {recording.name!r}; rename the files"
         )
+
+
+def _can_be_a_key(name: str) -> bool:
+    """Says whether a config file can write ``config.NAME`` and mean this name."""
+    return (
+        name.isidentifier()
+        and not keyword.iskeyword(name)
+        and unicodedata.normalize("NFKC", name) == name  # as Python reads it
+        and not hasattr(ConfigDict, name)
+    )
 
 
 _KEYS = {REFERENCE: "'frames' and 'frame_t'", LEADING: "'sensor' and 'sensor_t'"}

@@ -12,7 +12,6 @@ from fmalign_jax.data import clock_report, dataset
 from fmalign_jax.data.clock_report import StreamClock
 from fmalign_jax.first_config.choices import Choice
 from fmalign_jax.first_config.survey import (
-    LEADING,
     NO_LABEL,
     REFERENCE,
     Kind,
@@ -142,7 +141,7 @@ def _clocks(survey: Survey) -> Iterator[list[str]]:
         yield ["clocks", f"{len(survey.seen)} recordings", _summary(survey)]
         return
     for seen in survey.seen:
-        yield ["clock", seen.name, _clock(seen, by_name[seen.name])]
+        yield ["clock", seen.name, _clock(seen, by_name[seen.name], survey.leading)]
 
 
 def _by_recording(
@@ -154,9 +153,9 @@ def _by_recording(
     return found
 
 
-def _clock(seen: Seen, clocks: Mapping[str, StreamClock]) -> str:
-    video, sensor = clocks[REFERENCE], clocks[LEADING]
-    both_s = float(common_s(seen.timeline).sum())
+def _clock(seen: Seen, clocks: Mapping[str, StreamClock], leading: str) -> str:
+    video, sensor = clocks[REFERENCE], clocks[leading]
+    both_s = float(common_s(seen.timeline, leading).sum())
     clips = f" in {video.clips} clips" if video.clips > 1 else ""
     apart = any(abs(s) >= _SAME_S for s in (sensor.starts_after_s, sensor.ends_after_s))
     where = " (in the clip where that is most)" if apart and video.clips > 1 else ""
@@ -180,8 +179,10 @@ def _after(later_s: float) -> str:
 
 
 def _summary(survey: Survey) -> str:
-    sensor = [clock for clock in survey.clocks if clock.stream == LEADING]
-    both_s = [float(common_s(timeline).sum()) for timeline in survey.timelines]
+    sensor = [clock for clock in survey.clocks if clock.stream == survey.leading]
+    both_s = [
+        float(common_s(timeline, survey.leading).sum()) for timeline in survey.timelines
+    ]
     parts = [f"both streams {seconds(min(both_s))} to {seconds(max(both_s))}"]
     for key, verb in (("starts_after_s", "starts"), ("ends_after_s", "ends")):
         worst = max(sensor, key=lambda clock: abs(getattr(clock, key)))

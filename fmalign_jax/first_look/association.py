@@ -99,7 +99,7 @@ class Shown:
       recording: its name.
       time_s: [n], of the ticks of the video, on the recording's clock.
       reference: [n], of the video; NaN where it is not known.
-      leading: [n], of the current as much earlier as the lead says.
+      leading: [n], of the sensor as much earlier as the lead says.
     """
 
     recording: str
@@ -113,7 +113,7 @@ class Association:
     """What two streams have in common.
 
     Attributes:
-      lead_s: [L], the leads; above 0 the current is ahead.
+      lead_s: [L], the leads; above 0 the sensor is ahead.
       views: by name.
       best: the view that counts.
       chance: of all views together: the smallest, times their number.

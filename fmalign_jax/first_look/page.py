@@ -57,14 +57,14 @@ $details
 <p>$looked</p>
 <div class="wide">$views</div>
 <p class="small">Values are correlations along the directions that correlate best.
-Chance: how likely the association of wrong pairings (the current of another recording,
+Chance: how likely the association of wrong pairings (the $leading of another recording,
 or of another time) rises as far; of all views together $chance. Floor: the highest
 value of wrong pairings between recordings, on average. Ceiling: what noise within each
 stream leaves, by its even ticks beside its odd ones.</p>
 <figure>$curves<figcaption>Each view at every lead. Grey: 95 % of the wrong pairings at
 that lead. Red: the proposed leads of the view that counts.</figcaption></figure>
 <figure>$streams<figcaption>The clip with the most ticks, along the best directions of
-'$best', the current drawn later by $lead s.</figcaption></figure>
+'$best', the $leading drawn later by $lead s.</figcaption></figure>
 <figure>$alone<figcaption>Each recording alone, by '$best', with 95 %
 intervals.</figcaption></figure>
 <h2>4. Minutes of data</h2>
@@ -100,9 +100,10 @@ def text(
         looked=_safe(told.looked_at(plan)),
         views=_table(told.view_rows(found)),
         chance=_safe(told.chance_text(found.chance)),
-        curves=pictures.curves(found),
-        streams=pictures.streams(found),
+        curves=pictures.curves(found, plan.leading),
+        streams=pictures.streams(found, plan.leading),
         alone=pictures.alone(found),
+        leading=_safe(plan.leading),
         best=_safe(found.best.name),
         lead=f"{found.best.estimate_s:.4g}",
         needs=_table(told.need_rows(needs)),

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from fmalign_jax.data.clock_report import GAP_PERIODS
 from fmalign_jax.data.store.timelines import StreamTimeline
 from fmalign_jax.evaluation.fonts import readable
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
+from fmalign_jax.first_config.survey import REFERENCE, Survey
 from fmalign_jax.first_look.association import Association
 from fmalign_jax.lead.statistics import LEVEL
 
-_COLOURS = {REFERENCE: "tab:blue", LEADING: "tab:orange"}
+_BLUE, _ORANGE = "tab:blue", "tab:orange"
 _MOST = 20  # recordings drawn one by one
 _WIDTH = 9.0
 
@@ -29,18 +29,23 @@ def spans(survey: Survey) -> str:
     axes = figure.subplots()
     with readable(seen.name for seen in shown) as names:
         for row, seen in enumerate(shown):
-            for name, shift in ((REFERENCE, -0.18), (LEADING, 0.18)):
+            for name, shift, colour in (
+                (REFERENCE, -0.18, _BLUE),
+                (survey.leading, 0.18, _ORANGE),
+            ):
                 for start_s, end_s in _pieces(seen.timeline.streams[name]):
                     axes.barh(
                         row + shift,
                         end_s - start_s,
                         left=start_s,
                         height=0.3,
-                        color=_COLOURS[name],
+                        color=colour,
                     )
         axes.set_yticks(range(len(shown)), [names[seen.name] for seen in shown])
         axes.invert_yaxis()
-        axes.set_xlabel("seconds on the recording's clock (video blue, current orange)")
+        axes.set_xlabel(
+            f"seconds on the recording's clock (video blue, {survey.leading} orange)"
+        )
         return _svg(figure)
 
 
@@ -60,7 +65,7 @@ def _pieces(stream: StreamTimeline) -> Iterator[tuple[float, float]]:
     )
 
 
-def curves(found: Association) -> str:
+def curves(found: Association, leading: str) -> str:
     """Draws each view over the leads, beside wrong pairings, floor and ceiling."""
     figure = Figure(
         figsize=(_WIDTH, 1.0 + 1.7 * len(found.views)), layout="constrained"
@@ -84,7 +89,7 @@ def curves(found: Association) -> str:
         if counts:
             axes.axvspan(*view.interval_s, color="C3", alpha=0.15)
         axes.set_ylabel(view.name)
-    panels[-1].set_xlabel("lead, s (above 0: the current is ahead)")
+    panels[-1].set_xlabel(f"lead, s (above 0: the {leading} is ahead)")
     return _svg(figure)
 
 
@@ -106,16 +111,17 @@ def alone(found: Association) -> str:
         return _svg(figure)
 
 
-def streams(found: Association) -> str:
-    """Draws both streams of one clip, the current later by the best lead."""
+def streams(found: Association, leading: str) -> str:
+    """Draws both streams of one clip, the sensor later by the best lead."""
     shown = found.shown
     figure = Figure(figsize=(_WIDTH, 2.4), layout="constrained")
     axes = figure.subplots()
     with readable([shown.recording]) as names:
-        for values, name in ((shown.reference, REFERENCE), (shown.leading, LEADING)):
-            axes.plot(
-                shown.time_s, values, color=_COLOURS[name], label=name, linewidth=1
-            )
+        for values, name, colour in (
+            (shown.reference, REFERENCE, _BLUE),
+            (shown.leading, leading, _ORANGE),
+        ):
+            axes.plot(shown.time_s, values, color=colour, label=name, linewidth=1)
         axes.legend(loc="upper right", fontsize="small")
         axes.set_title(names[shown.recording], fontsize="medium", parse_math=False)
         axes.set_xlabel("seconds on the recording's clock")

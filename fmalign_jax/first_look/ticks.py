@@ -19,7 +19,7 @@ from fmalign_jax.lead.tick_features import Clip, TickFeatures, without_model
 from fmalign_jax.progress import Bar
 from fmalign_jax.structs import Recording
 
-_MOST_SAMPLES = {REFERENCE: 2, LEADING: 16}  # of a tick
+_MOST_FRAMES, _MOST_VALUES = 2, 16  # of a tick
 _AT_ONCE = 512  # ticks whose frames are in memory as numbers
 _FAST_SHARE = 5  # of a window, that fast recordings are averaged over
 SLOW_RANGE_S = (0.0, 420.0)
@@ -34,10 +34,11 @@ class Plan:
       tick_s: length of a tick.
       window_ticks: ticks in a window.
       samples: of a tick, by stream.
-      least_s: the smallest lead to look at; above 0 the current is ahead.
+      least_s: the smallest lead to look at; above 0 the sensor is ahead.
       most_s: the largest.
       slow: whether it is a process whose states last minutes, as a furnace.
       smooth_ticks: ticks that `plain` and `places` are averaged over.
+      leading: name of the sensor's stream.
     """
 
     tick_s: float
@@ -47,6 +48,7 @@ class Plan:
     most_s: float
     slow: bool
     smooth_ticks: int
+    leading: str = LEADING
 
     @property
     def window_s(self) -> float:
@@ -89,14 +91,22 @@ def plan(
             "--least_lead_s must be below --most_lead_s, by a tick at least; got "
             f"{least_s:g} and {most_s:g} s, with ticks of {tick_s:g} s; correct them"
         )
-    held = {name: survey.rate_hz(name) * tick_s for name in _MOST_SAMPLES}
     samples = {
-        name: max(1, min(most, round(held[name])))
-        for name, most in _MOST_SAMPLES.items()
+        name: max(1, min(most, round(survey.rate_hz(name) * tick_s)))
+        for name, most in ((REFERENCE, _MOST_FRAMES), (survey.leading, _MOST_VALUES))
     }
     # A movement is over before a window is.
     smooth_ticks = window_ticks if slow else max(1, window_ticks // _FAST_SHARE)
-    return Plan(tick_s, window_ticks, samples, least_s, most_s, slow, smooth_ticks)
+    return Plan(
+        tick_s,
+        window_ticks,
+        samples,
+        least_s,
+        most_s,
+        slow,
+        smooth_ticks,
+        survey.leading,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +144,9 @@ def look(
             name: _features(recording, name, ticks) for name, ticks in streams.items()
         }
         standing = _standing_out(recording, streams[REFERENCE])
-        both = set(features[REFERENCE]) & set(features[LEADING])
+        both = set(features[REFERENCE]) & set(features[plan.leading])
         for clip in sorted(both):
-            parts = (features[name][clip] for name in (REFERENCE, LEADING))
+            parts = (features[name][clip] for name in (REFERENCE, plan.leading))
             clips.append(Clip(seen.name, clip, *parts))
             out.append(standing[streams[REFERENCE].clip == clip])
     return Looked(tuple(clips), tuple(out))

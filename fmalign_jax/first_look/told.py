@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from fmalign_jax.data import clock_report
 from fmalign_jax.data.clock_report import StreamClock
 from fmalign_jax.first_config import told
-from fmalign_jax.first_config.survey import LEADING, Survey
+from fmalign_jax.first_config.survey import Survey
 from fmalign_jax.first_config.words import rounded, seconds
 from fmalign_jax.first_look.association import MOTION, PLACES, PLAIN, Association, View
 from fmalign_jax.first_look.needs import Need
@@ -51,8 +51,8 @@ def looked_at(plan: Plan) -> str:
     """Returns in words how recordings were looked at."""
     return (
         f"ticks of {seconds(plan.tick_s)}, windows of {seconds(plan.window_s)}, leads "
-        f"of {rounded(plan.least_s)} to {rounded(plan.most_s)} s; above 0 the current "
-        "is ahead of the video"
+        f"of {rounded(plan.least_s)} to {rounded(plan.most_s)} s; above 0 the "
+        f"{plan.leading} is ahead of the video"
     )
 
 
@@ -63,7 +63,7 @@ def clock_limits(survey: Survey, found: Association) -> Iterator[tuple[str, str]
         "times alone do not show it: a clock that is late by a constant and a lead "
         "look the same, so that every lead here is one by the recordings' clocks",
     )
-    sensor = [c for c in survey.clocks if c.stream == LEADING]
+    sensor = [c for c in survey.clocks if c.stream == survey.leading]
     most = max(sensor, key=lambda clock: abs(_apart_s(clock)))
     yield (
         "drift",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from fmalign_jax.first_config import recipes
+from fmalign_jax.first_config.survey import LEADING
 from fmalign_jax.first_config.words import rounded
 from fmalign_jax.first_look.association import Association
 from fmalign_jax.first_look.ticks import Plan
@@ -52,7 +53,7 @@ def judge(found: Association, plan: Plan, *, given: Given) -> Verdict:
       given: what was checked.
     """
     if found.verdict == FOUND:
-        return Verdict(_of_found(found), tuple(_after_found(found, plan, given)))
+        return Verdict(_of_found(found, plan), tuple(_after_found(found, plan, given)))
     span = f"{rounded(plan.least_s)} and {rounded(plan.most_s)} s"
     if found.verdict == TOO_SHORT:
         why = (
@@ -89,14 +90,15 @@ def interval_text(ends_s: tuple[float, float]) -> str:
     return f"{rounded(ends_s[0])} to {rounded(ends_s[1])} s"
 
 
-def _of_found(found: Association) -> str:
+def _of_found(found: Association, plan: Plan) -> str:
     best = found.best
     low_s, high_s = best.interval_s
-    who = "The current is ahead of the video"
+    who = f"The {plan.leading} is ahead of the video"
     if low_s <= 0 <= high_s:
-        who = "Current and video go together at about the same time"
+        name = plan.leading[0].upper() + plan.leading[1:]
+        who = f"{name} and video go together at about the same time"
     elif best.estimate_s < 0:
-        who = "The current follows the video"
+        who = f"The {plan.leading} follows the video"
     return (
         f"{who}: proposed leads {interval_text(best.interval_s)}, best "
         f"{rounded(best.estimate_s)} s, at which the streams go together and wrong "
@@ -117,6 +119,11 @@ def _after_found(found: Association, plan: Plan, given: Given) -> Iterator[str]:
         yield (
             f"Write a config: fmalign init {given.words}; in it set data.lead_s = "
             f"{lead_s}, and train: fmalign train FILE"
+        )
+    elif given.what == GLOB and plan.leading != LEADING:
+        yield (
+            "Write a config for their folder: fmalign init FOLDER; in it set "
+            f"data.lead_s = {lead_s}, and train: fmalign train FILE"
         )
     else:
         config = given.words
