@@ -174,3 +174,28 @@ def test_a_run_that_stopped_goes_on_and_clips_have_no_lead():
         "fmalign evaluate runs/a",
         "fmalign report runs/a",
     ]
+
+
+def test_paths_below_the_current_folder_are_told_from_there_on(
+    tmp_path, monkeypatch, capsys
+):
+    workdir, elsewhere = tmp_path / "my runs" / "a", tmp_path.with_name("elsewhere")
+    summary = _summary(
+        HEALTHY,
+        best_checkpoint=str(workdir / "checkpoints" / "400"),
+        latest_checkpoint=str(elsewhere / "480"),
+    )
+    monkeypatch.chdir(tmp_path)
+    training_summary.print_summary(summary, workdir, default_config())
+    said = capsys.readouterr().out
+    words = [line.split("  ") for line in said.splitlines()]
+    told = {row[1]: row[-1].strip() for row in words if len(row) > 2}
+    assert told["best checkpoint"] == "my runs/a/checkpoints/400"
+    assert told["latest checkpoint"] == str(elsewhere / "480")
+    assert told["metrics"] == "my runs/a/metrics.jsonl"
+    assert "fmalign report 'my runs/a'" in said
+    assert str(tmp_path) + "/" not in said
+    none = training_summary.tables(
+        _summary(HEALTHY, best_checkpoint=None, best_score=None), workdir, "loss"
+    )
+    assert none["Files"][0] == ["best checkpoint", "None"]

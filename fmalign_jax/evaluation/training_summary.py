@@ -85,13 +85,13 @@ def tables(
             if name in train
         },
     }
-    best = summary["best_score"]
+    best, checkpoint = summary["best_score"], summary["best_checkpoint"]
     files = {
-        "best checkpoint": str(summary["best_checkpoint"]),
+        "best checkpoint": "None" if checkpoint is None else short(checkpoint),
         "chosen by": score if best is None else f"{score}, at best {best:.4g}",
-        "latest checkpoint": summary["latest_checkpoint"],
-        "metrics": str(workdir / "metrics.jsonl"),
-        "summary": str(workdir / "summary.json"),
+        "latest checkpoint": short(summary["latest_checkpoint"]),
+        "metrics": short(workdir / "metrics.jsonl"),
+        "summary": short(workdir / "summary.json"),
     }
     if (workdir / "tensorboard").is_dir():
         files["curves"] = f"tensorboard --logdir {_quoted(workdir / 'tensorboard')}"
@@ -165,5 +165,12 @@ def next_commands(
     return rows
 
 
+def short(path: pathlib.Path | str) -> str:
+    """Returns a path from the current folder on, if it lies below; else as it is."""
+    path, here = pathlib.Path(path), pathlib.Path.cwd()
+    inside = path.is_absolute() and path.is_relative_to(here)
+    return str(path.relative_to(here) if inside else path)
+
+
 def _quoted(path: pathlib.Path) -> str:
-    return shlex.quote(str(path))
+    return shlex.quote(short(path))
