@@ -12,8 +12,17 @@ import pytest
 
 from fmalign_jax import check
 from fmalign_jax.data.files import check_replaceable
+from fmalign_jax.data.store.timelines import StreamTimeline
 from fmalign_jax.first_config import survey
-from fmalign_jax.first_look import association, needs, page, places, ticks, told
+from fmalign_jax.first_look import (
+    association,
+    needs,
+    page,
+    pictures,
+    places,
+    ticks,
+    told,
+)
 from fmalign_jax.first_look.association import MOTION, PLACES, PLAIN, View
 from fmalign_jax.first_look.ticks import Looked, Plan
 from fmalign_jax.first_look.verdict import CONFIG, FOLDER, GLOB, Given, judge
@@ -158,6 +167,9 @@ def test_what_has_nothing_in_common_is_not_found():
     assert found.verdict == NOT_FOUND
     assert found.chance > association.SIGNIFICANCE
     assert not found.halves
+    # Three ways to look are three chances to be lucky.
+    least = min(view.chance for view in found.views.values())
+    assert found.chance == pytest.approx(min(1.0, 3 * least))
 
 
 def test_places_alone_may_show_the_lead():
@@ -520,3 +532,69 @@ def test_drift_is_said_to_be_unknown(mydata, planted):
     )
     said = dict(told.clock_limits(seen, apart))
     assert "they differ" in said["drift by content"]
+
+
+def test_floor_and_ceiling_stand_under_their_names(mydata):
+    found = _association(FOUND)
+    header, row = told.view_rows(found)
+    named = dict(zip(header, row, strict=True))
+    assert (named["floor"], named["ceiling"]) == ("0.10", "0.90")
+    assert (named["highest"], named["at, s"]) == ("0.50", "10")
+    printed = told.table(survey.look(mydata, progress=False), PLAN, found, [])
+    said = " ".join(cell for line in printed for cell in line if cell)
+    assert "floor 0.10, ceiling 0.90" in said
+
+
+def test_ticks_in_a_gap_are_not_known(tmp_path):
+    kept = np.delete(np.arange(2000), slice(1000, 1250))  # 20 to 25 s, at 50 Hz
+    sensor = np.random.default_rng(0).normal(size=(len(kept), 2))
+    _npz(tmp_path / "d" / "one.npz", sensor=sensor, sensor_t=kept / 50)
+    seen = survey.look(tmp_path / "d", progress=False)
+    readers = survey.readers(seen.folder, seen.source)
+    plan = ticks.plan(seen)
+    part = ticks.look(seen, readers, plan, progress=False).clips[0].leading
+    middle_s = part.start_s + (np.arange(len(part)) + 0.5) * plan.tick_s
+    inside = (middle_s > 20.3) & (middle_s < 24.7)
+    outside = (middle_s < 19.7) | (middle_s > 25.3)
+    outside[[0, -1]] = False  # never known
+    assert inside.sum() > 40
+    assert not part.known[inside].any()
+    assert part.known[outside].all()
+
+
+def test_a_gap_is_white_in_the_picture():
+    time_s = np.concatenate([np.arange(0, 10, 0.5), np.arange(14, 20, 0.5)])
+    clip = np.zeros(len(time_s), np.int32)
+    stream = StreamTimeline(time_s, clip, clip - 1)
+    assert list(pictures._pieces(stream)) == [(0.0, 9.5), (14.0, 19.5)]
+    clips = dataclasses.replace(stream, clip=(time_s >= 5).astype(np.int32))
+    assert [start for start, _ in pictures._pieces(clips)] == [0.0, 5.0, 14.0]
+
+
+def test_a_lead_that_changes_shows_in_the_halves():
+    early, late = _looked(lead=LEAD, noise=0.2), _looked(lead=LEAD + 3, noise=0.2)
+    half = np.arange(TICKS) < TICKS // 2
+    clips = [
+        dataclasses.replace(
+            one,
+            leading=_part(
+                np.where(half, one.leading.plain[:, 0], two.leading.plain[:, 0])
+            ),
+        )
+        for one, two in zip(early.clips, late.clips, strict=True)
+    ]
+    (first_s, _), (last_s, _) = _associate(Looked(tuple(clips), early.places)).halves
+    assert first_s == pytest.approx(LEAD, abs=1)
+    assert last_s == pytest.approx(LEAD + 3, abs=1)
+
+
+def test_the_proposed_leads_are_wider_by_how_late_a_picture_responds(
+    planted, monkeypatch
+):
+    looked, found = planted
+    monkeypatch.setattr(association, "_RESPONSE_WINDOWS", 2.5)  # of a tick here
+    wider = _associate(looked).views
+    for name, by_s in ((PLACES, 2.0), (PLAIN, 2.0), (MOTION, 0.0)):
+        least_s, most_s = found.views[name].interval_s
+        expected = (least_s - by_s, most_s + by_s)
+        assert wider[name].interval_s == pytest.approx(expected)
