@@ -12,7 +12,7 @@ import tiny
 
 import fmalign_jax as fm
 from fmalign_jax import train as command
-from fmalign_jax.config import default_config, shipped_config
+from fmalign_jax.config import component, default_config, shipped_config
 from fmalign_jax.run.directory import default_path
 from fmalign_jax.training import logged_values
 
@@ -128,6 +128,26 @@ def test_a_file_and_what_lies_beside_it(monkeypatch, tmp_path):
     assert sys.path[-1] == str(tmp_path)  # an installed module comes first
 
 
+@pytest.mark.slow
+def test_a_part_of_ones_own_is_trusted_as_it_was_just_trained(
+    config, tmp_path, monkeypatch
+):
+    (tmp_path / "pool_of_mine.py").write_text(
+        "import flax.linen as nn\n"
+        "class MeanPool(nn.Module):\n"
+        "    @nn.compact\n"
+        "    def __call__(self, features):\n"
+        "        return features.mean(axis=(2, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = config.copy_and_resolve_references()
+    own.model.modalities.video.pool = component("pool_of_mine.MeanPool")
+    found = fm.train(own, tmp_path / "run", max_steps=STEPS)
+    assert len(found.encode(split="train"))
+    with pytest.raises(ValueError, match="must name a class of fmalign_jax"):
+        fm.load(tmp_path / "run")
+
+
 def test_a_config_without_a_name_has_a_folder_too(monkeypatch):
     asked = _without_training(monkeypatch)
     with pytest.raises(InterruptedError):
@@ -140,6 +160,7 @@ def test_a_config_without_a_name_has_a_folder_too(monkeypatch):
     [
         (lambda c: fm.train("no_such"), "a file or one of cmg_paper"),
         (lambda c: fm.train("pretrain:none"), "has the variants"),
+        (lambda c: fm.train("evaluate"), "got one without data and model"),
         (lambda c: fm.train(c, epoch=3), "settings must be those.*epoch"),
         (lambda c: fm.train(c, **{"data.tick": 3}), "settings must be those.*tick"),
         (lambda c: fm.train(c, epochs="many"), "settings must be those.*many"),

@@ -42,6 +42,12 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       ValueError: naming the setting, what it was, and what it may be.
     """
+    if missing := [key for key in ("data", "model") if key not in config]:
+        raise ValueError(
+            f"what is trained is a config with data and model; got one without "
+            f"{' and '.join(missing)}, which is for another command; give such as "
+            "pretrain or recordings"
+        )
     for key in POSITIVE:
         value = _setting(config, key)
         if value is not None and not value > 0:
