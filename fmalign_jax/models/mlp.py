@@ -1,7 +1,7 @@
 """Several small MLPs whose layers of one shape are one product on an accelerator.
 
-Where a layer's product is small, a GPU is limited by the start of kernels. On a CPU, which
-is not, a product of several takes a quarter longer than the products one by one.
+Where a layer's product is small, a GPU is limited by the start of kernels. A CPU is
+not: there a product of several takes a quarter longer than the products one by one.
 """
 
 from __future__ import annotations
