@@ -181,6 +181,7 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         "compile_s": round(stepper.compile_s, 1),
         "step": measure.spread(times_s),
         "calls_in_a_row": calls,
+        "kernels": measure.kernels(stepper),
         "step_alone": measure.spread(alone_s),
         "windows_per_s": config.batch_size / median_s,
         # Of one device: the compiled program is what each of them runs.
@@ -358,6 +359,11 @@ def print_tables(found: dict[str, Any]) -> None:
             f"{run['bytes_per_s'] / 1e9:.1f} ({share:.2f}) | "
             f"{run['memory_bytes'] / 2**20:.0f} |"
         )
+        if run["kernels"]:
+            print(
+                f"a step starts {run['kernels']['kernels']:.0f} kernels, which run "
+                f"{run['kernels']['kernel_ms']:.1f} ms"
+            )
     if "parts" in found:
         print("\n| part, with its gradient | ms |\n|---|---|")
         for name, times in found["parts"].items():
