@@ -104,11 +104,11 @@ def test_nothing_joins_to_nothing():
 def test_attention_keeps_its_biases_by_head_and_they_are_no_kernels():
     heads = {"kernel": jnp.ones((4, 2, 2)), "bias": jnp.ones((2, 2))}
     found, _ = joined.join({"key": heads, "norm": {"scale": jnp.ones(4)}})
-    assert set(found[joined.KERNELS]) == {joined.VECTOR, "key.kernel"}
+    assert set(found[joined.KERNELS]) == {"key.kernel"}
     assert found[joined.KERNELS]["key.kernel"].shape == (4, 2, 2)
     assert float(found[joined.OTHERS][joined.VECTOR].sum()) == 8.0
     assert joined.decays(found) == {
-        joined.KERNELS: {joined.VECTOR: True, "key.kernel": True},
+        joined.KERNELS: {"key.kernel": True},
         joined.OTHERS: {joined.VECTOR: False},
     }
 
