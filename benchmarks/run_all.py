@@ -2,9 +2,11 @@
 
     python benchmarks/run_all.py --out benchmarks/results/NAME.json
 
-What is in the file already is not measured again, so that it may be stopped at any time
-and continues with the same command. On a CPU the sizes are those that two cores can do.
-Nothing else should run meanwhile.
+The most telling come first: on a GPU the first ten minutes bring the furnace step, its
+parts and kernels, the loop, the paper's model and CUDA graphs. What is in the file
+already is not measured again, so that it may be stopped at any time and continues with
+the same command; every entry names the card, the versions and the commit. On a CPU the
+sizes are those that two cores can do. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -13,68 +15,133 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
+from fmalign_jax.config import load_file
 from fmalign_jax.data.files import write_text
 
 HERE = pathlib.Path(__file__).parent
 PAPER, FURNACE = "configs/cmg_paper.py", "configs/pretrain.py"
-STEP, INPUT = "step_throughput.py", "input_pipeline.py"
+SYSTEMS = "configs/systems.py"
+STEP, INPUT, COMPILE = "step_throughput.py", "input_pipeline.py", "compile_time.py"
 SWEEP, LOOP = "sweep_throughput.py", "loop_throughput.py"
-ALL_TORCH = ("eager fp32", "eager fp64", "compiled bf16")
+
+
+GRAPHS = {
+    "off": ["--xla_gpu_enable_command_buffer="],
+    "loops": ["--xla_gpu_enable_command_buffer=+WHILE"],
+    "loops unrolled": [
+        "--xla_gpu_enable_command_buffer=+WHILE",
+        "--xla_gpu_command_buffer_unroll_loops=true",
+    ],
+    "regions": ["--xla_gpu_command_buffer_scheduling_mode=CONCURRENT_REGIONS"],
+    "updates": ["--xla_gpu_command_buffer_update_mode=SKIP_TEMP"],
+    "small": ["--xla_gpu_graph_min_graph_size=1"],
+}
+"""XLA's flags for CUDA graphs, one idea at a time, beside its default. (+COLLECTIVES is
+not among them: it has hung runs.) A flag that a version does not know ends its
+benchmark, which is then not measured."""
+
+_PROFILED = "--xla_enable_command_buffers_during_profiling=true"
 
 
 def jobs(platform: str, devices: int) -> dict[str, list[str]]:
-    """Returns the commands by name, for an accelerator or for a CPU."""
-    small = platform == "cpu"
-    torch = ["--compare", "torch", "--torch-forms"]
-    against = [*torch, *(ALL_TORCH[:1] if small else ALL_TORCH)]
-    paper = ["--config", PAPER, "--batch", "8" if small else "80"]
-    furnace = ["--config", FURNACE, "--ticks", "50"]
-    furnace += ["--batch", "8" if small else "256"]
-    counts = [n for n in (1, 2, 4, 8) if small or n <= devices]
-    scaling = ["--devices", ",".join(map(str, counts))]
-    growth = ["--config", FURNACE, "--budget-s", "5"]
+    """Returns the commands by name, the most telling first.
+
+    A command may begin with VARIABLE=VALUE, as in a shell.
+    """
+    return _on_a_cpu() if platform == "cpu" else _on_an_accelerator(devices)
+
+
+def _growth(counts: Sequence[int]) -> dict[str, list[str]]:
+    growth = [STEP, "--config", FURNACE, "--budget-s", "5"]
+    ticks, codes = "16,32,64,128,256", "50,100,200,400,800"
     planned = {
-        "paper": [STEP, *paper, "--parts", *against],
-        "furnace": [STEP, *furnace, "--parts", *against],
-        "default": [STEP, "--config", FURNACE, "--parts", *against],
-        "growth in batch": [STEP, *growth, "--batch", "4,8,16,32,64"],
-        "growth in ticks": [
-            STEP,
-            *growth,
-            "--batch",
-            "4",
-            "--ticks",
-            "16,32,64,128,256",
-        ],
-        "growth in codes": [
-            STEP,
-            *growth,
-            "--batch",
-            "8",
-            "--codes",
-            "50,100,200,400,800",
-        ],
-        "strong scaling": [STEP, *growth, "--batch", "32", *scaling],
-        "weak scaling": [STEP, *growth, "--batch", "4", "--weak", *scaling],
+        "growth in batch": [*growth, "--batch", "4,8,16,32,64"],
+        "growth in ticks": [*growth, "--batch", "4", "--ticks", ticks],
+        "growth in codes": [*growth, "--batch", "8", "--codes", codes],
+    }
+    scaling = ["--devices", ",".join(map(str, counts))]
+    planned["strong scaling"] = [*growth, "--batch", "32", *scaling]
+    planned["weak scaling"] = [*growth, "--batch", "4", "--weak", *scaling]
+    return planned
+
+
+def _on_a_cpu() -> dict[str, list[str]]:
+    """Returns the commands in sizes that two cores can do."""
+    against = ["--parts", "--compare", "torch", "--torch-forms", "eager fp32"]
+    furnace = ["--config", FURNACE, "--ticks", "50", "--batch", "8"]
+    return {
+        "furnace": [STEP, *furnace, *against],
+        "paper": [STEP, "--config", PAPER, "--batch", "8", *against],
+        "default": [STEP, "--config", FURNACE, *against],
+        "compile time": [COMPILE, "--config", FURNACE],
+        **_growth((1, 2, 4, 8)),
         "input": [INPUT, "--config", FURNACE],
         "runs together": [SWEEP, "--config", f"{FURNACE}:smoke", "--alone", "3"],
         "loop": [LOOP, "--config", f"{FURNACE}:smoke"],
     }
-    if not small:
-        bf16 = ["--precision", "bf16"]
-        planned["paper bf16"] = [STEP, *paper, *bf16, *torch, "compiled bf16"]
-        large = ["--config", PAPER, "--batch", "160,320", "--budget-s", "5"]
-        planned["paper bf16, larger batches"] = [STEP, *large, *bf16]
-        planned["paper bf16 beside fp64"] = [STEP, *paper, *bf16, *torch, "eager fp64"]
-        beside = [*torch, "eager fp32"]
-        planned["furnace bf16 beside fp32"] = [STEP, *furnace, *bf16, *beside]
-        planned["furnace bf16"] = [STEP, *furnace, *bf16, *torch, "compiled bf16"]
-        planned["input full"] = [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"]
+
+
+def _on_an_accelerator(devices: int) -> dict[str, list[str]]:
+    furnace = [STEP, "--config", FURNACE, "--ticks", "50", "--precision", "bf16"]
+    large = [*furnace, "--batch", "256"]
+    paper = [STEP, "--config", PAPER, "--precision", "bf16"]
+    torch = ["--compare", "torch", "--torch-forms"]
+    short = ["--budget-s", "5"]
+    profiled = f"XLA_FLAGS={_PROFILED}"
+    # Some ten minutes: the step that people train, its parts, graphs, the whole loop.
+    planned = {
+        "furnace bf16": [profiled, *large, *short, "--parts"],
+        "loop": [LOOP, "--config", FURNACE],
+        "paper bf16": [*paper, *short, "--batch", "80,160,320"],
+    }
+    planned |= {
+        f"furnace bf16, graphs: {name}": [
+            f"XLA_FLAGS={' '.join([_PROFILED, *flags])}",
+            *large,
+            *short,
+        ]
+        for name, flags in GRAPHS.items()
+    }
+    planned |= {
+        "input full": [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"],
+        "compile time": [COMPILE, "--config", FURNACE],
+    }
+    against = {"64": "furnace, batch 64, bf16", "256": "furnace, batch 256, bf16"}
+    for batch, name in against.items():
+        beside = [*torch, "compiled bf16", "eager fp32"]
+        planned[f"{name} beside PyTorch"] = [*furnace, "--batch", batch, *beside]
+    planned |= {
+        f"system {name}": [
+            *[STEP, "--config", f"{SYSTEMS}:{name}", "--precision", "bf16"],
+            *["--batch", "256", *short],
+        ]
+        for name in load_file(HERE.parent / SYSTEMS).SYSTEMS
+    }
+    planned |= {
+        f"{members} runs together": [
+            *[SWEEP, "--config", f"{FURNACE}:smoke", "--alone", "3"],
+            *["--members", members],
+        ]
+        for members in ("8", "32")
+    }
+    planned |= _growth([n for n in (1, 2, 4, 8) if n <= devices])
+    fp64 = [*torch, "eager fp64"]
+    planned["paper bf16 beside PyTorch"] = [
+        *[*paper, "--batch", "80", *torch],
+        "compiled bf16",
+    ]
+    planned["paper bf16 beside fp64"] = [*paper, "--batch", "80", *fp64]
+    fp32 = ["--parts", *torch, "eager fp32"]
+    planned["furnace"] = [
+        *[STEP, "--config", FURNACE, "--ticks", "50", "--batch", "256", *fp32]
+    ]
+    planned["paper"] = [STEP, "--config", PAPER, "--batch", "80", *fp32]
     return planned
 
 
@@ -93,9 +160,14 @@ def machine() -> tuple[str, int]:
 
 def run(command: Sequence[str]) -> dict[str, object]:
     """Runs one benchmark in a process of its own and returns what it found."""
+    asked = command
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "found.json"
         environment = dict(os.environ)
+        while "=" in command[0]:
+            variable, _, value = command[0].partition("=")
+            value = f"{environment.get(variable, '')} {value}".strip()
+            environment, command = environment | {variable: value}, command[1:]
         if "--devices" in command:  # virtual ones, where there is only a CPU
             environment["JAX_NUM_CPU_DEVICES"] = "8"
         script, *options = command
@@ -105,7 +177,7 @@ def run(command: Sequence[str]) -> dict[str, object]:
             env=environment,
         )
         found: dict[str, object] = json.loads(out.read_text())
-    return {"command": " ".join(command), **found}
+    return {"command": shlex.join(asked), **found}
 
 
 def main() -> None:
@@ -122,7 +194,7 @@ def main() -> None:
     for name, command in planned.items():
         if name in found or (arguments.only and name not in arguments.only):
             continue
-        print(f"== {name}: {' '.join(command)}", flush=True)
+        print(f"== {name}: {shlex.join(command)}", flush=True)
         try:
             found[name] = run(command)
         except subprocess.CalledProcessError as error:

@@ -181,6 +181,7 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         "compile_s": round(stepper.compile_s, 1),
         "step": measure.spread(times_s),
         "calls_in_a_row": calls,
+        "kernels": measure.kernels(stepper),
         "step_alone": measure.spread(alone_s),
         "windows_per_s": config.batch_size / median_s,
         # Of one device: the compiled program is what each of them runs.
@@ -198,11 +199,15 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
     case = cases.make_case(config, sharding.one_device_mesh())
     trainer, state, batch = case.trainer, case.state, case.batch
     keys = train_step.step_keys(0, jnp.int32(0), train_step.random_streams(trainer))
-    params, plain = state.params["model"], None
-    normalise = jax.jit(lambda b: preprocess.normalise(b["streams"], state.statistics))
-    plain = normalise(batch)
-    view = jax.jit(lambda x: train_step._random_view(config, keys["augment"], x))
-    inputs = view(plain)
+    params = state.params["model"]
+
+    streams = batch["streams"]
+
+    def random_view(streams: Any, key: Any) -> Any:
+        return train_step._random_view(config, streams, state.statistics, key)
+
+    view = jax.jit(random_view)
+    inputs = view(streams, keys["augment"])
 
     def semantic(p: Any, some: Any) -> Any:
         found: Any = trainer.model.apply(
@@ -224,7 +229,9 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 
     features = jax.jit(encoded)(params)
     second = jax.jit(
-        lambda p: train_step._second_view(trainer, p, plain, keys["second_view"])
+        lambda p: train_step._second_view(
+            trainer, p, functools.partial(random_view, streams), keys["second_view"]
+        )
     )
     features = dataclasses.replace(features, second_view=second(params))
     names = list(trainer.weights)
@@ -241,8 +248,7 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 
     own = state.params["objectives"]
     pieces: dict[str, Callable[[], Any]] = {
-        "normalise": lambda: normalise(batch),
-        "augment": lambda: view(plain),
+        "normalise and augment": lambda: view(streams, keys["augment"]),
         "encoders": functools.partial(jax.jit(jax.grad(everything)), params),
         "critics": functools.partial(
             jax.jit(lambda f: train_step._fit_critics(trainer, state, f)), features
@@ -353,6 +359,11 @@ def print_tables(found: dict[str, Any]) -> None:
             f"{run['bytes_per_s'] / 1e9:.1f} ({share:.2f}) | "
             f"{run['memory_bytes'] / 2**20:.0f} |"
         )
+        if run["kernels"]:
+            print(
+                f"a step starts {run['kernels']['kernels']:.0f} kernels, which run "
+                f"{run['kernels']['kernel_ms']:.1f} ms"
+            )
     if "parts" in found:
         print("\n| part, with its gradient | ms |\n|---|---|")
         for name, times in found["parts"].items():

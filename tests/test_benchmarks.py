@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
+from fmalign_jax.config import load_file
+
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
@@ -179,13 +181,53 @@ def test_devices_are_compared_in_double_precision_too(tmp_path):
 @pytest.mark.parametrize(("platform", "count"), [("cpu", 1), ("gpu", 2)])
 def test_all_benchmarks_are_planned_for_the_machine(platform, count):
     planned = run_all.jobs(platform, count)
-    assert {"paper", "furnace", "default", "input", "loop"} <= set(planned)
+    shared = {"paper", "furnace", "loop", "compile time", "growth in batch"}
+    assert shared <= set(planned)
     for command in planned.values():
-        assert (BENCHMARKS / command[0]).exists()
+        script, *options = [part for part in command if not part.startswith("XLA_")]
+        text = (BENCHMARKS / script).read_text()
+        for option in (part for part in options if part.startswith("--")):
+            named = {f'"{option}"', f'"{option[2:]}"'}  # some are declared in a loop
+            assert any(name in text for name in named), option
     scaling = planned["strong scaling"]
     assert scaling[scaling.index("--devices") + 1] == (
         "1,2,4,8" if platform == "cpu" else "1,2"
     )
+
+
+def test_on_a_gpu_every_system_and_every_kind_of_graph_is_planned():
+    planned = run_all.jobs("gpu", 1)
+    systems = load_file(BENCHMARKS.parent / "configs/systems.py").SYSTEMS
+    assert {f"system {name}" for name in systems} <= set(planned)
+    assert next(iter(planned)) == "furnace bf16"  # what is worth most comes first
+    flags = [c[0] for name, c in planned.items() if "graphs" in name]
+    assert len(set(flags)) == len(run_all.GRAPHS) > 4
+    assert not any("COLLECTIVES" in f for f in flags)
+    assert all("during_profiling" in f for f in flags)
+
+
+def test_a_command_may_begin_with_a_variable(monkeypatch):
+    seen = {}
+
+    def started(command, *, env, **_):
+        seen.update(command=command, flags=env["XLA_FLAGS"])
+        pathlib.Path(command[-1]).write_text('{"made_with": {}}')
+
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    monkeypatch.setattr(run_all.subprocess, "run", started)
+    found = run_all.run(["XLA_FLAGS=--two --three=+A", "step_throughput.py", "--parts"])
+    assert seen["flags"] == "--one --two --three=+A"
+    assert seen["command"][1].endswith("step_throughput.py")
+    assert found["command"].startswith("'XLA_FLAGS=--two --three=+A' step")
+
+
+def test_kernels_are_counted_on_the_planes_of_the_device():
+    program = jax.jit(lambda x: (x @ x).sum())
+    x = jax.numpy.ones((64, 64))
+    assert measure.kernels(lambda: program(x)) is None  # there is no GPU here
+    found = measure.kernels(lambda: program(x), calls=2, planes="/host:CPU")
+    assert found["kernels"] >= 1
+    assert found["kernel_ms"] > 0
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fmalign_jax import losses
-from fmalign_jax.models.critics import ClubNetwork, CpcNetwork
+from fmalign_jax.models.critics import ClubNetwork, CpcNetwork, gaussians_side_by_side
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -92,6 +92,57 @@ def test_unit_variance_has_no_second_network():
     assert not any("variance" in name for name in variables["params"])
     _, log_variance = network.apply(variables, z)
     assert not np.any(log_variance)
+
+
+@pytest.mark.parametrize("widths", [(3, 3), (3, 5)])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_networks_side_by_side_are_each_alone(backend, widths, monkeypatch):
+    """As one product or one by one: the same numbers, in NumPy, and their gradients."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    networks = [ClubNetwork(features=width, hidden=(7, 6)) for width in widths]
+    networks.append(ClubNetwork(features=3, hidden=(7, 6), learned_variance=False))
+    inputs = [normal(i, 2, 4, 6) for i in range(3)]
+    seed = jax.random.key(1)
+    params = [
+        jax.tree.map(lambda x: x + 0.1, n.init(jax.random.fold_in(seed, i), z))
+        for i, (n, z) in enumerate(zip(networks, inputs, strict=True))
+    ]
+
+    def together(params):
+        bound = [n.bind(p) for n, p in zip(networks, params, strict=True)]
+        return gaussians_side_by_side(bound, inputs)
+
+    def numpy_mlp(layers, head, z):
+        for depth in range(3):
+            own = layers["params"][f"{head}_{depth}"]
+            z = (np.maximum(z, 0) if depth else z) @ own["kernel"] + own["bias"]
+        return z
+
+    for own, z, (mean, log_variance) in zip(
+        params, inputs, together(params), strict=True
+    ):
+        expected = numpy_mlp(own, "mean", np.asarray(z))
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-5)
+        expected = np.zeros_like(expected)
+        if "log_variance_0" in own["params"]:
+            expected = np.tanh(numpy_mlp(own, "log_variance", np.asarray(z)))
+        np.testing.assert_allclose(log_variance, expected, rtol=1e-5, atol=1e-5)
+
+    def loss(found):
+        return sum(jnp.sum(jnp.sin(mean) * scale + scale) for mean, scale in found)
+
+    alone = jax.grad(
+        lambda params: loss(
+            [n.apply(p, z) for n, p, z in zip(networks, params, inputs, strict=True)]
+        )
+    )(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        jax.grad(lambda params: loss(together(params)))(params),
+        alone,
+    )
+    products = str(jax.make_jaxpr(together)(params)).count("dot_general")
+    assert products == (15 if backend == "cpu" else 3 if widths == (3, 3) else 6)
 
 
 def correlated(key: jax.Array, batch: int, d: int, r: jax.Array | float):

@@ -30,7 +30,7 @@ from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.linear_head import PooledLinear, class_weights
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
-from fmalign_jax.training import preprocess, sharding
+from fmalign_jax.training import augment, preprocess, sharding
 
 Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, ndarray]
@@ -175,13 +175,15 @@ class Network:
         self, params: Any, streams: Any, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B K"]:
         """Returns logits; with a key, as in training: augmented and with dropout."""
-        values = preprocess.normalise(streams, self.statistics)
         rngs = {}
-        if key is not None:
+        if key is None:
+            values = preprocess.normalise(streams, self.statistics)
+        else:
             augment_key, dropout_key = jax.random.split(key)
-            values = preprocess.random_view(
+            values = augment.random_view(
                 augment_key,
-                values,
+                streams,
+                self.statistics,
                 time_warp=self.time_warp,
                 settings=self.augmentation,
                 samples_per_tick=self.samples_per_tick,

@@ -1,6 +1,7 @@
-"""Several small MLPs whose layers of one shape are one product.
+"""Several small MLPs whose layers of one shape are one product on an accelerator.
 
-Where a layer's product is small, a GPU is limited by the start of kernels.
+Where a layer's product is small, a GPU is limited by the start of kernels. A CPU is
+not: there a product of several takes a quarter longer than the products one by one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import collections
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -46,7 +48,8 @@ def mlps_side_by_side(
     """
     alike = collections.defaultdict(list)
     for index, (layers, x) in enumerate(zip(mlps, inputs, strict=True)):
-        alike[x.shape, tuple(layer.width for layer in layers)].append(index)
+        shapes = x.shape, tuple(layer.width for layer in layers)
+        alike[shapes, index if jax.default_backend() == "cpu" else 0].append(index)
     found: dict[int, Array] = {}
     for indices in alike.values():
         x = jnp.stack([inputs[i] for i in indices])

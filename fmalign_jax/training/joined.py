@@ -38,7 +38,8 @@ def join(params: Any) -> tuple[Joined, Callable[[Joined], Any]]:
       params: or what has their structure, such as gradients.
 
     Returns:
-      By kind a dictionary of the vector, with zeros at its end, and the large arrays;
+      By kind a dictionary of the vector, with zeros at its end, and the large arrays
+      (empty where there are none);
       and the function that makes of such an object what `params` are again, as
       `jax.flatten_util.ravel_pytree` does.
 
@@ -59,15 +60,18 @@ def join(params: Any) -> tuple[Joined, Callable[[Joined], Any]]:
     joined, unravel, lengths = {}, {}, {}
     for kind, own in names.items():
         small = {name: by_name[name] for name in own if by_name[name].size < LARGE}
-        large = {name: by_name[name] for name in own if name not in small}
-        vector, unravel[kind] = ravel_pytree(small)
-        lengths[kind] = len(vector)
-        joined[kind] = {VECTOR: jnp.pad(vector, (0, -len(vector) % _EVENLY)), **large}
+        joined[kind] = {name: by_name[name] for name in own if name not in small}
+        if small:  # a checkpoint holds no empty array
+            vector, unravel[kind] = ravel_pytree(small)
+            lengths[kind] = len(vector)
+            joined[kind][VECTOR] = jnp.pad(vector, (0, -len(vector) % _EVENLY))
 
     def split(joined: Joined) -> Any:
         found: dict[str, Any] = {}
         for kind, arrays in joined.items():
-            found |= arrays | unravel[kind](arrays[VECTOR][: lengths[kind]])
+            found |= arrays
+            if kind in unravel:
+                found |= unravel[kind](arrays[VECTOR][: lengths[kind]])
         return jax.tree.unflatten(structure, [found[name] for name in by_name])
 
     return joined, split

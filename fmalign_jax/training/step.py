@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import inputs_of
-from fmalign_jax.training import preprocess, resident, sharding
+from fmalign_jax.training import augment, preprocess, resident, sharding
 from fmalign_jax.training.joined import join
 from fmalign_jax.training.metrics import Mean
 from fmalign_jax.training.numbers import numbers_of
@@ -155,8 +155,8 @@ def train_on_batch(
     batch = _read(config, batch, windows)
     keys = step_keys(config.seed, state.step, random_streams(trainer))
     streams = at_drawn_leads(config, keys.pop("lead"), batch["streams"])
-    plain = preprocess.normalise(streams, state.statistics)
-    inputs = _random_view(config, keys.pop("augment"), plain)
+    random_view = functools.partial(_random_view, config, streams, state.statistics)
+    inputs = random_view(keys.pop("augment"))
     second_key = keys.pop("second_view")
     update_key = keys.pop("revive")
 
@@ -172,7 +172,7 @@ def train_on_batch(
         )
         features = dataclasses.replace(
             features,
-            second_view=_second_view(trainer, params["model"], plain, second_key),
+            second_view=_second_view(trainer, params["model"], random_view, second_key),
         )
         critics = _fit_critics(trainer, state, jax.lax.stop_gradient(features))
         terms, term_metrics = trainer.objectives.apply(
@@ -248,11 +248,15 @@ def at_drawn_leads(
 
 
 def _random_view(
-    config: ConfigDict, key: Key[Array, ""], inputs: Mapping[str, Array]
+    config: ConfigDict,
+    streams: Mapping[str, Array],
+    statistics: Any,
+    key: Key[Array, ""],
 ) -> dict[str, Array]:
-    return preprocess.random_view(
+    return augment.random_view(
         key,
-        inputs,
+        streams,
+        statistics,
         time_warp=config.time_warp.to_dict(),
         settings=config.augment.to_dict(),
         samples_per_tick=config.data.samples_per_tick.to_dict(),
@@ -260,14 +264,17 @@ def _random_view(
 
 
 def _second_view(
-    trainer: Trainer, params: Any, inputs: Mapping[str, Array], key: Key[Array, ""]
+    trainer: Trainer,
+    params: Any,
+    random_view: Callable[[Key[Array, ""]], dict[str, Array]],
+    key: Key[Array, ""],
 ) -> dict[str, Float[Array, "B T D"]]:
     """Encodes, augmented once more, the views that an objective asks for."""
     wanted = trainer.objectives.second_views
     if not wanted:
         return {}
     augment_key, dropout_key = jax.random.split(key)
-    augmented = _random_view(trainer.config, augment_key, inputs)
+    augmented = random_view(augment_key)
     encoded: Any = trainer.model.apply(
         {"params": params},
         {name: augmented[name] for name in inputs_of(wanted, augmented)},
