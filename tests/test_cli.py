@@ -251,7 +251,9 @@ def test_a_user_without_name_or_home_is_served_or_told(call, tmp_path, monkeypat
 _COMPILES = """
 import jax, jax.numpy as jnp
 from fmalign_jax import cli
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 cli.keep_compiled_programs()
+assert "autotune" in jax.config.jax_persistent_cache_enable_xla_caches
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 print(jax.jit(lambda x: jnp.sin(x) + 1, inline=False)(1.0))
 """
