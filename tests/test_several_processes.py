@@ -111,7 +111,13 @@ def test_two_processes_train_save_and_resume_as_one(tmp_path):
     assert expected.keys() == found.keys()
     for path, value in expected.items():
         # A step that used local rows alone would differ by a rate a step, 8e-3 in all.
-        # Rounding decides on which side of its kink a unit of a critic lies.
+        # Rounding decides on which side of its kink a unit of a critic lies. What Adam
+        # remembers of that unit may then be anything, so that all of it is compared:
+        # of half the rows the gradients are others altogether.
+        if path.startswith("optim['critic_opt_state']"):
+            change = np.linalg.norm(np.float64(found[path]) - value)
+            assert change <= 0.1 * np.linalg.norm(value), path
+            continue
         atol = 1e-3 if "critic" in path else 1e-4
         np.testing.assert_allclose(
             found[path], value, rtol=1e-4, atol=atol, err_msg=path
