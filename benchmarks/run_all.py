@@ -88,59 +88,38 @@ def _on_a_cpu() -> dict[str, list[str]]:
 
 
 def _on_an_accelerator(devices: int) -> dict[str, list[str]]:
-    furnace = [STEP, "--config", FURNACE, "--ticks", "50", "--precision", "bf16"]
-    large = [*furnace, "--batch", "256"]
+    step = [STEP, "--config", FURNACE, "--ticks", "50"]
+    furnace = [*step, "--precision", "bf16"]
     paper = [STEP, "--config", PAPER, "--precision", "bf16"]
     torch = ["--compare", "torch", "--torch-forms"]
     short = ["--budget-s", "5"]
-    profiled = f"XLA_FLAGS={_PROFILED}"
+    large = [*furnace, *short, "--batch", "256"]
     # Some ten minutes: the step that people train, its parts, graphs, the whole loop.
     planned = {
-        "furnace bf16": [profiled, *large, *short, "--parts"],
+        "furnace bf16": [f"XLA_FLAGS={_PROFILED}", *large, "--parts"],
         "loop": [LOOP, "--config", FURNACE],
         "paper bf16": [*paper, *short, "--batch", "80,160,320"],
     }
-    planned |= {
-        f"furnace bf16, graphs: {name}": [
-            f"XLA_FLAGS={' '.join([_PROFILED, *flags])}",
-            *large,
-            *short,
-        ]
-        for name, flags in GRAPHS.items()
-    }
-    planned |= {
-        "input full": [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"],
-        "compile time": [COMPILE, "--config", FURNACE],
-    }
-    against = {"64": "furnace, batch 64, bf16", "256": "furnace, batch 256, bf16"}
-    for batch, name in against.items():
-        beside = [*torch, "compiled bf16", "eager fp32"]
-        planned[f"{name} beside PyTorch"] = [*furnace, "--batch", batch, *beside]
-    planned |= {
-        f"system {name}": [
-            *[STEP, "--config", f"{SYSTEMS}:{name}", "--precision", "bf16"],
-            *["--batch", "256", *short],
-        ]
-        for name in load_file(HERE.parent / SYSTEMS).SYSTEMS
-    }
-    planned |= {
-        f"{members} runs together": [
-            *[SWEEP, "--config", f"{FURNACE}:smoke", "--alone", "3"],
-            *["--members", members],
-        ]
-        for members in ("8", "32")
-    }
+    for name, flags in GRAPHS.items():
+        variable = f"XLA_FLAGS={' '.join([_PROFILED, *flags])}"
+        planned[f"furnace bf16, graphs: {name}"] = [variable, *large]
+    planned["input full"] = [INPUT, "--config", f"{FURNACE}:full", "--threads", "8"]
+    planned["compile time"] = [COMPILE, "--config", FURNACE]
+    for batch in ("64", "256"):
+        beside = ["--batch", batch, *torch, "compiled bf16", "eager fp32"]
+        planned[f"furnace, batch {batch}, bf16 beside PyTorch"] = [*furnace, *beside]
+    for name in load_file(HERE.parent / SYSTEMS).SYSTEMS:
+        system = ["--config", f"{SYSTEMS}:{name}", "--precision", "bf16"]
+        planned[f"system {name}"] = [STEP, *system, "--batch", "256", *short]
+    sweep = [SWEEP, "--config", f"{FURNACE}:smoke", "--alone", "3"]
+    for members in ("8", "32"):
+        planned[f"{members} runs together"] = [*sweep, "--members", members]
     planned |= _growth([n for n in (1, 2, 4, 8) if n <= devices])
-    fp64 = [*torch, "eager fp64"]
-    planned["paper bf16 beside PyTorch"] = [
-        *[*paper, "--batch", "80", *torch],
-        "compiled bf16",
-    ]
-    planned["paper bf16 beside fp64"] = [*paper, "--batch", "80", *fp64]
+    published = [*paper, "--batch", "80", *torch]
+    planned["paper bf16 beside PyTorch"] = [*published, "compiled bf16"]
+    planned["paper bf16 beside fp64"] = [*published, "eager fp64"]
     fp32 = ["--parts", *torch, "eager fp32"]
-    planned["furnace"] = [
-        *[STEP, "--config", FURNACE, "--ticks", "50", "--batch", "256", *fp32]
-    ]
+    planned["furnace"] = [*step, "--batch", "256", *fp32]
     planned["paper"] = [STEP, "--config", PAPER, "--batch", "80", *fp32]
     return planned
 

@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 from fmalign_jax.cli import set_up_jax
 from fmalign_jax.data.files import write_text
 from fmalign_jax.training import preprocess, sharding, step as train_step
+from fmalign_jax.training.joined import join
 from fmalign_jax.training.state import encode
 
 TORCH_FORMS = ("eager fp32", "eager fp64", "compiled bf16")
@@ -171,6 +172,7 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         getattr(memory, f"{kind}_size_in_bytes", 0)
         for kind in ("argument", "output", "temp")
     ) - getattr(memory, "alias_size_in_bytes", 0)
+    on_gpu = jax.default_backend() == "gpu"  # elsewhere a profile shows no kernels
     return {
         "devices": sizes.devices,
         "batch": config.batch_size,
@@ -181,7 +183,7 @@ def measure_step(arguments: argparse.Namespace, sizes: Sizes) -> dict[str, Any]:
         "compile_s": round(stepper.compile_s, 1),
         "step": measure.spread(times_s),
         "calls_in_a_row": calls,
-        "kernels": measure.kernels(stepper),
+        "kernels": measure.kernels(stepper) if on_gpu else None,
         "step_alone": measure.spread(alone_s),
         "windows_per_s": config.batch_size / median_s,
         # Of one device: the compiled program is what each of them runs.
@@ -199,9 +201,7 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
     case = cases.make_case(config, sharding.one_device_mesh())
     trainer, state, batch = case.trainer, case.state, case.batch
     keys = train_step.step_keys(0, jnp.int32(0), train_step.random_streams(trainer))
-    params = state.params["model"]
-
-    streams = batch["streams"]
+    params, streams = state.params["model"], batch["streams"]
 
     def random_view(streams: Any, key: Any) -> Any:
         return train_step._random_view(config, streams, state.statistics, key)
@@ -263,7 +263,7 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
         ),
         "optimiser": functools.partial(
             jax.jit(lambda g: trainer.optimizer.update(g, state.opt_state, g)),
-            state.params,
+            join(state.params)[0],
         ),
     }
     gradient = jax.jit(jax.grad(semantic))

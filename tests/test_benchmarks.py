@@ -17,6 +17,7 @@ from fmalign_jax.config import load_file
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import cases  # noqa: E402
 import devices  # noqa: E402
 import input_pipeline  # noqa: E402
 import loop_throughput  # noqa: E402
@@ -219,6 +220,15 @@ def test_a_command_may_begin_with_a_variable(monkeypatch):
     assert seen["flags"] == "--one --two --three=+A"
     assert seen["command"][1].endswith("step_throughput.py")
     assert found["command"].startswith("'XLA_FLAGS=--two --three=+A' step")
+
+
+@pytest.mark.slow
+def test_every_part_of_a_step_is_timed():
+    config = cases.load_config("configs/pretrain.py:smoke")
+    found = step_throughput.parts(config, budget_s=0.0)
+    expected = {"normalise and augment", "encoders", "critics", "optimiser"}
+    assert expected | {"model state", "loss cross_cpc"} <= set(found)
+    assert all(times["median_ms"] > 0 for times in found.values())
 
 
 def test_kernels_are_counted_on_the_planes_of_the_device():

@@ -83,15 +83,15 @@ def random_view(
     key, warp_key = jax.random.split(key)
     windows = len(next(iter(streams.values())))
     warp = _draw_warp(warp_key, windows, **time_warp)
+    keys = {n: jax.random.fold_in(key, i) for i, n in enumerate(sorted(settings))}
     viewed: dict[str, Array] = {}
     for name, values in streams.items():
         strengths = {k: float(s) for k, s in settings.get(name, {}).items() if s}
-        own_key = key
-        if strengths:
-            own_key = jax.random.fold_in(key, sorted(settings).index(name))
         draws = {
             operation: augmentation.draw(
-                jax.random.fold_in(own_key, index), values.shape, strengths[operation]
+                jax.random.fold_in(keys[name], index),
+                values.shape,
+                strengths[operation],
             )
             for index, (operation, augmentation) in enumerate(AUGMENTATIONS.items())
             if operation in strengths

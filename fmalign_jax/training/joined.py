@@ -38,10 +38,9 @@ def join(params: Any) -> tuple[Joined, Callable[[Joined], Any]]:
       params: or what has their structure, such as gradients.
 
     Returns:
-      By kind a dictionary of the vector, with zeros at its end, and the large arrays
-      (empty where there are none);
-      and the function that makes of such an object what `params` are again, as
-      `jax.flatten_util.ravel_pytree` does.
+      By kind a dictionary of the vector, with zeros at its end, and the large arrays,
+      each where there is one; and the function that makes of such an object what
+      `params` are again, as `jax.flatten_util.ravel_pytree` does.
 
     >>> layer = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     >>> joined, split = join({"layer": layer})
