@@ -250,11 +250,13 @@ def test_pairs_come_to_share_indices_and_lose_them_when_one_codebook_is_permuted
     system, state, encoded = _trained()
     agreement, chance = _agreement({m: e.codes for m, e in encoded.items()})
     assert agreement >= 3 * chance
-    order = np.random.default_rng(1).permutation(M)
-    books = system.books(state)
-    permuted = {
-        "video": quantizer.assign(encoded["video"].features, books["video"][order]),
-        "current": encoded["current"].codes,
-    }
-    broken, chance = _agreement(permuted)
-    assert broken <= 2 * chance
+    books, rng = system.books(state), np.random.default_rng(1)
+    broken = []
+    for _ in range(20):  # one alone may leave a code that is often used in its place
+        book = books["video"][rng.permutation(M)]
+        permuted = {
+            "video": quantizer.assign(encoded["video"].features, book),
+            "current": encoded["current"].codes,
+        }
+        broken.append(_agreement(permuted)[0])
+    assert np.mean(broken) <= 2 / M

@@ -35,10 +35,16 @@ FOLDS, SEEDS = ("default",), (0,)
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 KNOBS: Mapping[str, tuple[str, tuple[Any, Any]]] = {
+    "alignvsr": ("codebook.codes", (64, 16)),
     "clip": ("objectives.clip.temperature", (None, 0.1)),
+    "clmlf_pairs": ("objectives.clip.temperature", (0.07, None)),
+    "distilled": ("objectives.self_contrast.temperature", (0.1, 0.5)),
+    "fcid": ("model.coarse", ("window", "tick")),
+    "indexed": ("objectives.code_matching.weight", (0.5, 5.0)),
     "micu": ("objectives.code_jigsaw.weight", (1.0, 0.0)),
     "onellm": ("model.encoder.dropout", (0.1, 0.0)),
     "qformer": ("model.dropout", (0.1, 0.0)),
+    "temporal": ("objectives.temporal_alignment.temperature", (0.1, None)),
 }
 """By system one setting of its own, and the two values that are tried."""
 

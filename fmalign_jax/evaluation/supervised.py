@@ -29,8 +29,10 @@ from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.linear_head import PooledLinear, class_weights
+from fmalign_jax.models import linear
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.training import augment, preprocess, sharding
+from fmalign_jax.training.state import RUNS_ONCE
 
 Statistics = Mapping[str, Mapping[str, Array]]
 Streams = Mapping[str, ndarray]
@@ -141,7 +143,8 @@ class _Module:
         values = preprocess.normalise(
             jax.tree.map(jnp.asarray, streams), self.statistics
         )
-        found = jax.jit(functools.partial(self.module.init, train=False))(key, values)
+        first = functools.partial(linear.init, self.module, train=False)
+        found = jax.jit(first, compiler_options=RUNS_ONCE)(key, values)
         return found["params"]
 
     def apply(

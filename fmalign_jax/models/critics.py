@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fmalign_jax.models import linear
 from fmalign_jax.models.lstm import LstmLayer, run_side_by_side
 from fmalign_jax.models.mlp import AffineLayer, mlps_side_by_side
 
@@ -32,7 +33,9 @@ class CpcNetwork(nn.Module):
     def setup(self) -> None:
         """Creates the layers."""
         self.recurrent = [LstmLayer(self.width) for _ in range(self.layers)]
-        self.predictors = nn.DenseGeneral((self.steps, self.features), use_bias=False)
+        self.predictors = linear.DenseGeneral(
+            (self.steps, self.features), use_bias=False
+        )
 
     def __call__(self, semantic: Float[Array, "B T D"]) -> Float[Array, "B T K F"]:
         """Predicts, from the contexts of all ticks, the K ticks that follow each."""

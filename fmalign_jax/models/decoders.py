@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from fmalign_jax.models import linear
 from fmalign_jax.models.layers import (
     ResidualBlock,
     WideningConv,
@@ -48,7 +49,7 @@ class ConvDecoder(nn.Module):
         inputs: Float[Array, "B T 1 h w C"],
     ) -> tuple[Float[Array, "B T h w C"], Float[Array, "B T h w C"]]:
         """Returns (prediction, target)."""
-        code = nn.Dense(self.features[-1], dtype=self.dtype)(quantized)
+        code = linear.Dense(self.features[-1], dtype=self.dtype)(quantized)
         x = _beside(code, specific)
         x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
         x = nn.relu(ResidualBlock(self.residual, self.dtype)(x))
@@ -110,10 +111,10 @@ class FrameDecoder(nn.Module):
         b, n, side = specific.shape[:3]
         r, c = samples, channels
         patch = self.target_size // side
-        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        code = linear.Dense(self.features, dtype=self.dtype)(quantized)
         hidden = conv(self.features, (3, 3), dtype=self.dtype)
         x = nn.relu(hidden(_beside(code, specific)))
-        x = nn.Dense(patch**2 * r * c, dtype=self.dtype)(x)
+        x = linear.Dense(patch**2 * r * c, dtype=self.dtype)(x)
         size = self.target_size
         x = depth_to_space(x, patch).reshape(b, n, size, size, r, c)
         return jnp.moveaxis(x, 4, 2).astype(jnp.float32)
@@ -138,9 +139,9 @@ class DenseDecoder(nn.Module):
         inputs: Float[Array, "B T *rest"],
     ) -> tuple[Float[Array, "B T *rest"], Float[Array, "B T *rest"]]:
         """Returns (prediction, target), shaped as the inputs."""
-        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        code = linear.Dense(self.features, dtype=self.dtype)(quantized)
         x = jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)
-        x = nn.Dense(math.prod(inputs.shape[2:]), dtype=self.dtype)(x)
+        x = linear.Dense(math.prod(inputs.shape[2:]), dtype=self.dtype)(x)
         target = jax.lax.stop_gradient(inputs)
         return x.reshape(inputs.shape).astype(jnp.float32), target
 
@@ -166,9 +167,9 @@ class TokenDecoder(nn.Module):
         inputs: Int[Array, "B T R"],
     ) -> tuple[Float[Array, "B T V"], Float[Array, "B T V"]]:
         """Returns (prediction, target)."""
-        code = nn.Dense(self.features, dtype=self.dtype)(quantized)
+        code = linear.Dense(self.features, dtype=self.dtype)(quantized)
         x = jnp.concatenate([code, specific.astype(code.dtype)], axis=-1)
-        prediction = nn.Dense(self.vocabulary, dtype=self.dtype)(x)
+        prediction = linear.Dense(self.vocabulary, dtype=self.dtype)(x)
         target = jax.nn.one_hot(inputs, self.vocabulary).mean(axis=2)
         return prediction.astype(jnp.float32), target
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from fmalign_jax.models import linear
 from fmalign_jax.models.layers import (
     ResidualBlock,
     TransformerLayer,
@@ -92,7 +93,7 @@ class FrameStem(nn.Module):
 
     def _maps(self, x: Float[Array, "B n H W C"]) -> Float[Array, "B n h w F"]:
         patches = space_to_depth(x, self.strides[0])
-        x = self._activate(nn.Dense(self.features[0], dtype=self.dtype)(patches))
+        x = self._activate(linear.Dense(self.features[0], dtype=self.dtype)(patches))
         for width, stride in zip(self.features[1:], self.strides[1:], strict=True):
             layer = conv(width, (3, 3), (stride, stride), dtype=self.dtype)
             x = self._activate(layer(x))
@@ -290,7 +291,7 @@ class AttentivePool(nn.Module):
         x = features.reshape(b, t, h * w, c).astype(self.dtype)
 
         def dense(width: int) -> nn.Dense:
-            return nn.Dense(width, dtype=self.dtype)
+            return linear.Dense(width, dtype=self.dtype)
 
         squeezed = nn.relu(dense(max(1, c // self.reduction))(x.mean(axis=2)))
         x = x * (1.0 + nn.sigmoid(dense(c)(squeezed)))[:, :, None]
@@ -331,7 +332,7 @@ class FlattenPool(nn.Module):
     def __call__(self, features: Float[Array, "B T h w C"]) -> Float[Array, "B T F"]:
         """Returns one vector a tick."""
         x = features.reshape(*features.shape[:2], -1)
-        return nn.Dense(self.features, dtype=self.dtype)(x)
+        return linear.Dense(self.features, dtype=self.dtype)(x)
 
 
 class SemanticEncoder(nn.Module):
@@ -369,7 +370,7 @@ class SemanticEncoder(nn.Module):
           train: whether dropout acts.
           context: False for ticks that do not see each other.
         """
-        x = nn.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
+        x = linear.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
         x = x + self._positions(x.shape[1]).astype(x.dtype)
         for _ in range(self.layers):
             layer = TransformerLayer(
@@ -431,9 +432,9 @@ class ConvSpecific(nn.Module):
             x = nn.relu(conv(width, (3, 3), padding="VALID", dtype=self.dtype)(x))
         x = conv(self.features[-1], (1, 1), dtype=self.dtype)(x)
         x = ResidualBlock(self.residual, self.dtype)(x)
-        pooled = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype)(x.mean(axis=(2, 3))))
+        pooled = linear.Dense(x.shape[-1], dtype=self.dtype)(x.mean(axis=(2, 3)))
         width = self.summary or features.shape[-1]
-        summary = nn.Dense(width, dtype=self.dtype)(pooled)
+        summary = linear.Dense(width, dtype=self.dtype)(nn.relu(pooled))
         return x, summary.astype(jnp.float32)
 
 
@@ -453,5 +454,5 @@ class DenseSpecific(nn.Module):
         self, features: Float[Array, "B T C"]
     ) -> tuple[Float[Array, "B T F"], Float[Array, "B T F"]]:
         """Returns the features twice, the second time in fp32."""
-        x = nn.relu(nn.Dense(self.features, dtype=self.dtype)(features))
+        x = nn.relu(linear.Dense(self.features, dtype=self.dtype)(features))
         return x, x.astype(jnp.float32)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fmalign_jax.models import linear
+
 _TUBELET = (2, 8, 8)  # frames, rows, columns
 _PUBLISHED_EPSILON = 1e-5
 
@@ -62,7 +64,7 @@ class Tokens(nn.Module):
         """Returns one token a vector."""
         if self.norm_inputs:
             vectors = _norm(self.dtype, "norm_inputs")(vectors)
-        x = nn.Dense(self.width, dtype=self.dtype, name="linear")(vectors)
+        x = linear.Dense(self.width, dtype=self.dtype, name="linear")(vectors)
         x = _norm(self.dtype, "norm_tokens")(x)
         return x + _learned(self, "positions", (vectors.shape[1], self.width))
 
@@ -98,7 +100,7 @@ class Attention(nn.Module):
         made = {}
         for name, x in streams.items():
             width = x.shape[-1]
-            both = nn.Dense(
+            both = linear.Dense(
                 3 * width, use_bias=False, dtype=self.dtype, name=f"{name}_qkv"
             )(_norm(self.dtype, f"{name}_norm")(x))
             split = both.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
@@ -112,7 +114,8 @@ class Attention(nn.Module):
             )
             joined = mixed.reshape(streams[name].shape)
             width = joined.shape[-1]
-            found[name] = nn.Dense(width, dtype=self.dtype, name=f"{name}_out")(joined)
+            outer = linear.Dense(width, dtype=self.dtype, name=f"{name}_out")
+            found[name] = outer(joined)
         return found
 
 
@@ -130,9 +133,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B n D"]) -> Float[Array, "B n D"]:
         """Returns what is added to the tokens."""
-        inner = nn.Dense(self.hidden, dtype=self.dtype)(_norm(self.dtype)(x))
+        inner = linear.Dense(self.hidden, dtype=self.dtype)(_norm(self.dtype)(x))
         inner = nn.gelu(inner, approximate=False)
-        return nn.Dense(x.shape[-1], dtype=self.dtype)(inner)
+        return linear.Dense(x.shape[-1], dtype=self.dtype)(inner)
 
 
 class FmFormer(nn.Module):
@@ -202,7 +205,7 @@ class FmFormer(nn.Module):
                 feed = FeedForward(self.hidden, self.dtype, name=f"{name}_feed_{i}")
                 streams[name] = x + feed(x)
         logits = [
-            nn.Dense(self.classes, name=f"{name}_head")(
+            linear.Dense(self.classes, name=f"{name}_head")(
                 _norm(jnp.float32, f"{name}_norm")(x[:, 0].astype(jnp.float32))
             )
             for name, x in streams.items()

@@ -13,6 +13,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
+from fmalign_jax.models import linear
+
 _FRAMES = 48
 """How many frames go through narrow convolutions at a time on a CPU, about."""
 _NARROW = 256
@@ -37,7 +39,7 @@ def conv(
     """
     unpadded = padding == "VALID" and features > _NARROW
     by_product = jax.default_backend() == "cpu" or unpadded
-    return nn.Conv(
+    return linear.Conv(
         features,
         kernel,
         strides,
@@ -184,7 +186,7 @@ class WideningConv(nn.Module):
     def __call__(self, x: Float[Array, "*n h w C"]) -> Float[Array, "*n H W F"]:
         """Returns maps that are 2 higher and wider."""
         side = 3
-        initial = nn.initializers.lecun_normal(in_axis=0, out_axis=-1)
+        initial = linear.lecun_normal
         shape = (x.shape[-1], side, side, self.features)
         kernel = self.param("kernel", initial, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -251,7 +253,7 @@ class TransformerLayer(nn.Module):
           present: False for what no other may see; None if all may be seen.
         """
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        attention = nn.MultiHeadDotProductAttention(
+        attention = linear.MultiHeadDotProductAttention(
             self.heads,
             dtype=self.dtype,
             broadcast_dropout=False,
@@ -265,8 +267,8 @@ class TransformerLayer(nn.Module):
         if present is not None:
             mask = nn.combine_masks(mask, present[:, None, None], dtype=bool)
         x = nn.LayerNorm(dtype=self.dtype)(x + drop(attention(x, mask=mask)))
-        inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
-        outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)
+        inner = drop(nn.relu(linear.Dense(self.ffn, dtype=self.dtype)(x)))
+        outer = linear.Dense(x.shape[-1], dtype=self.dtype)(inner)
         return nn.LayerNorm(dtype=self.dtype)(x + drop(outer))
 
 

@@ -7,6 +7,7 @@ limited by the start of kernels, a CPU by memory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fmalign_jax.models import linear
 
 GATES = 4
 """Input, forget, cell and output gate are side by side, in PyTorch's order."""
@@ -35,9 +38,7 @@ class LstmLayer(nn.Module):
         """Returns input kernel, recurrent kernel and bias, G = 4 E, for F inputs."""
         gates = GATES * self.width
         return (
-            self.param(
-                "input_kernel", nn.initializers.lecun_normal(), (features, gates)
-            ),
+            self.param("input_kernel", linear.lecun_normal, (features, gates)),
             self.param("recurrent_kernel", _orthogonal_gates, (self.width, gates)),
             self.param("bias", nn.initializers.zeros, (gates,)),
         )
@@ -136,5 +137,5 @@ def _orthogonal_gates(
     """An orthogonal matrix for each gate."""
     width = shape[0]
     orthogonal = nn.initializers.orthogonal()
-    keys = jax.random.split(key, GATES)
-    return jnp.concatenate([orthogonal(k, (width, width), dtype) for k in keys], axis=1)
+    square = functools.partial(orthogonal, shape=(width, width), dtype=dtype)
+    return jnp.concatenate(jax.vmap(square)(jax.random.split(key, GATES)), axis=1)

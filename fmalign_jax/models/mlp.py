@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fmalign_jax.models import linear
+
 
 class AffineLayer(nn.Module):
     """The parameters of one layer, as `nn.Dense` has them.
@@ -29,7 +31,7 @@ class AffineLayer(nn.Module):
         """Returns kernel and bias for F inputs."""
         shape = (features, self.width)
         return (
-            self.param("kernel", nn.initializers.lecun_normal(), shape),
+            self.param("kernel", linear.lecun_normal, shape),
             self.param("bias", nn.initializers.zeros, (self.width,)),
         )
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, learning_scale
+from fmalign_jax.models import linear
 from fmalign_jax.systems.features import Features
 
 
@@ -50,7 +51,7 @@ class Canonical(nn.Module):
                 features.semantic[own].mean(axis=1),
                 learning_scale(self.learns_from, own, other),
             )
-            along[own] = nn.Dense(self.directions, name=f"directions_{own}")(seen)
+            along[own] = linear.Dense(self.directions, name=f"directions_{own}")(seen)
         loss, correlation = losses.decorrelation(
             along[self.first],
             along[self.second],

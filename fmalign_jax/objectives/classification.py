@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 from fmalign_jax.config.pair_tables import check_names
+from fmalign_jax.models import linear
 from fmalign_jax.objectives.window_classes import over_counted, window_class
 from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.systems.features import Features
@@ -49,7 +50,7 @@ class Classification(nn.Module):
         known = label != UNLABELLED
         f = features.semantic[self.view].mean(axis=1)
         f = nn.Dropout(self.dropout, deterministic=not train)(f)
-        logits = nn.Dense(self.classes)(nn.gelu(nn.Dense(f.shape[-1] // 2)(f)))
+        logits = linear.Dense(self.classes)(nn.gelu(linear.Dense(f.shape[-1] // 2)(f)))
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.maximum(label, 0)
         )

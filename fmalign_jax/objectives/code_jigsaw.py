@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+from fmalign_jax.models import linear
 from fmalign_jax.systems.cmg import CmgFeatures
 
 
@@ -63,8 +64,8 @@ class CodeJigsaw(nn.Module):
         pieces = jnp.stack(jnp.split(vectors, self.parts, axis=-1))  # [G, m, B, T, D/G]
         mixed = pieces[jnp.arange(self.parts), modality]  # [G, B, T, D/G]
         shown = jnp.moveaxis(mixed[self._orders()], 1, -2)  # [J, B, T, G, D/G]
-        hidden = nn.relu(nn.Dense(self.width, name="hidden")(_flat(shown)))
-        logits = nn.Dense(self.arrangements, name="order")(hidden)
+        hidden = nn.relu(linear.Dense(self.width, name="hidden")(_flat(shown)))
+        logits = linear.Dense(self.arrangements, name="order")(hidden)
         order = jnp.arange(self.arrangements)[:, None, None]
         order = jnp.broadcast_to(order, logits.shape[:-1])
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, order)

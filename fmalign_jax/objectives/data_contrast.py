@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import check_names
+from fmalign_jax.models import linear
 from fmalign_jax.systems.features import Features
 
 
@@ -17,7 +18,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         """Returns vectors of the same shape."""
-        return nn.Dense(x.shape[-1])(nn.gelu(nn.Dense(x.shape[-1])(x)))
+        return linear.Dense(x.shape[-1])(nn.gelu(linear.Dense(x.shape[-1])(x)))
 
 
 class DataContrast(nn.Module):

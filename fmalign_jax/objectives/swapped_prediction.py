@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from fmalign_jax import losses
 from fmalign_jax.config.pair_tables import PairTable, check_names, pair_entries
+from fmalign_jax.models import linear
 from fmalign_jax.systems.features import Features
 
 
@@ -50,7 +51,7 @@ class SwappedPrediction(nn.Module):
             (self.prototypes, self.width),
         )
         project = {
-            name: nn.Dense(self.width, name=f"projection_{name}")
+            name: linear.Dense(self.width, name=f"projection_{name}")
             for name in sorted(features.semantic)
         }
 

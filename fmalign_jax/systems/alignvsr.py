@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Key
 from numpy import ndarray
 
 from fmalign_jax import losses
-from fmalign_jax.models import quantizer
+from fmalign_jax.models import linear, quantizer
 from fmalign_jax.models.layers import TransformerLayer
 from fmalign_jax.systems.code_statistics import CodeFeatures, CodeStatistics
 from fmalign_jax.systems.system import Encoding, ModelState
@@ -59,16 +59,21 @@ class Ask(nn.Module):
         """Returns ticks, and the mean attention of the heads."""
         width = x.shape[-1]
         shape = (self.heads, width // self.heads)
-        query = nn.DenseGeneral(shape, dtype=self.dtype, name="query")(x)
+        query = linear.DenseGeneral(shape, dtype=self.dtype, name="query")(x)
         # Without bias: it would be the same for all units.
-        key = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, name="key")(bank)
+        to_keys = linear.DenseGeneral(
+            shape, use_bias=False, dtype=self.dtype, name="key"
+        )
+        key = to_keys(bank)
         logits = jnp.einsum("bthc,uhc->bhtu", query, key, precision=_EXACT)
         logits = logits.astype(jnp.float32) / np.sqrt(shape[1])
         attention = jax.nn.softmax(logits, axis=-1)
         if self.answered:
-            value = nn.DenseGeneral(shape, dtype=self.dtype, name="value")(bank)
+            value = linear.DenseGeneral(shape, dtype=self.dtype, name="value")(bank)
             mixed = jnp.einsum("bhtu,uhc->bthc", attention.astype(value.dtype), value)
-            outer = nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")
+            outer = linear.DenseGeneral(
+                width, axis=(-2, -1), dtype=self.dtype, name="out"
+            )
             drop = nn.Dropout(self.dropout, deterministic=not train)
             x = nn.LayerNorm(dtype=self.dtype)(x + drop(outer(mixed)))
         return x, attention.mean(axis=1)

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from fmalign_jax.config.pair_tables import PairTable, check_names
+from fmalign_jax.models import linear
 from fmalign_jax.models.layers import TransformerLayer, sinusoids
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import FUSED, ModelState
@@ -39,9 +40,9 @@ class AttentionPool(nn.Module):
         self, x: Float[Array, "B n D"], present: Bool[Array, "B n"]
     ) -> tuple[Float[Array, "B D"], Float[Array, "B n"]]:
         """Returns the pooled vectors and the weights, 0 where no token is present."""
-        hidden = nn.gelu(nn.Dense(x.shape[-1] // 2, dtype=self.dtype)(x))
+        hidden = nn.gelu(linear.Dense(x.shape[-1] // 2, dtype=self.dtype)(x))
         # No bias: a softmax does not see it.
-        logits = nn.Dense(1, use_bias=False)(hidden.astype(jnp.float32))[..., 0]
+        logits = linear.Dense(1, use_bias=False)(hidden.astype(jnp.float32))[..., 0]
         weights = jax.nn.softmax(jnp.where(present, logits, _NEVER), axis=-1)
         pooled = jnp.einsum("bn,bnd->bd", weights, x.astype(jnp.float32))
         return pooled, weights

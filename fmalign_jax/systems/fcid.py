@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from fmalign_jax.models import linear
 from fmalign_jax.systems.cmg import Cmg, CmgFeatures, SplitFeatures
 from fmalign_jax.systems.code_statistics import CodeStatistics
 from fmalign_jax.systems.system import ModelState
@@ -72,9 +73,9 @@ class Fcid(Cmg):
             raise ValueError(
                 "FCID has no shared level; got codebook.shared; set it to None"
             )
-        self.projection = nn.Dense(self.width, dtype=self.dtype)
-        self.general = nn.Dense(self.width, dtype=self.dtype)
-        self.own = nn.Dense(self.width, dtype=self.dtype)
+        self.projection = linear.Dense(self.width, dtype=self.dtype)
+        self.general = linear.Dense(self.width, dtype=self.dtype)
+        self.own = linear.Dense(self.width, dtype=self.dtype)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fmalign_jax.models import linear
 from fmalign_jax.systems.cmg import Cmg
 
 
@@ -36,7 +37,7 @@ class Fused(Cmg):
     def setup(self) -> None:
         """Builds the parts of every modality, and the attention between them."""
         super().setup()
-        self.fusion_attention = nn.MultiHeadDotProductAttention(
+        self.fusion_attention = linear.MultiHeadDotProductAttention(
             self.fusion_heads, dtype=self.dtype, force_fp32_for_softmax=True
         )
         self.fusion_norm = nn.LayerNorm(dtype=self.dtype)

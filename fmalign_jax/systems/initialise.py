@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
+from fmalign_jax.models import linear
 from fmalign_jax.models.encoders import PROJECTION
 from fmalign_jax.systems.system import ModelState
 
@@ -34,8 +35,8 @@ def initialise(
       mask: False for rows that only pad the batch.
       standardise: whether to apply `standardise_projections`.
     """
-    variables = system.init(
-        model_key, inputs, system.empty_model_state(), mask, train=False
+    variables = linear.init(
+        system, model_key, inputs, system.empty_model_state(), mask, train=False
     )
     if standardise:
         variables = standardise_projections(system, variables, inputs)
@@ -51,7 +52,7 @@ def encoder_parameters(
     standardise: bool,
 ) -> Params:
     """Returns the first parameters of what `encode` needs alone."""
-    variables = system.init(key, inputs, train=False, method="semantic")
+    variables = linear.init(system, key, inputs, train=False, method="semantic")
     if standardise:
         variables = standardise_projections(system, variables, inputs)
     params: Params = variables["params"]

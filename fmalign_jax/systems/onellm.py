@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from fmalign_jax.config.build import build
+from fmalign_jax.models import linear
 from fmalign_jax.models.layers import TransformerLayer
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import ModelState
@@ -111,8 +112,8 @@ class Router(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B n D"]) -> Float[Array, "B n K"]:
         """Returns logits."""
-        hidden = nn.gelu(nn.Dense(4 * x.shape[-1], dtype=self.dtype)(x))
-        return nn.Dense(self.experts)(hidden.astype(jnp.float32))
+        hidden = nn.gelu(linear.Dense(4 * x.shape[-1], dtype=self.dtype)(x))
+        return linear.Dense(self.experts)(hidden.astype(jnp.float32))
 
 
 class OneLlm(TwoTower):
@@ -183,7 +184,7 @@ class OneLlm(TwoTower):
             m: self.param(f"tokens_{m}", nn.initializers.normal(0.02), shape)
             for m in self.modalities
         }
-        self.outer = nn.Dense(self.width, dtype=self.dtype)
+        self.outer = linear.Dense(self.width, dtype=self.dtype)
         self.norm = nn.LayerNorm(dtype=self.dtype)
 
     def __call__(

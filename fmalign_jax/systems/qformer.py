@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from fmalign_jax import losses
+from fmalign_jax.models import linear
 from fmalign_jax.models.layers import sinusoids
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import Encoding, ModelState
@@ -105,7 +106,7 @@ class Attend(nn.Module):
         self, x: Float[Array, "B n D"], keys: Float[Array, "B k D"], *, train: bool
     ) -> Float[Array, "B n D"]:
         """Returns vectors of the same shape."""
-        attention = nn.MultiHeadDotProductAttention(
+        attention = linear.MultiHeadDotProductAttention(
             self.heads,
             dtype=self.dtype,
             broadcast_dropout=False,
@@ -136,8 +137,8 @@ class Feed(nn.Module):
     ) -> Float[Array, "B n D"]:
         """Returns vectors of the same shape."""
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        inner = drop(nn.relu(nn.Dense(self.ffn, dtype=self.dtype)(x)))
-        outer = nn.Dense(x.shape[-1], dtype=self.dtype)(inner)
+        inner = drop(nn.relu(linear.Dense(self.ffn, dtype=self.dtype)(x)))
+        outer = linear.Dense(x.shape[-1], dtype=self.dtype)(inner)
         return nn.LayerNorm(dtype=self.dtype)(x + drop(outer))
 
 
@@ -210,9 +211,9 @@ class QFormer(TwoTower):
         self.key_norm = nn.LayerNorm(dtype=self.dtype)
         self.input_norm = nn.LayerNorm(dtype=self.dtype)
         self.input_drop = nn.Dropout(self.dropout)
-        self.query_outer = nn.Dense(self.width, dtype=self.dtype)
-        self.token_outer = nn.Dense(self.width, dtype=self.dtype)
-        self.match_head = nn.Dense(2)
+        self.query_outer = linear.Dense(self.width, dtype=self.dtype)
+        self.token_outer = linear.Dense(self.width, dtype=self.dtype)
+        self.match_head = linear.Dense(2)
         start = nn.initializers.constant(losses.SCALE_START)
         self.raw_scale = self.param("scale", start, (), jnp.float32)
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
+from fmalign_jax.models import linear
 from fmalign_jax.objectives.total import NO_LABELS, Objectives, make_objectives
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.initialise import initialise
@@ -259,7 +260,7 @@ def fresh_state(
         standardise=config.standardise_projections,
     )
     features = encode(trainer, params, model_state, inputs, batch, train=False)
-    terms = trainer.objectives.init(objectives_key, features, train=False)
+    terms = linear.init(trainer.objectives, objectives_key, features, train=False)
     terms = dict(terms.get("params", {}))
     critics = {name: terms.pop(name) for name in trainer.objectives.critic_names}
     params = {"model": params, "objectives": terms}
