@@ -72,6 +72,26 @@ def test_no_number_is_given_to_two_kernels(kernels):
     assert close.max() < 0.25
 
 
+def test_a_kernel_that_fits_no_block_draws_for_itself(
+    monkeypatch,
+):
+    monkeypatch.setattr(linear, "_BLOCKS", (32, 64))
+
+    class Rows(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return [linear.Dense(4, name=f"layer_{i}")(x) for i in range(6)]
+
+    def kernels():
+        made = linear.init(Rows(), KEY, jnp.zeros((1, 5)))["params"]  # 20 numbers each
+        return [np.asarray(made[f"layer_{i}"]["kernel"]) for i in range(6)]
+
+    found, alone = kernels(), Rows().init(jax.random.split(KEY)[1], jnp.zeros((1, 5)))
+    for i, kernel in enumerate(found):
+        own = np.array_equal(kernel, alone["params"][f"layer_{i}"]["kernel"])
+        assert own == (i > 3)  # one in the first block, three in the second
+
+
 def test_another_key_gives_other_numbers_and_the_same_key_the_same():
     def first(key):
         made = linear.init(linear.Dense(8), key, jnp.zeros((1, 4)))
@@ -151,7 +171,8 @@ Cross-CPC one for the orthogonal matrices of each LSTM layer; learned vectors.""
 
 
 @pytest.mark.parametrize("name", sorted(system_cases.SYSTEMS))
-def test_no_layer_of_ours_draws_its_own_kernel(name):
+def test_no_layer_of_ours_draws_its_own_kernel(monkeypatch, name):
+    monkeypatch.setattr(linear, "_BLOCKS", (2**20,))
     config = system_cases.make_config(name)
     trainer = train_state.make_trainer(config, steps_per_epoch=10, steps=100)
     first = functools.partial(train_state.fresh_state, trainer)

@@ -8,10 +8,9 @@ of flax.linen itself work beside these; each of them draws its own kernel.
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,24 +19,45 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-_PARTS = 8
 _CUT = 2.0
 _STD = 0.87962566103423978
 """Of a standard normal distribution without what lies beyond the cut."""
+_BLOCKS = tuple(2**n for n in range(20, 25))
+"""How many numbers a draw has, block by block; the compiler drops unused ones."""
+_PARTS = 8
 
 
-@dataclasses.dataclass
 class _Draw:
-    """Numbers handed out in turn; without any it counts those that are asked for."""
+    """Truncated normal numbers of variance 1, handed out in turn."""
 
-    numbers: Float[Array, "N"] | None = None
-    used: int = 0
+    def __init__(self, key: Key[Array, ""]) -> None:
+        keys = jax.random.split(key, len(_BLOCKS))
+        self.blocks = list(map(_truncated_normal, keys, _BLOCKS))
+        self.used = 0
 
-    def take(self, shape: Sequence[int]) -> Float[Array, "..."]:
-        start, self.used = self.used, self.used + math.prod(shape)
-        if self.numbers is None:
-            return jnp.zeros(shape)
-        return self.numbers[start : self.used].reshape(shape)
+    def take(self, shape: Sequence[int]) -> Float[Array, "..."] | None:
+        """Returns numbers that nobody has; None where no block has so many left."""
+        size = math.prod(shape)
+        while self.blocks and self.used + size > self.blocks[0].size:
+            self.blocks.pop(0)
+            self.used = 0
+        if not self.blocks:
+            return None
+        start, self.used = self.used, self.used + size
+        return self.blocks[0][start : self.used].reshape(shape)
+
+
+def _truncated_normal(key: Key[Array, ""], size: int) -> Float[Array, "N"]:
+    """Returns numbers of variance 1, made in a loop.
+
+    What is made without one the compiler makes anew for each kernel.
+    """
+
+    def part(own_key: Key[Array, ""]) -> Float[Array, "n"]:
+        shape = (size // _PARTS,)
+        return jax.random.truncated_normal(own_key, -_CUT, _CUT, shape) / _STD
+
+    return jax.lax.map(part, jax.random.split(key, _PARTS)).reshape(-1)
 
 
 _draw: contextvars.ContextVar[_Draw | None] = contextvars.ContextVar(
@@ -48,35 +68,12 @@ _draw: contextvars.ContextVar[_Draw | None] = contextvars.ContextVar(
 def init(module: nn.Module, key: Key[Array, ""], *args: Any, **options: Any) -> Any:
     """Returns what ``module.init(key, *args, **options)`` does, kernels from one draw.
 
-    The numbers depend on the key and on the order in which the module makes its
-    kernels.
+    The numbers depend on the key and on the kernels that were made before.
     """
     kernels_key, key = jax.random.split(key)
-    first = functools.partial(module.init, key, *args, **options)
-    count = _Draw()
-    # Flax asks for some kernels more than once, to compare shapes.
-    _with_draw(count, lambda: jax.eval_shape(first))
-    numbers = _truncated_normal(kernels_key, count.used)
-    return _with_draw(_Draw(numbers), first)
-
-
-def _truncated_normal(key: Key[Array, ""], size: int) -> Float[Array, "N"]:
-    """Returns at least so many numbers of variance 1.
-
-    In a loop: the compiler draws what is made without one anew for each kernel.
-    """
-
-    def some(own_key: Key[Array, ""]) -> Float[Array, "n"]:
-        shape = (-(-size // _PARTS),)
-        return jax.random.truncated_normal(own_key, -_CUT, _CUT, shape) / _STD
-
-    return jax.lax.map(some, jax.random.split(key, _PARTS)).reshape(-1)
-
-
-def _with_draw(draw: _Draw, function: Callable[[], Any]) -> Any:
-    token = _draw.set(draw)
+    token = _draw.set(_Draw(kernels_key))
     try:
-        return function()
+        return module.init(key, *args, **options)
     finally:
         _draw.reset(token)
 
@@ -93,9 +90,11 @@ def lecun_normal(
       shape: the last axis is what the layer gives, all others are the fan-in.
       dtype: of the kernel.
     """
-    if draw := _draw.get():
-        return draw.take(shape).astype(dtype) * math.prod(shape[:-1]) ** -0.5
-    return nn.initializers.lecun_normal()(key, shape, dtype)
+    draw = _draw.get()
+    numbers = draw.take(shape) if draw else None
+    if numbers is None:
+        return nn.initializers.lecun_normal()(key, shape, dtype)
+    return numbers.astype(dtype) * math.prod(shape[:-1]) ** -0.5
 
 
 Dense = functools.partial(nn.Dense, kernel_init=lecun_normal)
