@@ -11,6 +11,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -372,14 +373,23 @@ def _records(file):
             parts = b""
 
 
-def _of_wandb(folder):
-    """Reads what W&B would send: each point by curve and step, and the ids of runs."""
+def _finished(file):
+    """Returns the records of a W&B run that has ended; the last may come later."""
     from wandb.proto.wandb_internal_pb2 import Record
 
+    for _ in range(300):
+        records = [Record.FromString(data) for data in _records(file)]
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end")
+
+
+def _of_wandb(folder):
+    """Reads what W&B would send: each point by curve and step, and the ids of runs."""
     points, ids = [], set()
     for file in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
-        for data in _records(file):
-            record = Record.FromString(data)
+        for record in _finished(file):
             if record.HasField("run"):
                 ids.add(record.run.run_id)
             items = {

@@ -70,12 +70,16 @@ def init(module: nn.Module, key: Key[Array, ""], *args: Any, **options: Any) -> 
 
     The numbers depend on the key and on the kernels that were made before.
     """
-    kernels_key, key = jax.random.split(key)
-    token = _draw.set(_Draw(kernels_key))
-    try:
-        return module.init(key, *args, **options)
-    finally:
-        _draw.reset(token)
+
+    def first(key: Key[Array, ""], *args: Any) -> Any:
+        kernels_key, key = jax.random.split(key)
+        token = _draw.set(_Draw(kernels_key))
+        try:
+            return module.init(key, *args, **options)
+        finally:
+            _draw.reset(token)
+
+    return jax.jit(first)(key, *args)  # without it all blocks would be drawn
 
 
 def lecun_normal(
