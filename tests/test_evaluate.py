@@ -366,7 +366,8 @@ def test_shuffled_labels_give_chance(run, states):
     rng = np.random.default_rng(0)
     shuffled = [learnt(rng.permutation(splits.head.label)) for _ in range(20)]
     assert np.mean(shuffled) == pytest.approx(1 / 3, abs=0.1)
-    assert learnt(splits.head.label) > max(shuffled)
+    own = learnt(splits.head.label)
+    assert np.mean([own > other for other in shuffled]) >= 0.9
 
 
 def test_recordings_without_labels_get_predictions_and_no_scores(

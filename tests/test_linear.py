@@ -142,32 +142,31 @@ def test_a_kernel_that_is_read_again_is_the_same():
     assert np.abs(first - last).min() > 0
 
 
-def _draws(jaxpr) -> int:
-    """Returns how often a program, with what it calls, draws random bits."""
-    found = 0
+def _equations(jaxpr):
+    """Yields the equations of a program and of what it calls."""
     for equation in jaxpr.eqns:
-        found += equation.primitive.name == "random_bits"
+        yield equation
         for value in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
         ):
             inner = getattr(value, "jaxpr", value)
-            found += _draws(inner) if hasattr(inner, "eqns") else 0
-    return found
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
 
 
 DRAWS = dict.fromkeys(system_cases.SYSTEMS, 2) | {
     "alignvsr": 3,
-    "cmg": 7,
-    "fcid": 7,
-    "fused_control": 7,
-    "hdcid": 12,
-    "indexed": 7,
+    "cmg": 19,
+    "fcid": 19,
+    "fused_control": 19,
+    "hdcid": 36,
+    "indexed": 19,
     "micu": 3,
     "onellm": 6,
     "qformer": 4,
 }
 """By system: one of the model and one of its terms; with codes their places; with
-Cross-CPC one for the orthogonal matrices of each LSTM layer; learned vectors."""
+Cross-CPC four for the orthogonal matrices of each LSTM layer; learned vectors."""
 
 
 @pytest.mark.parametrize("name", sorted(system_cases.SYSTEMS))
@@ -178,4 +177,10 @@ def test_no_layer_of_ours_draws_its_own_kernel(monkeypatch, name):
     first = functools.partial(train_state.fresh_state, trainer)
     arrays = jax.tree.map(jnp.asarray, (tiny.random_batch(config), tiny.STATISTICS))
     made = jax.make_jaxpr(first)(*arrays)
-    assert _draws(made.jaxpr) == DRAWS[name]
+    equations = list(_equations(made.jaxpr))
+    drawn = [e for e in equations if e.primitive.name == "random_bits"]
+    assert len(drawn) == DRAWS[name]
+    # Two decompositions of several matrices at once may wait for each other for ever.
+    for equation in equations:
+        if equation.primitive.name in ("geqrf", "householder_product"):
+            assert equation.invars[0].aval.ndim == 2

@@ -7,7 +7,6 @@ limited by the start of kernels, a CPU by memory.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,5 +136,7 @@ def _orthogonal_gates(
     """An orthogonal matrix for each gate."""
     width = shape[0]
     orthogonal = nn.initializers.orthogonal()
-    square = functools.partial(orthogonal, shape=(width, width), dtype=dtype)
-    return jnp.concatenate(jax.vmap(square)(jax.random.split(key, GATES)), axis=1)
+    keys = jax.random.split(key, GATES)
+    # One by one: of two that decompose several at once on a CPU with two threads, each
+    # may wait for ever for the thread that the other holds (JAX 0.10).
+    return jnp.concatenate([orthogonal(k, (width, width), dtype) for k in keys], axis=1)
