@@ -56,7 +56,7 @@ Result   `clip`, one seed, two unseen furnaces (92 windows), continuous features
   loss/clip ended at 3.65 on validation, where uniform logits give 3.43: single
   partners are hardly told apart, working states are. One run and two furnaces: no
   ranking of systems.
-  All systems side by side, one or two seeds, 320 steps, ten unseen furnaces, video ->
+  All systems side by side, three seeds, 320 steps, ten unseen furnaces, video ->
   current: docs/results/systems.md.
 """
 
