@@ -25,6 +25,7 @@ _STD = 0.87962566103423978
 _BLOCKS = tuple(2**n for n in range(20, 25))
 """How many numbers a draw has, block by block; the compiler drops unused ones."""
 _PARTS = 8
+"""Rounds of the loop that draws a block."""
 
 
 class _Draw:
