@@ -349,7 +349,8 @@ def test_features_are_standardised_as_asked_for(run, states, way):
 
 def test_shuffled_labels_give_chance(run, states):
     opened = restore.open_run(run[0], "best")
-    config = transfer.with_features(_config(run, **states), opened.config)
+    config = _config(run, **states, features="semantic")
+    config = transfer.with_features(config, opened.config)
     splits = load_splits(config, opened.config)
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(opened.config, ("video", "current"), mesh)
@@ -366,8 +367,7 @@ def test_shuffled_labels_give_chance(run, states):
     rng = np.random.default_rng(0)
     shuffled = [learnt(rng.permutation(splits.head.label)) for _ in range(20)]
     assert np.mean(shuffled) == pytest.approx(1 / 3, abs=0.1)
-    own = learnt(splits.head.label)
-    assert np.mean([own > other for other in shuffled]) >= 0.9
+    assert learnt(splits.head.label) > max(shuffled)
 
 
 def test_recordings_without_labels_get_predictions_and_no_scores(

@@ -70,15 +70,20 @@ def _difference(first, second):
 
 
 @pytest.fixture(scope="module")
-def later():
-    return _trained(_case(_starts_later), FIRST_STEP + 1)[0]
+def starting_later():
+    return _case(_starts_later)
 
 
 @pytest.fixture(scope="module")
-def alone():
+def later(starting_later):
+    return _trained(starting_later, FIRST_STEP + 1)[0]
+
+
+@pytest.fixture(scope="module")
+def alone(starting_later):
     trainer, mesh, state, batch = _case(_without)
     # What a term starts with depends on the terms before it.
-    start = _case(_starts_later)[2]
+    start = starting_later[2]
     state = dataclasses.replace(
         state,
         params={

@@ -41,7 +41,7 @@ def check_same(form, lhs, rhs, strides, padding, expected=own):
 sizes = st.tuples(st.integers(3, 6), st.integers(3, 6))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=20)
 @given(
     space=sizes,
     kernel=st.sampled_from([(1, 1), (3, 3), (3, 2)]),
@@ -53,7 +53,8 @@ def test_product_of_patches_is_the_convolution(space, kernel, strides, padding):
     check_same(layers.convolve_by_product, lhs, rhs, strides, padding)
 
 
-@settings(deadline=None, max_examples=4)
+@pytest.mark.slow
+@settings(deadline=None, max_examples=20)
 @given(space=sizes)
 def test_widening_is_a_convolution_over_zeros(space):
     x = normal(0, 2, *space, 3)
