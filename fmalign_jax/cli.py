@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import absl.logging
 import jax
 from absl import app, flags
 from flax.traverse_util import flatten_dict
@@ -170,8 +171,19 @@ def _with_processes(main: Main) -> None:
     main(flags.FLAGS["config"].value)
 
 
+class _Lines(logging.Formatter):
+    """Lines of the log as people read them: when, and what; of a warning, that too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+        kind = f"{record.levelname.lower()}: " * (record.levelno > logging.INFO)
+        return f"{when} {kind}{super().format(record)}"
+
+
 def _guarded(call: Callable[[], Any]) -> None:
     set_up_jax()
+    absl.logging.use_absl_handler()
+    absl.logging.get_absl_handler().setFormatter(_Lines())
     logging.getLogger().setLevel(logging.INFO)
     for chatty in ("absl", "jax", "orbax"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -196,11 +208,6 @@ def _in_one_line(error: Exception) -> str:
         )
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return message
-    if "getpwuid" in message:
-        return (
-            f"the user must have a name, which tensorflow-datasets asks for; got uid "
-            f"{os.getuid()} without one; start the container with a user that has one"
-        )
     with tempfile.NamedTemporaryFile(
         "w", prefix="fmalign_jax-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:

@@ -1,7 +1,9 @@
 """The stored data set: written once, whole or not at all, and read back exactly."""
 
 import dataclasses
+import grp
 import pathlib
+import pwd
 import subprocess
 import sys
 import threading
@@ -105,6 +107,20 @@ def test_small_samples_share_larger_records(prepared):
     store = RecordingStore(directory)
     assert store.streams["current"].samples_per_record == (64 << 10) // 12
     assert store.streams["video"].samples_per_record == (64 << 10) // 48
+
+
+def test_files_may_belong_to_a_user_and_a_group_without_names(tmp_path, monkeypatch):
+    """As in a container that runs as `--user 1234:1234`."""
+
+    def nameless(number):
+        raise KeyError(f"not found: {number}")
+
+    for module, lookup in ((pwd, "getpwuid"), (grp, "getgrgid")):
+        monkeypatch.setattr(module, lookup, nameless)
+    builder.prepare(FakeSource((20,)), tmp_path / "set", progress=False)
+    assert RecordingStore(tmp_path / "set").streams
+    assert pwd.getpwuid is nameless
+    assert grp.getgrgid is nameless
 
 
 def test_each_recording_is_read_once_and_a_complete_set_not_at_all(tmp_path):

@@ -1,6 +1,7 @@
 """Commands as a user meets them: what works, and one clean line when it does not."""
 
 import dataclasses
+import io
 import logging
 import os
 import pathlib
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+import absl.logging
 import jax
 import pytest
 import tiny
@@ -228,18 +230,28 @@ def test_a_full_disk_and_memory_are_said_in_one_line(call, tmp_path, error, part
     _one_clean_line(call(f"--config={TINY}:{tmp_path}", main=fails), *parts)
 
 
-def test_a_user_without_name_or_home_is_served_or_told(call, tmp_path, monkeypatch):
-    def fails(config):
-        raise KeyError("getpwuid(): uid not found: 12345")
+def test_a_line_of_the_log_says_when_and_what(call, tmp_path, monkeypatch):
+    log = io.StringIO()
+    handler = absl.logging.get_absl_handler().python_handler
+    monkeypatch.setattr(handler, "stream", log)
 
-    outcome = call(f"--config={TINY}:{tmp_path}", main=fails)
-    _one_clean_line(outcome, "the user must have a name", "start the container")
+    def says(config):
+        logging.info("devices: %d x %s", 1, "cpu")
+        logging.warning("a gap of %d s", 9)
+        logging.getLogger("orbax").info("unasked")
 
+    call(f"--config={TINY}:{tmp_path}", main=says)
+    told, warned = log.getvalue().splitlines()
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(f"{when} devices: 1 x cpu", told)
+    assert re.fullmatch(f"{when} warning: a gap of 9 s", warned)
+
+
+def test_a_user_without_a_home_is_served(monkeypatch):
     def homeless(self):
         raise RuntimeError("Could not determine home directory.")
 
     before = jax.config.jax_compilation_cache_dir
-    monkeypatch.undo()
     monkeypatch.setattr(pathlib.Path, "expanduser", homeless)
     try:
         cli.keep_compiled_programs()

@@ -19,12 +19,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import grp
 import io
 import os
+import pwd
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+from unittest import mock
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -237,9 +240,37 @@ def _write(
         name=file_name(name), features=features, shards=shards, metadata=metadata
     )
     # tensorflow-datasets prints two lines about downloads, of which there are none.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _owners_without_names():
         builder = RecordingsBuilder(data_dir=directory, config=config)
         builder.download_and_prepare(file_format="array_record")
+
+
+@contextlib.contextmanager
+def _owners_without_names() -> Iterator[None]:
+    """Lets files belong to a user or a group that has a number and no name.
+
+    tensorflow-datasets asks for the size of a file by a call that looks both names up
+    and fails without them, as in a container that runs as `--user 1000:1000`.
+    """
+
+    def user(number: int) -> pwd.struct_passwd:
+        try:
+            return named_user(number)
+        except KeyError:
+            return pwd.struct_passwd((str(number), "x", number, 0, "", "/", ""))
+
+    def group(number: int) -> grp.struct_group:
+        try:
+            return named_group(number)
+        except KeyError:
+            return grp.struct_group((str(number), "x", number, []))
+
+    named_user, named_group = pwd.getpwuid, grp.getgrgid
+    with (
+        mock.patch.object(pwd, "getpwuid", user),
+        mock.patch.object(grp, "getgrgid", group),
+    ):
+        yield
 
 
 class _Reader:
