@@ -145,13 +145,17 @@ class Cmg(Towers):
         """Returns semantic features and codes of some or all modalities."""
         chosen = {name: inputs[name] for name in views}
         semantic = self.semantic(chosen, train=False, context=context)
-        vectors = self.code_vectors(model_state)
+        books = self.books(model_state)
         return {
             m: Encoding(
-                z, quantizer.assign(z, vectors), self._shared(model_state, m, z)
+                z, quantizer.assign(z, books[m]), self._shared(model_state, m, z)
             )
             for m, z in semantic.items()
         }
+
+    def books(self, model_state: ModelState) -> dict[str, Float[Array, "M D"]]:
+        """Returns the codes of each modality: the same of all."""
+        return dict.fromkeys(self.modalities, self.code_vectors(model_state))
 
     def shared_features(
         self, semantic: Mapping[str, Float[Array, "B T D"]]

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from fmalign_jax.models import quantizer
 from fmalign_jax.systems.cmg import Cmg, CmgFeatures
-from fmalign_jax.systems.system import Encoding, ModelState
+from fmalign_jax.systems.system import ModelState
 
 
 @no_type_check  # as a pytree it also carries shardings, shapes and digests
@@ -109,25 +109,6 @@ class IndexedCodebooks(Cmg):
             books=books,
             mask=mask,
         )
-
-    def encode(
-        self,
-        inputs: Mapping[str, Array],
-        model_state: ModelState,
-        views: Iterable[str],
-        *,
-        context: bool = True,
-    ) -> dict[str, Encoding]:
-        """Returns semantic features and codes of some or all modalities."""
-        chosen = {name: inputs[name] for name in views}
-        semantic = self.semantic(chosen, train=False, context=context)
-        books = self.books(model_state)
-        return {
-            m: Encoding(
-                z, quantizer.assign(z, books[m]), self._shared(model_state, m, z)
-            )
-            for m, z in semantic.items()
-        }
 
     def books(self, model_state: ModelState) -> dict[str, Float[Array, "M D"]]:
         """Returns the codebook of each modality as it is read: a mean of all."""
