@@ -41,7 +41,7 @@ from fmalign_jax.data import dataset
 from fmalign_jax.data.simulator import PROFILES
 from fmalign_jax.data.simulator.circuit import simulate_current
 from fmalign_jax.data.simulator.operation import operate
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.evaluation import splits as evaluation_splits, transfer
 from fmalign_jax.run import restore
 

@@ -141,7 +141,7 @@ def draw_windows(axes: Axes, stored: Box) -> Box:
         "Ticks",
         "nearest samples to each tick\n"
         "current read lead_s EARLIER\n(at read time, nothing stored)",
-        "data.store, data.windows.ticks",
+        "data.store, data.windows.align",
         colour,
         height=13,
     )

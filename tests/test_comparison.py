@@ -8,7 +8,7 @@ from fmalign_jax.alarm.comparison import Method, Scored
 from fmalign_jax.alarm.episodes import Tally
 from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Series
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 
 DEFINITION = Definition(lead_s=20.0, spread_s=5.0, min_spell_s=0.0)
 SECONDS = 400

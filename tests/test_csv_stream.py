@@ -8,7 +8,8 @@ from fmalign_jax.alarm import csv_stream
 from fmalign_jax.alarm.csv_stream import RowReader, TickAssembler, Warnings, Windows
 from fmalign_jax.data import clocks
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
-from fmalign_jax.data.windows.ticks import WindowSpec, align
+from fmalign_jax.data.windows.align import align
+from fmalign_jax.data.windows.spec import WindowSpec
 
 
 def _reader(rows_a_second=2, channels=("a", "b")):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from fmalign_jax.alarm import make
 from fmalign_jax.alarm.comparison import Scored
 from fmalign_jax.alarm.model import AlarmModel
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits
 from fmalign_jax.systems.onellm import ROUTERS, OneLlm

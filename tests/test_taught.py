@@ -9,7 +9,8 @@ from made_up_windows import segments_of
 
 from fmalign_jax.alarm import taught
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.data.windows.ticks import Ticks, WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
+from fmalign_jax.data.windows.ticks import Ticks
 
 TICKS, RATE, CHANNELS = 30, 4, 3
 SPANS = (1, 3, 5, 8, 15, 30)

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.data.store.timelines import StreamTimeline, Timeline
+from fmalign_jax.data.windows.align import align
 from fmalign_jax.data.windows.index import (
     SplitSpec,
     WindowSpec,
@@ -18,7 +19,6 @@ from fmalign_jax.data.windows.index import (
     build_index,
     whole_ticks,
 )
-from fmalign_jax.data.windows.ticks import align
 
 NO_SPLIT = SplitSpec(by="recording", validation=0.0)
 

@@ -15,7 +15,7 @@ from fmalign_jax.alarm import episodes, thresholds
 from fmalign_jax.alarm.episodes import Tally
 from fmalign_jax.alarm.rule import AlarmRule
 from fmalign_jax.alarm.thresholds import Definition, Scores, Series
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.evaluation import baselines, events
 from fmalign_jax.evaluation.baselines import Samples
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows, tick_labels

@@ -2,7 +2,7 @@
 
 Lines come one by one, as a plant writes them: late, twice, cut short or not at all.
 What cannot be used is left out and counted, and only what the next window needs is
-kept. The ticks are those of `data/windows/ticks.py`: each slot of a tick takes the
+kept. The ticks are those of `data/windows/align.py`: each slot of a tick takes the
 sample nearest to its middle. NumPy and the standard library only.
 """
 
@@ -34,7 +34,7 @@ _LATEST_S = 2.5e11  # the year 9892; a number beyond it is no time
 _JUMP_S = 3600.0  # a leap in time that the next row must confirm
 _RESTART_ROWS = 20  # older rows in a row, in their own order: another clock
 _LINES_TO_UNDERSTAND = 100
-_TIE = 1e-3  # as in data/windows/ticks.py
+_TIE = 1e-3  # as in data/windows/align.py
 _ROUNDING = 1e-6
 
 

@@ -16,7 +16,7 @@ from fmalign_jax.alarm.comparison import Candidate, Method, Scored
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.alarm.taught import TaughtScore
 from fmalign_jax.alarm.thresholds import Definition, Scores
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.evaluation import calibration, supervised, transfer
 from fmalign_jax.evaluation.heads import HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows

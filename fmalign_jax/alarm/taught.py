@@ -24,7 +24,7 @@ from fmalign_jax.alarm.export import Score
 from fmalign_jax.alarm.model import AlarmModel
 from fmalign_jax.data import pipeline
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.data.windows.ticks import WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.evaluation import heads, transfer
 from fmalign_jax.evaluation.heads import Head, HeadSpec
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows

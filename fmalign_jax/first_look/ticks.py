@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fmalign_jax.data.store.builder import Source
-from fmalign_jax.data.windows.ticks import Ticks, WindowSpec, align
+from fmalign_jax.data.windows.align import align
+from fmalign_jax.data.windows.spec import WindowSpec
+from fmalign_jax.data.windows.ticks import Ticks
 from fmalign_jax.first_config import recipes
 from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, read_recording
 from fmalign_jax.first_look import places

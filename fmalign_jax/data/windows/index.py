@@ -19,14 +19,10 @@ from numpy import ndarray
 
 from fmalign_jax.data.store.timelines import Timeline
 from fmalign_jax.data.windows import splits
+from fmalign_jax.data.windows.align import align
+from fmalign_jax.data.windows.spec import WindowSpec, whole_ticks
 from fmalign_jax.data.windows.splits import SPLITS, SplitSpec
-from fmalign_jax.data.windows.ticks import (
-    Ticks,
-    WindowSpec,
-    align,
-    smallest_int,
-    whole_ticks,
-)
+from fmalign_jax.data.windows.ticks import Ticks, smallest_int
 
 __all__ = [
     "SplitSpec",

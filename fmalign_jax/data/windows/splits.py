@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float64, Int, Int8
 from numpy import ndarray
 
 from fmalign_jax.data.store.timelines import Timeline
-from fmalign_jax.data.windows.ticks import Ticks, WindowSpec
+from fmalign_jax.data.windows.spec import WindowSpec
+from fmalign_jax.data.windows.ticks import Ticks
 
 SPLITS = ("train", "validation", "test")
 NO_SPLIT = -1
