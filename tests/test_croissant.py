@@ -11,6 +11,7 @@ import tiny
 from fmalign_jax import prepare
 from fmalign_jax.config import load_file
 from fmalign_jax.data import croissant, sample
+from fmalign_jax.data.croissant import elements
 from fmalign_jax.data.simulator import SimulatedFurnaces
 from fmalign_jax.data.store import builder
 
@@ -212,7 +213,7 @@ def test_the_sample_says_what_it_is():
     folder = sample.sample()
     described = _read(folder)
     make = load_file(pathlib.Path(__file__).parents[1] / "scripts" / "make_sample.py")
-    assert croissant._signed(make.described(folder)) == described
+    assert elements.signed(make.described(folder)) == described
     _check_files(folder, described)
     named = {one["@id"] for one in described["distribution"] if "sha256" in one}
     assert named | {"croissant.json"} == {path.name for path in folder.iterdir()}
