@@ -21,6 +21,7 @@ from fmalign_jax import __main__ as word, api, monitor, report, train
 from fmalign_jax.alarm import signature
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.recordings import RecordingFiles
+from fmalign_jax.evaluation import files as evaluation_files
 from fmalign_jax.run import open_run, restore
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -294,7 +295,7 @@ def test_a_table_and_a_picture_of_codes(run, tmp_path):
     assert set(found.to_dict()) >= {"features", "codes", "time_s", "recording"}
 
 
-def test_an_evaluation_is_that_of_the_command(run, tmp_path):
+def test_an_evaluation_is_that_of_the_command(run, tmp_path, capsys):
     found = run.evaluate(
         tmp_path / "evaluation",
         oracle_epochs=0,
@@ -310,7 +311,11 @@ def test_an_evaluation_is_that_of_the_command(run, tmp_path):
     table = found.to_frame()
     row = table[(table["what"] == "video->current") & (table["split"] == "test")]
     assert row["accuracy"].item() == across["accuracy"]
-    assert set(table["what"]) >= {"majority", "current->video"}
+    assert set(table["what"]) >= {"chance", "majority", "current->video"}
+    evaluation_files.print_report(found.report, found.folder)
+    printed = capsys.readouterr().out
+    for what, accuracy in zip(table["what"], table["accuracy"], strict=True):
+        assert re.search(rf"{re.escape(what)} .* {accuracy:.3f} ", printed)
     bars = [bar.get_width() for bar in found.plot().axes[0].patches]
     assert found.transfer in bars
 

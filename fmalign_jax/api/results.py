@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from fmalign_jax.api.frames import frame
 from fmalign_jax.evaluation import fonts
-from fmalign_jax.evaluation.files import SHOWN
+from fmalign_jax.evaluation.files import CHANCE, SHOWN, score_rows
 from fmalign_jax.evaluation.labelled_windows import window_labels
 from fmalign_jax.evaluation.report import scores_of
 from fmalign_jax.lead import files as lead_files
@@ -156,13 +156,13 @@ class Evaluation:
         return dict(self.report)
 
     def to_frame(self) -> Any:
-        """Returns a pandas.DataFrame: a row a direction, reference and split.
+        """Returns a pandas.DataFrame: the rows of the table that the command prints.
 
         Columns: what, split, and the metrics: accuracy, balanced_accuracy, f1, auroc,
         fdr (false detection rate) and mdr (missed detection rate), each with the ends
         of its 95 % interval, as `f1_low` and `f1_high`, NaN where there is none.
         """
-        rows = self._rows()
+        rows = score_rows(self.report)
         columns: dict[str, Any] = {
             "what": [what for what, _, _ in rows],
             "split": [split for _, split, _ in rows],
@@ -184,8 +184,8 @@ class Evaluation:
         headline = self.report["headline_split"]
         rows = [
             (what, own)
-            for what, split, own in self._rows()
-            if split == headline and own.get(metric) is not None
+            for what, split, own in score_rows(self.report)
+            if split == headline and own.get(metric) is not None and what != CHANCE
         ]
         figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -196,32 +196,13 @@ class Evaluation:
             if interval:
                 axes.plot(interval, [place, place], color="black")
         axes.axvline(
-            self.report["references"]["chance"], color="C3", label="chance", ls=":"
+            self.report["references"]["chance"], color="C3", label=CHANCE, ls=":"
         )
         axes.set_yticks(range(len(rows)), [what for what, _ in rows])
         axes.invert_yaxis()
         axes.set(xlim=(0, 1), xlabel=f"balanced accuracy, {headline} split")
         axes.legend()
         return figure
-
-    def _rows(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Returns name, split and scores of each direction and reference."""
-        headline = self.report["headline_split"]
-        rows = [
-            (direction, split, own)
-            for direction, scores in scores_of(self.report).items()
-            for split, own in scores["splits"].items()
-        ]
-        references = self.report["references"]
-        rows.append(("majority", headline, references["majority"]))
-        target = self.report["target"]
-        if references["random_encoders"]:
-            direction = f"{self.report['source']}->{target}"
-            own = references["random_encoders"][direction]
-            rows.append((f"random encoders {direction}", headline, own))
-        if references["oracle"]:
-            rows.append((f"oracle {target}", headline, references["oracle"]))
-        return rows
 
 
 @dataclasses.dataclass(frozen=True)

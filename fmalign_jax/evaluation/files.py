@@ -27,6 +27,8 @@ from fmalign_jax.objectives.total import NO_LABELS
 from fmalign_jax.run.frozen_encoder import Encodings
 
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "auroc", "fdr", "mdr")
+CHANCE = "chance"
+"""The row of one who guesses each class as often as the others."""
 """The metrics that a table of scores has, in their order."""
 
 _TIMELINES = 4  # recordings drawn over time
@@ -138,6 +140,33 @@ def _drawn(probability: Float[ndarray, "N K"]) -> Float[ndarray, " N"]:
     return probability.argmax(axis=1).astype(np.float64)
 
 
+def score_rows(report: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Returns name, split and scores of each direction, reference and other model."""
+    rows = [
+        (direction, split, own)
+        for direction, scores in scores_of(report).items()
+        for split, own in scores["splits"].items()
+    ]
+    if report["calibration"] is not None:
+        before = report["calibration"]["uncalibrated"]["splits"]
+        rows += [("not calibrated", split, own) for split, own in before.items()]
+    references, headline = report["references"], report["headline_split"]
+    by_chance = dict.fromkeys(("accuracy", "balanced_accuracy"), references["chance"])
+    rows += [
+        (CHANCE, headline, by_chance),
+        ("majority", headline, references["majority"]),
+    ]
+    if references["random_encoders"]:
+        direction = f"{report['source']}->{report['target']}"
+        own = references["random_encoders"][direction]
+        rows.append((f"random {direction}, {own['draws']} draws", headline, own))
+    if references["oracle"]:
+        rows.append((f"oracle {report['target']}", headline, references["oracle"]))
+    for name, own in report["supervised"].items():
+        rows.append((f"supervised {name}, {'+'.join(own['inputs'])}", headline, own))
+    return rows
+
+
 def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     """Prints the headline numbers, the references, and where the files are."""
     print(f"checkpoint: step {report['checkpoint']['step']} of {report['run']}")
@@ -150,29 +179,7 @@ def print_report(report: Mapping[str, Any], folder: pathlib.Path) -> None:
     level = report["labels"]
     title = "" if level == NO_LABELS else f"not zero-shot, labels {level}"
     rows = [[title, "split", *SHOWN]]
-    for direction, scores in scores_of(report).items():
-        for name, own in scores["splits"].items():
-            rows.append([direction, name, *_cells(own)])
-    if report["calibration"] is not None:
-        for name, own in report["calibration"]["uncalibrated"]["splits"].items():
-            rows.append(["not calibrated", name, *_cells(own)])
-    references = report["references"]
-    headline = report["headline_split"]
-    direction = f"{report['source']}->{report['target']}"
-    chance = ["chance", headline, f"{references['chance']:.3f}"]
-    majority = references["majority"]
-    rows.append(chance + [""] * (len(SHOWN) - 1))
-    rows.append(["majority", headline, *_cells(majority)])
-    if references["random_encoders"]:
-        scores = references["random_encoders"][direction]
-        name = f"random {direction}, {scores['draws']} draws"
-        rows.append([name, headline, *_cells(scores)])
-    if references["oracle"]:
-        scores = references["oracle"]
-        rows.append([f"oracle {report['target']}", headline, *_cells(scores)])
-    for name, scores in report["supervised"].items():
-        read = "+".join(scores["inputs"])
-        rows.append([f"supervised {name}, {read}", headline, *_cells(scores)])
+    rows += [[what, split, *_cells(own)] for what, split, own in score_rows(report)]
     print_table(rows)
     if report["code_sharing"] is not None:
         print_table(code_rows(report))
