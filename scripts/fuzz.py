@@ -28,20 +28,17 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
 
 import av
 import h5py
-import jax.numpy as jnp
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import scipy.io
+import tiny_alarm
 from PIL import Image
 
 from fmalign_jax.alarm import alarm_file
-from fmalign_jax.alarm.alarm_file import NO_CODE, AlarmSettings
-from fmalign_jax.alarm.export import serialised
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.cli import print_table
 from fmalign_jax.config import default_config
@@ -198,34 +195,8 @@ def read_fmf_v1(folder: pathlib.Path) -> None:
 
 
 def make_alarm(folder: pathlib.Path) -> None:
-    """Writes an alarm whose score is a mean."""
-    settings = AlarmSettings(
-        channels=("a", "b", "c"),
-        unit="A",
-        tick_s=2.0,
-        window_ticks=5,
-        samples_per_tick=4,
-        sample_period_s=0.5,
-        max_gap_s=1.5,
-        rows=4,
-        abnormal="abnormal",
-        raise_at=0.6,
-        clear_at=0.4,
-        raise_ticks=1,
-        clear_ticks=2,
-        lead_s=240.0,
-        until_visible_s=(100.0, 200.0, 250.0),
-        until_visible_from="fuzz",
-        origin={"run": "fuzz", "step": 1, "validation": {}},
-        value_range=((7000.0, 11000.0),) * 3,
-    )
-
-    def score(windows: Any) -> tuple[Any, Any]:
-        codes = jnp.full(len(windows), NO_CODE, jnp.int32)
-        return jnp.tanh(windows.mean(axis=(1, 2, 3)) / 1e4), codes
-
-    program = serialised(score, (settings.rows, *settings.window_shape))
-    alarm_file.save(folder / "a.fmalign", settings, program)
+    """Writes an alarm that was not trained."""
+    tiny_alarm.write_alarm(folder / "a.fmalign")
 
 
 def read_alarm(folder: pathlib.Path) -> None:

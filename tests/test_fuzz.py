@@ -1,24 +1,22 @@
 """The fuzzer notices what it looks for."""
 
-import importlib.util
-import pathlib
 import random
 import sys
 import time
 import types
 
 import pytest
-
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "fuzz.py"
+from test_kill_test import SCRIPTS
 
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import fuzz
+
+        yield fuzz
+        del sys.modules["fuzz"]
 
 
 def _raises(error):
