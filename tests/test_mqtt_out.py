@@ -15,7 +15,8 @@ from test_follow import _start
 from test_monitor import _lines, _table, alarm_file as alarm_file, exported
 
 from fmalign_jax import monitor
-from fmalign_jax.alarm import mqtt_out, watchdog
+from fmalign_jax.alarm import watchdog
+from fmalign_jax.alarm.broker import PASSWORD, USER
 from fmalign_jax.alarm.live import Monitor
 from fmalign_jax.alarm.mqtt_out import MqttOut
 
@@ -203,8 +204,8 @@ def test_a_broker_may_ask_who_it_is(make_broker, tmp_path, monkeypatch, caplog):
     broker.start()
     with MqttOut("127.0.0.1", broker.port, "f"):
         _until(lambda: "refuses the monitor: Not authorized" in caplog.text)
-    monkeypatch.setenv(mqtt_out.USER, "furnace")
-    monkeypatch.setenv(mqtt_out.PASSWORD, "secret")
+    monkeypatch.setenv(USER, "furnace")
+    monkeypatch.setenv(PASSWORD, "secret")
     with MqttOut("127.0.0.1", broker.port, "f"):
         broker.listen(("furnace", "secret"))
         _until(lambda: broker.of("f/status") == ["online"])

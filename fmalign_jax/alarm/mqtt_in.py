@@ -2,8 +2,7 @@
 
 A message is a CSV line, several, or a JSON object, and becomes lines as a pipe would
 give them, so that all checks are those of any input. The session outlives a broken
-connection: what is sent with QoS 1 meanwhile comes when it is back. `paho-mqtt` is
-imported only where a broker is given.
+connection: what is sent with QoS 1 meanwhile comes when it is back.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import queue
 import secrets
 from collections.abc import Iterator
 from typing import Any
 
+from fmalign_jax.alarm.broker import PASSWORD, USER, Broker, check_topic
 from fmalign_jax.alarm.follow import LONGEST_LINE, QUEUED, Event, queued
-from fmalign_jax.alarm.mqtt_out import ALIVE_S, PASSWORD, USER, check_topic, new_client
 from fmalign_jax.arguments import host_and_port
 from fmalign_jax.data import encodings
 from fmalign_jax.data.clocks import TIMES
@@ -54,28 +52,29 @@ class MqttIn:
         check_topic(f"{FLAG} {SCHEME}HOST:PORT/TOPIC", self._topic)
         self._channels = channels
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUED)
-        self._where = f"{host}:{port}"
-        self._said = ""
-        self._full = False
-        self._client, properties = new_client(
-            FLAG, port, client_id=f"fmalign-{secrets.token_hex(8)}", kept_s=_KEPT_S
+        self._full = self._read = False
+        self._broker = Broker(
+            FLAG,
+            host,
+            port,
+            connected=self._subscribe,
+            gone=self._lose,
+            client_id=f"fmalign-{secrets.token_hex(8)}",
+            kept_s=_KEPT_S,
+            largest=_LARGEST,
         )
-        properties.MaximumPacketSize = _LARGEST
-        self._client.on_connect = self._on_connect
+        self._client = self._broker.client
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_connect_fail = lambda *_: self._say("does not answer")
-        self._client.on_message = lambda _, __, message: self.take(message.payload)
-        self._client.connect_async(host, port, ALIVE_S, properties=properties)
+        self._client.on_message = lambda _, __, message: self.take(
+            bytes(message.payload)
+        )
 
     def __enter__(self) -> MqttIn:
-        self._client.loop_start()
+        self._broker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.on_disconnect = None
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._broker.stop()
 
     def lines(self) -> Iterator[str | Event]:
         """Yields a header and then the lines that come, for ever."""
@@ -100,35 +99,26 @@ class MqttIn:
     def _tell_full(self) -> None:
         if not self._full:
             self._full = True
-            logging.warning(
-                "broker %s sends faster than lines are read: beyond %d the oldest are "
-                "left out",
-                self._where,
-                QUEUED,
+            self._broker.say(
+                f"sends faster than lines are read: beyond {QUEUED} the oldest are "
+                "left out"
             )
 
-    def _on_connect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
-        if reason.is_failure:
-            self._say(f"refuses the monitor: {reason}")
-        else:
-            self._client.subscribe(self._topic, qos=1)
+    def _subscribe(self) -> None:
+        self._client.subscribe(self._topic, qos=1)
 
     def _on_subscribe(self, _: Any, __: Any, ___: Any, reasons: Any, ____: Any) -> None:
         refused = [reason for reason in reasons if reason.is_failure]
+        self._read = not refused
         if refused:
-            self._say(f"refuses the topic {self._topic}: {refused[0]}")
+            self._broker.say(f"refuses the topic {self._topic}: {refused[0]}")
         else:
-            self._say(f"is read, topic {self._topic}")
+            self._broker.say(f"is read, topic {self._topic}")
 
-    def _on_disconnect(self, *_: Any) -> None:
-        if self._said.startswith("is read"):
-            self._say("is gone; it is read on when it is back")
-
-    def _say(self, what: str) -> None:
-        """Logs what has become of the broker, once."""
-        if what != self._said:
-            self._said = what
-            logging.warning("broker %s %s", self._where, what)
+    def _lose(self) -> None:
+        was, self._read = self._read, False
+        if was:
+            self._broker.say("is gone; it is read on when it is back")
 
 
 def lines_of(payload: bytes, channels: tuple[str, ...]) -> list[str]:
