@@ -18,8 +18,8 @@ import pathlib
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -280,7 +280,7 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
     for flag in flags.FLAGS.get_flags_for_module("fmalign_jax.flags"):
         _print_entry(f"--{flag.name}", str(flag.help))
     print(f"\nsettings, as {path} has them")
-    for key, value in _settings(_read(path)):
+    for key, value in overrides.settings_of(_read(path)):
         _print_entry(f"--{key}={value!r}", "")
 
 
@@ -291,16 +291,6 @@ def _print_entry(flag: str, text: str) -> None:
     print(f"  {flag:16}{first}".rstrip())
     for line in lines[1 if first else 0 :]:
         print(line)
-
-
-def _settings(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every setting by its dotted name."""
-    for key in sorted(config.keys()):
-        value = config[key]
-        if isinstance(value, ConfigDict) and len(value):
-            yield from _settings(value, f"{prefix}{key}.")
-        elif not isinstance(value, ConfigDict):
-            yield f"{prefix}{key}", value
 
 
 def _fail(message: str) -> NoReturn:

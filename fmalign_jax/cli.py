@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import re
+import shlex
 import socket
 import sys
 import tempfile
@@ -25,7 +26,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fmalign_jax.arguments import Parser, add_trust_code
-from fmalign_jax.config import import_beside, run_name
+from fmalign_jax.config import import_beside, read_config, run_name
+from fmalign_jax.config.overrides import has_setting, nearest, settings_of
 from fmalign_jax.flags import define_flags
 
 TRUST_CODE = "FMALIGN_JAX_TRUST_CODE"
@@ -39,6 +41,11 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 _OUT_OF_MEMORY = "Out of memory"
 _DAMAGED_PROGRAM = re.compile(
     r"Error reading persistent compilation cache entry for '(?P<name>[\w.-]+)'"
+)
+
+_PREFIX = "config."
+_VALUE_REFUSED = re.compile(
+    r"(flag |Missing value for flag )(?P<came>--(?P<flag>[\w.]+).*)"
 )
 
 Main = Callable[[ConfigDict], Any]
@@ -138,12 +145,77 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
                 f"a config file must run; got {type(error).__name__}: "
                 f"{getattr(error, 'msg', error)} in {place}; correct it"
             )
-        if isinstance(error, AttributeError | KeyError):
-            _fail(f"an override must name a key of the config; got {_unwrapped(error)}")
-        if isinstance(error, flags.Error | TypeError | ValueError | OSError):
-            _fail(_unwrapped(error))
+        if isinstance(
+            error,
+            flags.Error | AttributeError | KeyError | TypeError | ValueError | OSError,
+        ):
+            _fail(_refused(error, arguments))
         raise
     return remaining
+
+
+def _refused(error: Exception, arguments: Sequence[str]) -> str:
+    """Returns what is wrong with a flag: the rule; what came; what to do.
+
+    Args:
+      error: of absl or ml_collections, which say only what came.
+      arguments: of the command line.
+    """
+    path = _named_config(arguments)
+    if path is None:
+        return str(error)
+    try:
+        config = read_config(path)
+    except (TypeError, ValueError) as of_config:
+        return " ".join(str(of_config).split())
+    settings = dict(settings_of(config))
+    own = {
+        flag.name: flag.default
+        for flag in flags.FLAGS.get_flags_for_module(define_flags.__module__)
+    }
+    # `fmalign` has put the prefix before every setting; nobody typed it there.
+    is_word = arguments[0].startswith("fmalign ")
+    prefix = "" if is_word else _PREFIX
+    message = " ".join(str(error).replace(f"--{_PREFIX}", f"--{prefix}").split())
+
+    def shown(name: str) -> str:
+        return f"--{name}" if name in own else f"--{prefix}{name}"
+
+    if refused := _VALUE_REFUSED.fullmatch(message):
+        name = refused["flag"].removeprefix(_PREFIX)
+        # A group of settings has no value; the first in it does.
+        below = (key for key in settings if key.startswith(f"{name}."))
+        name = name if name in settings or name in own else next(below, name)
+        value = shlex.quote(str({**settings, **own}.get(name)))
+        return (
+            f"a flag needs a value of its own type; got "
+            f"{refused['came'].rstrip('.')}; give one "
+            f"such as {shown(name)}={value}"
+        )
+    mistyped = _mistyped(error, arguments, config)
+    if mistyped is None:
+        return message
+    near = nearest(mistyped.removeprefix(_PREFIX), [*settings, *own])
+    return (
+        "a flag must be a setting, or one of the command's own; got "
+        f"--{mistyped.removeprefix(_PREFIX) if is_word else mistyped}; "
+        f"{'' if near is None else f'did you mean {shown(near)}? '}"
+        f"{'--help' if is_word else '--show_config'} in its place lists all"
+    )
+
+
+def _mistyped(
+    error: Exception, arguments: Sequence[str], config: ConfigDict
+) -> str | None:
+    """Returns the name of a flag that is none, as absl has it."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return str(error.flagname)
+    for word in arguments:
+        name = word.lstrip("-").partition("=")[0]
+        setting = name.removeprefix(_PREFIX)
+        if name != setting and not has_setting(config, setting):
+            return name
+    return None
 
 
 def _place_in_config_file(error: Exception) -> str | None:
@@ -315,14 +387,6 @@ def _mend_programs(folder: pathlib.Path) -> None:
         )
 
     warnings.showwarning = show
-
-
-def _unwrapped(error: BaseException) -> str:
-    """Returns a message of absl or ml_collections, which may hold a traceback."""
-    lines = str(error).replace("\\n", "\n").replace("\\", "").splitlines()
-    lines = [line.strip(" \"'") for line in lines if line.strip(" \"'")]
-    raised = any(line.startswith("Traceback") for line in lines)
-    return lines[-1].removeprefix("ValueError: ") if raised else " ".join(lines)
 
 
 def _fail(message: str) -> NoReturn:

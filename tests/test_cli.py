@@ -47,16 +47,18 @@ def call(monkeypatch, capsys):
     levels = [logger.level for logger in loggers]
     monkeypatch.setattr(app, "usage", lambda *_, **__: None)
 
-    def call(*arguments, main=None):
+    def call(*arguments, main=None, program="command"):
         configs = []
 
         def read(config):
             config.to_json()
             configs.append(config)
 
-        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
         cli.define_flags()
         flags.FLAGS.unparse_flags()
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)  # an override of the call before
         for name in (
             *("config", "workdir", "show_config"),
             *("coordinator", "processes", "process", "wait_s"),
@@ -108,6 +110,48 @@ def test_a_mistyped_override_is_refused(call, tmp_path):
     outcome = call("--config", f"{TINY}:{tmp_path}", "--config.data.laed_s=3")
     _one_clean_line(outcome, "laed_s")
     assert not outcome.configs
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        (
+            "--config.codebok.codes=400",
+            "a flag must be a setting, or one of the command's own; got "
+            "--config.codebok.codes; did you mean --config.codebook.codes? "
+            "--show_config in its place lists all",
+        ),
+        ("--config.data.laed_s=3", "did you mean --config.data.lead_s?"),
+        ("--steps=4", "got --steps; did you mean --config.max_steps? --show"),
+        ("--lead_s=4", "got --lead_s; did you mean --config.data.lead_s? --show"),
+        ("--wrokdir=here", "got --wrokdir; did you mean --workdir? --show"),
+        ("--zzz", "got --zzz; --show_config in its place lists all"),
+        (
+            "--config.data.lead_s=abc",
+            "a flag needs a value of its own type; got --config.data.lead_s=abc: could "
+            "not convert string to float: 'abc'; give one such as "
+            "--config.data.lead_s=0.0",
+        ),
+        ("--config.codebook=3", "not a dict; give one such as --config.codebook.codes"),
+        ("--config.data.tick_s", "got --config.data.tick_s; give one such as --config"),
+        ("--processes=x", "base 10: 'x'; give one such as --processes=1"),
+    ],
+)
+def test_a_flag_that_is_refused_says_what_is_meant(call, tmp_path, flag, told):
+    _one_clean_line(call("--config", f"{TINY}:{tmp_path}", flag), told)
+
+
+def test_a_flag_is_told_as_it_was_typed_after_the_one_word(call, tmp_path):
+    """`fmalign train` puts the prefix before settings itself."""
+    config = ("--config", f"{TINY}:{tmp_path}")
+    for flag, told in (
+        ("--codebok.codes=9", "got --codebok.codes; did you mean --codebook.codes? "),
+        ("--config.data.laed_s=9", "got --data.laed_s; did you mean --data.lead_s? "),
+        ("--config.data.lead_s=a", "got --data.lead_s=a: could not convert"),
+    ):
+        outcome = call(*config, flag, program="fmalign train")
+        _one_clean_line(outcome, told)
+        assert ("--help in its place lists all" in outcome.error) == ("=9" in flag)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fmalign_jax.config import build
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.config.default import component, default_config, set_teacher
-from fmalign_jax.config.overrides import load_file
+from fmalign_jax.config.overrides import load_file, override
 from fmalign_jax.data import dataset
 from fmalign_jax.data.windows import index
 from fmalign_jax.evaluation import transfer
@@ -230,3 +230,21 @@ def test_by_default_the_current_keeps_its_level_and_amplitude():
     for path, variant in CASES:
         stem = _config(path, variant).model.modalities.current.stem
         assert not stem.get("phase_layer_norm", False), (path, variant)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"featurs": "codes"}, "got featurs; try features"),
+        ({"head.knid": "linear"}, "got head.knid; try head.kind"),
+        ({"head": {"kind": "linear", "stps": 3}}, "got head.stps; try head.steps"),
+        ({"zzz": 3}, "got zzz; print the config to see all"),
+        ({"head": 3}, "got head=3: "),
+        ({"seed": "many"}, "got seed='many': Could not"),
+    ],
+)
+def test_a_setting_that_is_refused_is_named_with_the_nearest(settings, told):
+    with pytest.raises(ValueError, match="settings must be those of") as raised:
+        override(evaluation_config(), settings)
+    assert told in str(raised.value)
+    assert "bootstrap_draws" not in str(raised.value)  # not the whole config

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -106,6 +107,39 @@ def import_beside(path: str) -> None:
         sys.path.append(folder)
 
 
+def settings_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every setting of a config by its dotted name, with its value."""
+    for key in sorted(config.keys()):
+        value = config[key]
+        if isinstance(value, ConfigDict) and len(value):
+            yield from settings_of(value, f"{prefix}{key}.")
+        elif not isinstance(value, ConfigDict):
+            yield f"{prefix}{key}", value
+
+
+def has_setting(config: ConfigDict, name: str) -> bool:
+    """Says whether a config has a setting, or a group of them, of a dotted name."""
+    found: Any = config
+    for key in name.split("."):
+        if not isinstance(found, ConfigDict) or key not in found:
+            return False
+        found = found[key]
+    return True
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """Returns the name that a mistyped one was meant to be, or None.
+
+    Args:
+      name: of a setting, dotted.
+      known: the names that there are: one that looks alike, or else one that ends so.
+    """
+    last = name.rpartition(".")[2]
+    ends_so = [own for own in known if own.rpartition(".")[2] == last]
+    near = difflib.get_close_matches(name, known, 1)
+    return next(iter(near or difflib.get_close_matches(name, ends_so, 1, 0.0)), None)
+
+
 def override(config: ConfigDict, settings: Mapping[str, Any]) -> None:
     """Changes settings of a config in place, and locks it.
 
@@ -125,10 +159,28 @@ def override(config: ConfigDict, settings: Mapping[str, Any]) -> None:
         try:
             config.update({name: value})
         except (KeyError, AttributeError, TypeError, ValueError) as error:
-            said = " ".join(str(error.args[0] if error.args else error).split())
-            raise ValueError(
-                f"settings must be those of the config; got {dict(settings)}: {said}"
-            ) from error
+            raise ValueError(_refused(config, key, settings[key], error)) from error
+
+
+def _refused(config: ConfigDict, key: str, value: Any, error: Exception) -> str:
+    """Returns why a setting is refused: the rule; what came; what to do."""
+    rule = "settings must be those of the config, with values of their types; got "
+    for name in _names(key, value):
+        if not has_setting(config, name):
+            near = nearest(name, [own for own, _ in settings_of(config)])
+            what = "print the config to see all" if near is None else f"try {near}"
+            return f"{rule}{name}; {what}"
+    said = " ".join(str(error.args[0] if error.args else error).split())
+    return f"{rule}{key}={value!r}: {said}"
+
+
+def _names(key: str, value: Any) -> Iterator[str]:
+    """Yields the dotted name of every setting that a value sets."""
+    if not isinstance(value, Mapping | ConfigDict) or not value:
+        yield key
+        return
+    for below, inner in value.items():
+        yield from _names(f"{key}.{below}", inner)
 
 
 def shipped_config(name: str) -> ConfigDict:
