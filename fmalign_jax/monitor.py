@@ -263,8 +263,33 @@ def _lines(
     if arguments.input == "-":
         return follow.piped(sys.stdin.buffer)
     if arguments.follow:
-        return follow.followed(pathlib.Path(arguments.input))
-    return follow.whole(stack.enter_context(open(arguments.input, "rb")))
+        return _followed(arguments.input)
+    with _readable(arguments.input):
+        file = stack.enter_context(open(arguments.input, "rb"))
+    return follow.whole(file)
+
+
+def _followed(path: str) -> Iterator[str | Event]:
+    """Yields the lines of a growing file.
+
+    Raises:
+      ValueError: it is not there at first, or may not be read.
+    """
+    with _readable(path):
+        yield from follow.followed(pathlib.Path(path))
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Says of an input that cannot be read what it may be."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            "--input must be a file that can be read, - for standard input, or "
+            f"{mqtt_in.SCHEME}HOST:PORT/TOPIC; got {path} ({error.strerror}); correct "
+            "the path, or who may read it"
+        ) from None
 
 
 def _run(arguments: argparse.Namespace) -> None:

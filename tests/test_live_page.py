@@ -394,6 +394,10 @@ def test_where_a_token_comes_from(tmp_path, monkeypatch):
         path.write_text(wrong)
         with pytest.raises(ValueError, match="at least 16 characters; got"):
             page_server.read_token(path)
+    with pytest.raises(
+        ValueError, match=r"--token_file must be .* \(Is a directory\);"
+    ):
+        page_server.read_token(tmp_path)
 
 
 # That it stops nothing
@@ -480,7 +484,7 @@ def test_what_fails_in_an_answer_is_said_and_the_next_is_given(serve, page, capl
         (["--serve", "127.0.0.1:99999"], "--serve must be HOST:PORT"),
         (["--serve", "203.0.113.7:0"], "an address of this machine"),
         (["--serve", "TAKEN"], "Address already in use"),
-        (["--serve", "127.0.0.1:0", "--token_file", "no/such"], "No such file"),
+        (["--serve", "127.0.0.1:0", "--token_file", "no/such"], "no/such (No such"),
         (["--serve", "127.0.0.1:0", "--token_file", __file__], "must be one line"),
     ],
 )

@@ -282,6 +282,25 @@ def test_errors_are_one_line(given, message, capsys):
     assert message in error
 
 
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+@pytest.mark.parametrize(
+    ("name", "why"), [("nowhere.csv", "No such file"), (".", "Is a directory")]
+)
+def test_an_input_that_cannot_be_read_says_what_it_may_be(
+    alarm_file, tmp_path, capsys, follow, name, why
+):
+    path = tmp_path / name
+    with pytest.raises(SystemExit) as ended:
+        monitor.main(["--alarm", str(alarm_file), "--input", str(path), *follow])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: --input must be a file that can be read, - for standard input, or "
+        f"mqtt://HOST:PORT/TOPIC; got {path} ({why}"
+    )
+    assert error.endswith("; correct the path, or who may read it\n")
+
+
 def test_an_alarm_of_another_format_is_refused(alarm_file, tmp_path):
     path = tmp_path / "new.fmalign"
     with zipfile.ZipFile(alarm_file) as old, zipfile.ZipFile(path, "w") as new:

@@ -62,10 +62,15 @@ def read_token(path: pathlib.Path | None) -> str | None:
       path: of a file that holds it; without one the environment is asked.
 
     Raises:
-      ValueError: it is too short to be a secret.
-      OSError: the file cannot be read.
+      ValueError: it is too short to be a secret, or the file cannot be read.
     """
-    given = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8")
+    try:
+        given = os.environ.get(TOKEN) if path is None else path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(
+            "--token_file must be a file that can be read; got "
+            f"{path} ({error.strerror}); correct the path, or who may read it"
+        ) from None
     if given is None:
         return None
     token = given.strip()
