@@ -419,3 +419,21 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  " + "  ".join(padded).rstrip())
+
+
+def print_next(commands: Sequence[Sequence[str]]) -> None:
+    """Prints what may be done next: rows of a command and what it is for."""
+    print("What next")
+    print_table(commands)
+
+
+def short(path: pathlib.Path | str) -> str:
+    """Returns a path from the current folder on, if it lies below; else as it is."""
+    path, here = pathlib.Path(path), pathlib.Path.cwd()
+    inside = path.is_absolute() and path.is_relative_to(here)
+    return str(path.relative_to(here) if inside else path)
+
+
+def quoted(path: pathlib.Path | str) -> str:
+    """Returns a path as `short` gives it, as a shell takes it."""
+    return shlex.quote(short(path))

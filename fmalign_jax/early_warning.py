@@ -180,11 +180,23 @@ def early_warning(
     return report, folder
 
 
+def next_commands(folder: pathlib.Path, run: pathlib.Path) -> list[list[str]]:
+    """Returns what may be done next: commands, and what they are for."""
+    alarm = cli.quoted(folder / ALARM)
+    rows = [[f"fmalign monitor --alarm {alarm} --input current.csv", "watches a file"]]
+    if run.is_dir():
+        rows.append(
+            [f"fmalign report {cli.quoted(run)}", "one HTML page about the run"]
+        )
+    return rows
+
+
 def main(config: ConfigDict) -> None:
     """Makes the alarm of the command line's run and prints a table."""
     started_s = time.perf_counter()
     report, folder = early_warning(config, cli.workdir())
     alarm_report.print_report(report, folder)
+    cli.print_next(next_commands(folder, pathlib.Path(config.checkpoint)))
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 

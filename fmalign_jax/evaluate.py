@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fmalign_jax import cli
-from fmalign_jax.config import evaluation_config
+from fmalign_jax.config import early_warning_config, evaluation_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.evaluation import (
     calibration,
@@ -270,11 +271,40 @@ def of_classifier(
     }
 
 
+def next_commands(
+    report: Mapping[str, Any], folder: pathlib.Path, run: restore.OpenedRun
+) -> list[list[str]]:
+    """Returns what may be done next: commands, and what they are for."""
+    name, rows = cli.quoted(run.path), []
+    data, usual = run.config.data, early_warning_config()
+    if (
+        data.windows == "sliding"
+        and report["target"] not in (data.reference_stream, FUSED)
+        and evaluation_splits.VALIDATION in report["splits"]
+        and len(report["classes"]) == 2
+    ):
+        which = "".join(
+            f" --{key}={report[key]}"
+            for key in ("source", "target")
+            if report[key] != usual[key]
+        )
+        rows.append(
+            [f"fmalign warn {name}{which}", f"an alarm on the {report['target']} alone"]
+        )
+    if run.path.is_dir():  # a packed run has no report
+        own = folder == run.path / "evaluation"
+        where = "" if own else f" --evaluation {cli.quoted(folder)}"
+        rows.append([f"fmalign report {name}{where}", "one HTML page about the run"])
+    return rows
+
+
 def main(config: ConfigDict) -> None:
     """Evaluates the run of the command line and prints a table."""
     started_s = time.perf_counter()
     report, folder = evaluate(config, cli.workdir())
     files.print_report(report, folder)
+    run = restore.open_run(pathlib.Path(config.checkpoint), str(config.step))
+    cli.print_next(next_commands(report, folder, run))
     logging.info("took %.0f s", time.perf_counter() - started_s)
 
 

@@ -265,8 +265,7 @@ def _lines(
     if arguments.follow:
         return _followed(arguments.input)
     with _readable(arguments.input):
-        file = stack.enter_context(open(arguments.input, "rb"))
-    return follow.whole(file)
+        return follow.whole(stack.enter_context(open(arguments.input, "rb")))
 
 
 def _followed(path: str) -> Iterator[str | Event]:

@@ -426,3 +426,19 @@ def test_an_oracle_stands_beside(run, folder):
         _config(run, oracle_epochs=1, baselines=False), folder / "oracle"
     )
     assert set(report["methods"]) == {"model", "taught", "chance", "oracle"}
+
+
+def test_the_command_says_what_the_alarm_is_for(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "early warning"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command.cli, "workdir", lambda: None)
+    monkeypatch.setattr(command, "early_warning", lambda *_: ({}, folder))
+    monkeypatch.setattr(command.alarm_report, "print_report", lambda *_: None)
+    for checkpoint, page in ((tmp_path, True), (tmp_path / "a.fmrun", False)):
+        command.main(_config(checkpoint))
+        first, *rows = capsys.readouterr().out.splitlines()
+        assert first == "What next"
+        assert rows[0].split("  ")[1] == (
+            "fmalign monitor --alarm 'early warning/alarm.fmalign' --input current.csv"
+        )
+        assert [row.split()[:2] for row in rows[1:]] == [["fmalign", "report"]] * page

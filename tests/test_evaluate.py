@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from fmalign_jax import cli, evaluate as command, train
+from fmalign_jax.config import default_config
 from fmalign_jax.config.commands import evaluation_config
 from fmalign_jax.data import pipeline
 from fmalign_jax.evaluation import (
@@ -766,3 +767,48 @@ def test_a_system_that_uses_labels_is_not_called_zero_shot(
     assert list(report["supervised_representation"]) == DIRECTIONS
     files.print_report(report, place)
     assert "not zero-shot, labels L2" in capsys.readouterr().out
+
+
+REPORT = {
+    "source": "video",
+    "target": "current",
+    "classes": ["normal", "abnormal"],
+    "splits": {"head": {}, "validation": {}},
+}
+
+
+def _next(tmp_path, evaluation="evaluation", name="", clips=False, **changes):
+    config = default_config()
+    config.data.windows = "clip" if clips else "sliding"
+    run = restore.OpenedRun(tmp_path / name, config, 1, "best")
+    rows = command.next_commands(REPORT | changes, tmp_path / evaluation, run)
+    return [row[0].replace(str(tmp_path), "RUN") for row in rows]
+
+
+def test_what_may_come_next_is_what_the_run_can_do(tmp_path):
+    warn, page = "fmalign warn RUN", "fmalign report RUN"
+    assert _next(tmp_path) == [warn, page]
+    assert _next(tmp_path, target="wrist") == [f"{warn} --target=wrist", page]
+    assert _next(tmp_path, evaluation="other") == [
+        *(warn, f"{page} --evaluation RUN/other")
+    ]
+    assert _next(tmp_path, name="a.fmrun") == [f"{warn}/a.fmrun"]
+    for changes in (
+        {"clips": True},
+        {"target": "video", "source": "current"},
+        {"target": "fused", "source": "fused"},
+        {"splits": {"head": {}, "test": {}}},
+        {"classes": ["a", "b", "c"]},
+    ):
+        assert _next(tmp_path, **changes) == [page], changes
+
+
+def test_only_the_command_says_what_comes_next(tmp_path, monkeypatch, capsys):
+    opened = restore.OpenedRun(tmp_path, default_config(), 1, "best")
+    monkeypatch.setattr(command.cli, "workdir", lambda: None)
+    monkeypatch.setattr(command, "evaluate", lambda *_: (REPORT, tmp_path / "new"))
+    monkeypatch.setattr(command.files, "print_report", lambda *_: print("a table"))
+    monkeypatch.setattr(command.restore, "open_run", lambda *_: opened)
+    command.main(evaluation_config())
+    heads = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert heads[:2] == ["a table", "What next"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shlex
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -55,8 +54,7 @@ def print_summary(
                 break_on_hyphens=False,
             )
         )
-    print("What next")
-    cli.print_table(next_commands(summary, workdir, config))
+    cli.print_next(next_commands(summary, workdir, config))
 
 
 def tables(
@@ -87,14 +85,14 @@ def tables(
     }
     best, checkpoint = summary["best_score"], summary["best_checkpoint"]
     files = {
-        "best checkpoint": "None" if checkpoint is None else short(checkpoint),
+        "best checkpoint": "None" if checkpoint is None else cli.short(checkpoint),
         "chosen by": score if best is None else f"{score}, at best {best:.4g}",
-        "latest checkpoint": short(summary["latest_checkpoint"]),
-        "metrics": short(workdir / "metrics.jsonl"),
-        "summary": short(workdir / "summary.json"),
+        "latest checkpoint": cli.short(summary["latest_checkpoint"]),
+        "metrics": cli.short(workdir / "metrics.jsonl"),
+        "summary": cli.short(workdir / "summary.json"),
     }
     if (workdir / "tensorboard").is_dir():
-        files["curves"] = f"tensorboard --logdir {_quoted(workdir / 'tensorboard')}"
+        files["curves"] = f"tensorboard --logdir {cli.quoted(workdir / 'tensorboard')}"
     for heading, rows in (("Speed", speed), ("Files", files)):
         found[heading] = [[name, value] for name, value in rows.items()]
     return found
@@ -152,7 +150,7 @@ def next_commands(
     summary: Mapping[str, Any], workdir: pathlib.Path, config: ConfigDict
 ) -> list[list[str]]:
     """Returns what may be done next: commands, and what they are for."""
-    run = _quoted(workdir)
+    run = cli.quoted(workdir)
     rows = []
     if not summary["finished"]:
         rows.append(["the same command", f"goes on from step {summary['step']}"])
@@ -163,14 +161,3 @@ def next_commands(
     if config.data.windows == "sliding":
         rows.append([f"fmalign lead {run}", "how far the current is ahead"])
     return rows
-
-
-def short(path: pathlib.Path | str) -> str:
-    """Returns a path from the current folder on, if it lies below; else as it is."""
-    path, here = pathlib.Path(path), pathlib.Path.cwd()
-    inside = path.is_absolute() and path.is_relative_to(here)
-    return str(path.relative_to(here) if inside else path)
-
-
-def _quoted(path: pathlib.Path) -> str:
-    return shlex.quote(short(path))
