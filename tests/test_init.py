@@ -13,7 +13,7 @@ import pytest
 import test_fmf
 
 from fmalign_jax import init
-from fmalign_jax.config import load_file, shipped_config
+from fmalign_jax.config import load_file, rename_modality, shipped_config
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import from_json, to_json
 from fmalign_jax.data import dataset, fmf
@@ -553,6 +553,37 @@ def test_real_recordings(shared_data, tmp_path):
         "utd_mhad_s1",
         "utd_mhad_s2",
     ]
+
+
+def test_of_several_sensors_one_is_to_be_chosen(tmp_path):
+    rng = np.random.default_rng(0)
+    streams = {"power": rng.normal(size=(600, 2)), "power_t": np.arange(600) / 10}
+    streams |= {"vibration": streams["power"][:, :1], "vibration_t": streams["power_t"]}
+    nothing = {"sensor": None, "sensor_t": None}
+
+    def look(name, **more):
+        _npz(tmp_path / name / "a.npz", 60, **nothing, **streams, **more)
+        return _look(tmp_path / name)
+
+    (left,) = look("both", streams=np.array(["power", "vibration"])).left_out
+    assert left.why == (
+        "a first config is for one sensor beside the video; got 'power', 'vibration', "
+        "none of them called 'current'; leave the one that is meant alone in the array "
+        "'streams', or take it by a config of your own (docs/recordings.md, "
+        '"A sensor with a name of its own")'
+    )
+    # The first remedy, and what is asked where none is named.
+    assert look("one", streams=np.array(["power"])).leading == "power"
+    (left,) = look("none").left_out
+    assert "or the array 'streams' with the sensor's name, to the file" in left.why
+    # The second.
+    config = shipped_config("recordings")
+    config.data.path = str(tmp_path / "both" / "*.npz")
+    config.data.prepared_dir = str(tmp_path / "prepared")
+    config.data.lead_s, config.data.window_ticks = 0.0, 2
+    rename_modality(config, "current", "power")
+    store = dataset.open_dataset(config)
+    assert len(dataset.make_windows(store, config)["train"]) > 0
 
 
 def test_the_command(tmp_path):

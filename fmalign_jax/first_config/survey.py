@@ -222,12 +222,17 @@ def sensor_of(kinds: Mapping[str, Kind]) -> str:
     "current", if there is one; else the only stream of numbers beside the video; else
     "current", which then is missing.
     """
-    numbers = [
+    sensors = _sensors(kinds)
+    return sensors[0] if LEADING not in kinds and len(sensors) == 1 else LEADING
+
+
+def _sensors(kinds: Mapping[str, Kind]) -> list[str]:
+    """Returns the streams of numbers beside the video."""
+    return [
         name
         for name, kind in kinds.items()
         if name != REFERENCE and len(kind.shape) == 1 and kind.dtype.startswith("float")
     ]
-    return numbers[0] if LEADING not in kinds and len(numbers) == 1 else LEADING
 
 
 def common_s(timeline: Timeline, leading: str) -> Float[np.ndarray, " clips"]:
@@ -368,13 +373,21 @@ def _check_usable(recording: Recording, first_time: str, leading: str) -> None:
             "the name of a recording must be printable text in UTF-8; got "
             f"{plain(recording.name)!r}; rename the file"
         )
-    if missing := sorted({REFERENCE, leading} - set(recording.streams)):
+    missing = sorted({REFERENCE, leading} - set(recording.streams))
+    sensors = _sensors({name: _kind(s) for name, s in recording.streams.items()})
+    if leading == LEADING and missing == [LEADING] and len(sensors) > 1:
+        raise ValueError(
+            f"a first config is for one sensor beside the video; got "
+            f"{', '.join(map(repr, sensors))}, none of them called {LEADING!r}; leave "
+            "the one that is meant alone in the array 'streams', or take it by a "
+            'config of your own (docs/recordings.md, "A sensor with a name of its own")'
+        )
+    if missing:
         raise ValueError(
             f"training needs the streams {REFERENCE!r} and {leading!r}; got "
             f"{sorted(recording.streams)} without {missing}; add "
             f"{' and '.join(_KEYS.get(n, repr(n)) for n in missing)} to the file, or "
-            "move it "
-            "elsewhere"
+            "move it elsewhere"
         )
     if not _can_be_a_key(leading):
         raise ValueError(
@@ -413,7 +426,10 @@ def _can_be_a_key(name: str) -> bool:
     )
 
 
-_KEYS = {REFERENCE: "'frames' and 'frame_t'", LEADING: "'sensor' and 'sensor_t'"}
+_KEYS = {
+    REFERENCE: "'frames' and 'frame_t'",
+    LEADING: "'sensor' and 'sensor_t', or the array 'streams' with the sensor's name,",
+}
 
 
 def _kind(stream: Stream) -> Kind:
