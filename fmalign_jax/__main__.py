@@ -144,12 +144,20 @@ def main(given: Sequence[str] | None = None) -> None:
     runpy.run_module(f"fmalign_jax.{command.module}", run_name="__main__")
 
 
-def find_config(name: str) -> str:
+def find_config(name: str, command: Command) -> str:
     """Returns the path of a config; what is none ends the program in one line."""
     try:
-        return overrides.find_config(name)
+        return overrides.find_config(name, _fitting(command))
     except ValueError as error:
         _fail(str(error))
+
+
+def _fitting(command: Command) -> list[str]:
+    """Returns the shipped configs that a command may take."""
+    if command.of_run:
+        return [str(command.config)]
+    others = {own.config for own in COMMANDS.values()} - {command.config}
+    return [name for name in shipped_configs() if name not in others]
 
 
 def _rewritten(name: str, command: Command, words: Sequence[str]) -> list[str]:
@@ -159,7 +167,7 @@ def _rewritten(name: str, command: Command, words: Sequence[str]) -> list[str]:
     named, words = _split(name, command, words)
     config = _given_config(words) or (None if command.of_run else named)
     words = [word for word in words if not word.startswith("--config=")]
-    path = find_config(config or command.config)
+    path = find_config(config or command.config, command)
     if not command.of_run:
         import_beside(path)
     known = _read(path)
@@ -263,7 +271,7 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
         return
     named, rest = _split(name, command, words)
     chosen = _given_config(rest) or (None if command.of_run else named)
-    path = find_config(chosen or str(command.config))
+    path = find_config(chosen or str(command.config), command)
     if not command.of_run:
         import_beside(path)
     own = "RUN_DIR" if command.of_run else "[CONFIG]"
@@ -272,8 +280,7 @@ def _print_help(name: str, command: Command, words: Sequence[str]) -> None:
     if command.of_run:
         print("  RUN_DIR   the folder of a run, or a packed run, *.fmrun\n")
     else:
-        others = {own.config for own in COMMANDS.values()} - {command.config}
-        fitting = ", ".join(name for name in shipped_configs() if name not in others)
+        fitting = ", ".join(_fitting(command))
         print(f"  CONFIG    a file, or one of {fitting}; :VARIANT may follow.")
         print(f"            By default {command.config}\n")
     print(f"{examples}\n\nflags")

@@ -119,8 +119,8 @@ def _check(config: ConfigDict) -> None:
         )
     if not config.checkpoint:
         raise ValueError(
-            "a search for the lead needs a run; got none; add --config.checkpoint=RUN, "
-            "the folder that training named"
+            "a search for the lead needs a run; got none; give the folder that "
+            "training named, as in fmalign lead RUN"
         )
     if not config.least_lead_s < config.most_lead_s:
         raise ValueError(

@@ -483,8 +483,11 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"checkpoint": ""}, "needs a run; got none"),
-        ({"checkpoint": "nowhere"}, "must be the folder of a run.*nowhere"),
+        ({"checkpoint": ""}, "needs a run; got none; give .* evaluate RUN"),
+        (
+            {"checkpoint": "nowhere"},
+            "a run must be its folder.*nowhere, which is not there;",
+        ),
         ({"step": "newest"}, "'best', 'latest' or the number.*'newest'; .* has"),
         ({"step": "5000"}, "got '5000'"),
         ({"target": "video"}, "two modalities; got 'video' for both"),

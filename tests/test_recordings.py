@@ -329,14 +329,35 @@ SPOILED = {
         r"got uint16 \(5, 4, 4, 3\)",
     ),
     "one channel, flat": ({"sensor": np.zeros(20)}, r"got float64 \(20,\)"),
-    "sensor of texts": ({"sensor": np.full((20, 2), "x")}, r"got <U1"),
+    "sensor of texts": (
+        {"sensor": np.full((20, 2), "1 A")},
+        "key 'sensor': must hold numbers; got text, such as '1 A'; convert it to",
+    ),
+    "times of texts": (
+        {"frame_t": np.full(5, b"12:00")},
+        "key 'frame_t': must hold numbers; got text, such as b'12:00'; convert",
+    ),
     "no samples": (
         {"sensor": np.zeros((0, 2)), "sensor_t": np.zeros(0)},
         "key 'sensor': a stream needs samples",
     ),
-    "times too few": ({"sensor_t": np.arange(19)}, r"time_s.*shape \(20,\).*\(19,\)"),
-    "labels too few": ({"sensor_label": np.arange(19)}, r"label must have.*\(19,\)"),
-    "clips too many": ({"frame_clip": np.zeros(6, int)}, r"clip must have.*\(6,\)"),
+    "times too few": (
+        {"sensor_t": np.arange(19)},
+        "key 'sensor_t': must have one entry for each of the 20 samples in 'sensor'; "
+        "got 19; write one for each, unless it is that of another stream",
+    ),
+    "times of another stream": (
+        {"frame_t": np.arange(20.0)},
+        "key 'frame_t': must have .* the 5 samples in 'frames'; got 20;",
+    ),
+    "labels too few": (
+        {"sensor_label": np.arange(19)},
+        "key 'sensor_label': must have one entry .*got 19",
+    ),
+    "clips too many": (
+        {"frame_clip": np.zeros(6, int)},
+        "key 'frame_clip': must have one entry .*got 6",
+    ),
     "labels not whole": ({"sensor_label": np.ones(20)}, "whole number.*float64"),
     "labels below -1": ({"sensor_label": np.full(20, -2)}, "got -2 at index 0"),
     "label without name": (

@@ -96,7 +96,16 @@ def test_arguments_of_commands_without_a_config_are_passed_on(passed_on):
     ("words", "told"),
     [
         (("fly",), "a command must be one of init, check, prepare"),
-        (("train", "nothing"), "a config must be a file or one of cmg_paper"),
+        (
+            ("train", "nothing"),
+            "a config must be a file or one of cmg_paper, pretrain, recordings, "
+            "systems; got 'nothing'; correct the name",
+        ),
+        (
+            ("train", "mine.py:smoke"),
+            "systems; got 'mine.py', and there is no such file; correct the path",
+        ),
+        (("evaluate", "runs/a", "--config=mine"), "a file or evaluate; got 'mine'"),
         (("train", "pretrain:nothing"), "has the variants"),
         (
             ("train", "pretrain", "sweep"),

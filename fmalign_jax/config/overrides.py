@@ -43,11 +43,12 @@ def shipped_configs() -> dict[str, pathlib.Path]:
     return {file.stem: file for file in sorted(found.glob("*.py"))}
 
 
-def find_config(name: str) -> str:
+def find_config(name: str, fitting: Collection[str] = ()) -> str:
     """Returns the path of a config, with its variant.
 
     Args:
       name: a path, or the name of a shipped config; ``:VARIANT`` may follow.
+      fitting: the shipped configs to name where there is no such; by default all.
 
     Raises:
       ValueError: it is neither.
@@ -58,10 +59,12 @@ def find_config(name: str) -> str:
         return name
     if path in shipped:
         return f"{shipped[path]}{colon}{variant}"
-    raise ValueError(
-        f"a config must be a file or one of {', '.join(shipped)}; got {path!r}; "
-        "correct the name"
-    )
+    known = list(fitting or shipped)
+    one_of = f"one of {', '.join(known)}" if len(known) > 1 else known[0]
+    why, what = "", "correct the name"
+    if pathlib.Path(path).suffix:  # meant as a file
+        why, what = ", and there is no such file", "correct the path"
+    raise ValueError(f"a config must be a file or {one_of}; got {path!r}{why}; {what}")
 
 
 def read_config(path: str) -> ConfigDict:

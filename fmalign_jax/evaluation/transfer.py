@@ -42,8 +42,8 @@ def check(config: ConfigDict) -> None:
         )
     if not config.checkpoint:
         raise ValueError(
-            "an evaluation needs a run; got none; add --config.checkpoint=RUN, the "
-            "folder that training named"
+            "an evaluation needs a run; got none; give the folder that training named, "
+            "as in fmalign evaluate RUN"
         )
     fused = (config.source == FUSED, config.target == FUSED)
     if any(fused) and not all(fused):

@@ -120,10 +120,11 @@ def open_run(
     directory = path / "checkpoints"
     settings = read_json(path / "config.json")
     if settings is None or not directory.is_dir():
+        why = "" if path.exists() else ", which is not there"
         raise ValueError(
-            "--config.checkpoint must be the folder of a run, with config.json and "
-            f"checkpoints, or a file *{packed.SUFFIX}; got {path}; give the folder "
-            "that training named, such as runs/pretrain-1a2b3c4d"
+            "a run must be its folder, with config.json and checkpoints, or a file "
+            f"*{packed.SUFFIX}; got {path}{why}; give the folder that training named, "
+            "such as runs/pretrain-1a2b3c4d"
         )
     trust.check_names(settings, path / "config.json", trust_code=trust_code)
     config = saved.from_json(settings)
@@ -144,7 +145,7 @@ def open_run(
         run = OpenedRun(path, config, int(step), "given")
     else:
         raise ValueError(
-            "--config.step must be 'best', 'latest' or the number of a checkpoint; got "
+            "step must be 'best', 'latest' or the number of a checkpoint; got "
             f"{step!r}; {path} has {', '.join(map(str, steps))}"
         )
     _check_config(run, settings)

@@ -282,13 +282,24 @@ def _stream(arrays: _Arrays, name: str, path: pathlib.Path) -> Stream:
                 f"got {sorted(arrays)}; add {needed!r}"
             )
     values = _values(arrays[key], name, f"{path}, key {key!r}")
-    clip = _column(arrays, f"{prefix}_clip", path, missing=[0] * len(values))
-    label = _column(arrays, f"{prefix}_label", path, missing=[UNLABELLED] * len(values))
+    count = len(values)
+    columns = {
+        "t": _column(arrays, f"{prefix}_t", path),
+        "clip": _column(arrays, f"{prefix}_clip", path, missing=[0] * count),
+        "label": _column(arrays, f"{prefix}_label", path, missing=[UNLABELLED] * count),
+    }
+    for part, column in columns.items():
+        if len(column) != count:
+            raise ValueError(
+                f"{path}, key '{prefix}_{part}': must have one entry for each of the "
+                f"{count} samples in {key!r}; got {len(column)}; write one for each, "
+                "unless it is that of another stream"
+            )
     return Stream(
         values=values,
-        time_s=_column(arrays, f"{prefix}_t", path),
-        clip=clip,
-        label=label,
+        time_s=columns["t"],
+        clip=columns["clip"],
+        label=columns["label"],
         unit="".join(_strings(arrays, f"{prefix}_unit")),
         channel_names=tuple(_strings(arrays, _channel_key(name))),
     )
@@ -298,6 +309,7 @@ def _values(
     values: Shaped[np.ndarray, "..."], name: str, source: str
 ) -> Shaped[np.ndarray, "..."]:
     """Values in one of the dtypes a stream may have."""
+    _refuse_text(values, source)
     axes = {"video": 4, SENSOR: 2}.get(name, max(values.ndim, 1))
     numbers = values.dtype.kind in ("f" if name == "video" else "fiub")
     if values.ndim != axes or not (numbers or values.dtype == np.uint8):
@@ -320,11 +332,21 @@ def _values(
         return values.astype(np.int32 if tokens else np.float32, copy=False)
 
 
+def _refuse_text(values: Shaped[np.ndarray, "..."], source: str) -> None:
+    if values.dtype.kind in "US" and values.size:
+        first = values.flat[0].item()
+        raise ValueError(
+            f"{source}: must hold numbers; got text, such as {first!r}; convert it to "
+            "numbers and save it again"
+        )
+
+
 def _column(
     arrays: _Arrays, key: str, path: pathlib.Path, *, missing: list[int] | None = None
 ) -> Shaped[np.ndarray, "N"]:
     """One entry a sample: times, or (where `missing` fills in) whole numbers."""
     column = arrays[key] if missing is None or key in arrays else np.array(missing, int)
+    _refuse_text(column, f"{path}, key {key!r}")
     kinds = "fiu" if missing is None else "iu"
     if column.ndim != 1 or column.dtype.kind not in kinds:
         raise ValueError(
