@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 import fmalign_jax as fm
 from fmalign_jax import __main__ as word, api, monitor, report, train
 from fmalign_jax.alarm import signature
+from fmalign_jax.alarm.live import Reading
 from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.recordings import RecordingFiles
 from fmalign_jax.evaluation import files as evaluation_files
@@ -271,6 +272,57 @@ def _cut(raw, rows=slice(None), channels=slice(None)):
 def test_what_does_not_fit_is_refused_in_words(run, raw, ask, told):
     with pytest.raises(ValueError, match=told):
         ask(run, raw)
+
+
+def _encoded(**changes):
+    parts = {
+        "features": {"video": np.zeros((3, 2, 4)), "current": np.zeros((3, 2, 4))},
+        "codes": {
+            "video": np.array([[0, 1], [1, 1], [1, 0]]),
+            "current": np.array([[0, 7], [7, 7], [0, 0]]),
+        },
+        "code_vectors": np.zeros((9, 4)),
+        "shared_codes": {},
+        "variates": {},
+        "time_s": np.arange(3.0),
+        "recording": ("a", "a", "b"),
+        "label": np.zeros((3, 2), int),
+        "label_names": (),
+    }
+    return fm.Encoded(**(parts | changes))
+
+
+def test_what_a_notebook_shows_of_a_result_is_one_short_line(tmp_path):
+    assert repr(_encoded()) == (
+        "<Encoded 3 windows of 2 ticks, 2 recordings, video and current, "
+        "3 of 9 codes used>"
+    )
+    assert repr(_encoded(codes={}, code_vectors=None)).endswith("current>")
+    across = {"video->current": {"balanced_accuracy": 0.8125}}
+    report = {"source": "video", "target": "current", "headline_split": "test"}
+    report |= {"labels": "L0", "zero_shot": across}
+    assert repr(fm.Evaluation(report, pathlib.Path("e"))) == (
+        "<Evaluation e, video->current balanced accuracy 0.812 on test>"
+    )
+    across["video->current"]["balanced_accuracy"] = None
+    assert "accuracy - on test" in repr(fm.Evaluation(report, tmp_path))
+    found = {"estimate_s": 240.0, "interval_s": [201.25, 280.0], "verdict": "found"}
+    assert repr(fm.Lead(found, pathlib.Path("l"))) == "<Lead l, 240 s [201.2, 280]>"
+    found |= {"estimate_s": None, "verdict": "no lead was found"}
+    assert repr(fm.Lead(found, pathlib.Path("l"))) == "<Lead l, no lead was found>"
+    readings = tuple(
+        Reading(float(2 * n), 0.5, None, n > 3, False, None) for n in range(6)
+    )
+    assert repr(fm.Readings(readings)) == "<Readings 6 ticks, 0 to 10 s, alarm on in 2>"
+    assert repr(fm.Readings(())) == "<Readings none>"
+    kept = pathlib.Path(__file__).parent / "data" / "alarms" / "0.1.0-model.fmalign"
+    alarm = fm.load_alarm(kept)
+    said = f"<Alarm {kept}, 'abnormal' by a, b, c"
+    assert repr(alarm) == f"{said}>"
+    own = {"splits": {"test": {"detected": 3, "spells": 4}}}
+    judged = {"headline_split": "test", "alarm": "model", "methods": {"model": own}}
+    judged = fm.Alarm(kept, judged, alarm.exported)
+    assert repr(judged) == f"{said}, 3 of 4 detected on test>"
 
 
 def test_a_table_and_a_picture_of_codes(run, tmp_path):

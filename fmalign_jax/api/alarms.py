@@ -56,6 +56,16 @@ class Alarm:
     report: Mapping[str, Any]
     exported: ExportedAlarm = dataclasses.field(repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """Returns the file, what it warns of, and what it detects, where known."""
+        settings = self.settings
+        said = f"{settings.abnormal!r} by {', '.join(settings.channels)}"
+        if self.report:
+            split = self.report["headline_split"]
+            own = self._methods()[self.report["alarm"]]["splits"][split]
+            said += f", {own['detected']} of {own['spells']} detected on {split}"
+        return f"<Alarm {self.path}, {said}>"
+
     @property
     def settings(self) -> AlarmSettings:
         """Returns channels, ticks, levels and expected warning of the alarm."""
@@ -181,6 +191,16 @@ class Readings:
     """
 
     readings: tuple[Reading, ...]
+
+    def __repr__(self) -> str:
+        """Returns how many ticks there are, when, and in how many the alarm is on."""
+        if not self.readings:
+            return "<Readings none>"
+        first, last = self.readings[0].time_s, self.readings[-1].time_s
+        return (
+            f"<Readings {len(self.readings)} ticks, {first:.10g} to {last:.10g} s, "
+            f"alarm on in {self.active.sum()}>"
+        )
 
     @property
     def time_s(self) -> Float[ndarray, " n"]:

@@ -48,6 +48,17 @@ class Encoded:
     label: Int[ndarray, "N T"]
     label_names: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Returns how much there is, of what, and how many codes are used."""
+        said = (
+            f"{len(self)} windows of {self.label.shape[1]} ticks, "
+            f"{len(set(self.recording))} recordings, {' and '.join(self.features)}"
+        )
+        if self.code_vectors is not None:
+            used = set().union(*(own.ravel().tolist() for own in self.codes.values()))
+            said += f", {len(used)} of {len(self.code_vectors)} codes used"
+        return f"<Encoded {said}>"
+
     def __len__(self) -> int:
         """Returns the number of windows."""
         return len(self.time_s)
@@ -144,6 +155,15 @@ class Evaluation:
     report: Mapping[str, Any]
     folder: pathlib.Path
 
+    def __repr__(self) -> str:
+        """Returns the folder and the balanced accuracy from source to target."""
+        accuracy, split = self.transfer, self.report["headline_split"]
+        found = "-" if accuracy is None else f"{accuracy:.3f}"
+        return (
+            f"<Evaluation {self.folder}, {self.report['source']}->"
+            f"{self.report['target']} balanced accuracy {found} on {split}>"
+        )
+
     @property
     def transfer(self) -> float | None:
         """Returns the balanced accuracy from source to target, headline split."""
@@ -216,6 +236,14 @@ class Lead:
 
     report: Mapping[str, Any]
     folder: pathlib.Path
+
+    def __repr__(self) -> str:
+        """Returns the folder and the lead with its interval, or why there is none."""
+        found = self.verdict
+        if self.interval_s is not None:
+            low, high = self.interval_s
+            found = f"{self.lead_s:.4g} s [{low:.4g}, {high:.4g}]"
+        return f"<Lead {self.folder}, {found}>"
 
     @property
     def lead_s(self) -> float | None:
