@@ -55,6 +55,33 @@ def test_both_languages_have_the_same_parts(page):
     assert len(re.findall(r"[一-鿿]", chinese)) > 20  # it is Chinese
 
 
+def _anchors(page):
+    """Returns the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", _prose(page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_the_chinese_readme_links_to_chinese_pages():
+    text = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    links = re.findall(r"\[([^\]]*)\]\((docs/[^)#]*\.md)#?([^)]*)\)", text)
+    assert len(links) > 20
+    for shown, target, anchor in links:
+        page = ROOT / target
+        assert page.is_file(), target
+        assert not TRANSLATIONS.chinese(page).is_file(), f"{target} is in English"
+        assert shown == target or not shown.startswith("docs/"), (shown, target)
+        assert not anchor or anchor in _anchors(page), (target, anchor)
+
+
+def test_a_rate_has_one_name_in_chinese():
+    page = (DOCS / "evaluation.zh.md").read_text(encoding="utf-8")
+    parts = ROOT / "fmalign_jax" / "run_report" / "report_page" / "words.json"
+    words = json.loads(parts.read_text(encoding="utf-8"))["zh"]
+    for key in ("fdr", "mdr"):
+        name = words[key].partition(" ")[0]
+        assert re.search(rf"\| `{key}` \|.*{name}", page), name
+
+
 def test_a_change_of_the_english_page_is_noticed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# One\n", encoding="utf-8")
