@@ -356,6 +356,7 @@ def test_an_evaluation_is_that_of_the_command(run, tmp_path, capsys):
         head={"kind": "linear", "steps": 20},
     )
     assert found.folder == tmp_path / "evaluation"
+    assert f"balanced accuracy {found.transfer:.3f} on test" in repr(found)
     assert json.loads((found.folder / "eval.json").read_text()) == found.to_dict()
     assert "weight_decay" in found.to_dict()["head"]["video"]
     across = found.report["zero_shot"]["video->current"]
@@ -409,6 +410,7 @@ def test_an_alarm_watches_a_current_in_memory(run, raw, folder, tmp_path):
         rows=8,
         false_alarms_per_hour=100.0,
     )
+    assert re.search(r"by a, b, c, \d+ of \d+ detected on test>$", repr(alarm))
     readings = alarm.watch(raw["sensor"], raw["sensor_t"])
     opened = fm.load_alarm(alarm.path)
     replayed = tiny.replayed(opened.exported, folder / "raw" / "furnace_2.npz")

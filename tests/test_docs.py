@@ -73,13 +73,15 @@ def test_the_chinese_readme_links_to_chinese_pages():
         assert not anchor or anchor in _anchors(page), (target, anchor)
 
 
-def test_a_rate_has_one_name_in_chinese():
+def test_rates_and_the_lead_have_one_name_in_chinese():
     page = (DOCS / "evaluation.zh.md").read_text(encoding="utf-8")
     parts = ROOT / "fmalign_jax" / "run_report" / "report_page" / "words.json"
     words = json.loads(parts.read_text(encoding="utf-8"))["zh"]
     for key in ("fdr", "mdr"):
         name = words[key].partition(" ")[0]
         assert re.search(rf"\| `{key}` \|.*{name}", page), name
+    title = (DOCS / "lead.zh.md").read_text(encoding="utf-8").splitlines()[0]
+    assert title.removeprefix("# ") in words["axis_lead"]
 
 
 def test_a_change_of_the_english_page_is_noticed(tmp_path):
