@@ -80,8 +80,8 @@ def test_rates_and_the_lead_have_one_name_in_chinese():
     for key in ("fdr", "mdr"):
         name = words[key].partition(" ")[0]
         assert re.search(rf"\| `{key}` \|.*{name}", page), name
-    title = (DOCS / "lead.zh.md").read_text(encoding="utf-8").splitlines()[0]
-    assert title.removeprefix("# ") in words["axis_lead"]
+    title = re.match(r"# (\w+)", (DOCS / "lead.zh.md").read_text(encoding="utf-8"))
+    assert words["axis_lead"].startswith(title[1])
 
 
 def test_a_change_of_the_english_page_is_noticed(tmp_path):
