@@ -88,6 +88,17 @@ def test_dates_with_a_start_and_labels(tmp_path):
     assert current.label.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize(
+    "names", [("normal", "abnormal"), ("\u6b63\u5e38", "\u5f02\u5e38"), ("OK", "NG")]
+)
+def test_of_classes_without_an_order_the_normal_one_is_the_first(tmp_path, names):
+    """Class 1 counts as abnormal: sorted, "abnormal" would be class 0."""
+    _write_pair(tmp_path, text=SECONDS)
+    rows = "".join(f"{i},{name}\n" for i, name in enumerate(names))
+    (tmp_path / "run.labels.csv").write_text(f"time,label\n{rows}", encoding="utf-8")
+    assert RecordingFiles(str(tmp_path)).label_names == names
+
+
 def test_labels_may_be_numbers_of_named_classes(tmp_path):
     _write_pair(tmp_path, text=SECONDS)
     (tmp_path / "run.labels.csv").write_text("0,1\n1,0\n2,1\n")
