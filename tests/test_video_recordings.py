@@ -377,6 +377,23 @@ def test_a_counter_that_pandas_wrote_is_no_channel(tmp_path):
         _read_csv(tmp_path, text.replace("time", "moment"))
 
 
+def test_days_of_a_spreadsheet_are_recognised(tmp_path):
+    rows = "".join(f"{45356.35 + i / 86400:.6f},{i}\n" for i in range(4))
+    _write_pair(tmp_path, text=f"time,ia\n{rows}")
+    with pytest.raises(ValueError, match="are days, as a spreadsheet counts them"):
+        RecordingFiles(str(tmp_path)).read("run")
+    _write_pair(tmp_path, text="time,ia\n500,1\n501,2\n")
+    with pytest.raises(ValueError, match=r"give times in seconds$"):
+        RecordingFiles(str(tmp_path)).read("run")
+
+
+def test_dates_as_a_spreadsheet_writes_them_are_read(tmp_path):
+    _write_pair(tmp_path, text="时间,ia\n2024/3/5 8:30:00,1\n2024/3/5 8:30:02,2\n")
+    files = RecordingFiles(str(tmp_path), video_start="2024/3/5 8:30:00")
+    current = files.read("run").streams["current"]
+    np.testing.assert_allclose(current.time_s, [0, 2])
+
+
 def test_dates_written_as_one_number_are_refused(tmp_path):
     text = "time,a\n" + "".join(f"202305102133{i:02d},{i}\n" for i in range(12))
     with pytest.raises(ValueError, match="got 20230510213300 in line 2, which is a"):
