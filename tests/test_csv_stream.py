@@ -154,9 +154,7 @@ def test_another_kind_of_file_is_refused():
 
 def test_a_file_without_one_usable_row_is_refused_at_its_end():
     few = ["time,a,b", "5/3/2024 8:30,1,2", "5/3/2024 8:31,1,2"]
-    with pytest.raises(
-        ValueError, match=r"got 2 of another kind, the last '5/3/"
-    ):
+    with pytest.raises(ValueError, match=r"got 2 of another kind, the last '5/3/"):
         _read(few)
     assert _read([*few, "1.0,1,2"])[0] == [(1.0, (1, 2))]
     assert _read(few[:1]) == ([], {})
