@@ -502,6 +502,30 @@ def test_mistakes_are_named(run, changes, message):
         command.evaluate(_config(run, **changes))
 
 
+@pytest.mark.parametrize(
+    ("validation", "test", "said"),
+    [
+        ("others", "others", "(validation) again as 'furnace_0' of .*(test); leave"),
+        ("others", "copies", "'furnace_0' .*(validation) again as 'copy' .*(test);"),
+        ("raw", "others", "'furnace_0' of the run (head) again as .* (validation);"),
+    ],
+)
+def test_no_recording_is_in_two_splits(run, folder, validation, test, said):
+    """What chooses the level of an alarm, such as validation, is not tested on."""
+    if not (folder / "others").exists():
+        tiny.write_recordings(folder / "others", seed=5)
+        (folder / "copies").mkdir()
+        shutil.copy(folder / "others/furnace_0.npz", folder / "copies/copy.npz")
+    config = _config(
+        run,
+        validation_data=str(folder / validation / "*.npz"),
+        test_data=str(folder / test / "*.npz"),
+    )
+    pattern = said.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=pattern):
+        load_splits(config, restore.open_run(run[0], "best").config)
+
+
 def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):
     wide = labelled_recordings.write(folder / "wide", seed=6, channels=4)
     config = _config(run, head_data=states["head_data"], test_data=str(wide))
