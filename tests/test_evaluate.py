@@ -24,6 +24,7 @@ from fmalign_jax.evaluation import (
     few_shot,
     files,
     prototype_heads,
+    report as evaluation_report,
     supervised,
     transfer,
 )
@@ -500,6 +501,17 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
 def test_mistakes_are_named(run, changes, message):
     with pytest.raises(ValueError, match=message):
         command.evaluate(_config(run, **changes))
+
+
+@pytest.mark.parametrize(("random", "said"), [(1.0, True), (0.0, False)])
+def test_it_says_where_untrained_encoders_are_as_good(run, whole, random, said):
+    opened = restore.open_run(run[0], "best")
+    splits = load_splits(_config(run), opened.config)
+    report = json.loads(json.dumps(whole[1]))
+    across = report["references"]["random_encoders"]["video->current"]
+    across["balanced_accuracy"] = random
+    found = evaluation_report.notes(report, opened, splits)
+    assert said == any("that were not trained reach 1.000" in note for note in found)
 
 
 @pytest.mark.parametrize(
