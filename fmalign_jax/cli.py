@@ -102,6 +102,7 @@ class Arguments(Parser):
         add_trust_code(self)
         arguments = self.parse_args()
         trust(arguments.trust_code)
+        flags.FLAGS.mark_as_parsed()  # absl's log warns where its own flags are not
         _guarded(lambda: main(arguments))
 
 
@@ -263,6 +264,12 @@ def _guarded(call: Callable[[], Any]) -> None:
     logging.getLogger(_JAX_WARNS_OF_DEVICES).setLevel(logging.WARNING)
     try:
         call()
+    except KeyboardInterrupt:
+        print(
+            "interrupted: what is saved stays; the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(130)  # as of a shell's command that Ctrl-C ended
     except Exception as error:
         logging.debug("the error's origin", exc_info=True)
         _fail(_in_one_line(error))

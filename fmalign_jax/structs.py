@@ -35,6 +35,13 @@ LARGEST = 1e18
 """No value may be larger: squares would leave float32, and meters write 9.9e37 where
 they were overloaded."""
 
+_NORMAL = ("normal", "ok", "good", "\u6b63\u5e38", "\u5408\u683c")
+
+
+def is_normal(label_name: str) -> bool:
+    """Says whether a class is called as one that nobody is warned of."""
+    return label_name.strip().lower() in _NORMAL
+
 
 @dataclasses.dataclass(frozen=True)
 class Stream:

@@ -98,7 +98,7 @@ def train(
                 batches.set_state(position)
             start = int(state.step)
             logging.info(
-                "%s: %s at step %d of %d",
+                "%s: %s at step %d of %d; the first step is compiled before it runs",
                 workdir,
                 "starting" if restored is None else "resuming",
                 start,

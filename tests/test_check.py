@@ -162,6 +162,18 @@ def test_floor_and_ceiling_are_those_of_the_streams(planted):
         assert highest.min() <= view.floor <= highest.max()
 
 
+@pytest.mark.parametrize("drawn", ["curves", "alone"])
+def test_leads_are_marked_only_where_one_was_found(planted, drawn):
+    def red(found):
+        further = ["current"] if drawn == "curves" else []
+        return getattr(pictures, drawn)(found, *further).count("#d62728")
+
+    *_, found = planted
+    assert found.verdict == FOUND
+    assert red(found) > 0
+    assert red(dataclasses.replace(found, verdict=TOO_SHORT)) == 0
+
+
 def test_what_has_nothing_in_common_is_not_found():
     found = _associate(_looked(lead=None, seed=3))
     assert found.verdict == NOT_FOUND

@@ -291,6 +291,35 @@ def test_a_line_of_the_log_says_when_and_what(call, tmp_path, monkeypatch):
     assert re.fullmatch(f"{when} warning: a gap of 9 s", warned)
 
 
+def test_ctrl_c_ends_in_one_line(call, tmp_path):
+    """As while a program compiles; in the loop of training a run is saved first."""
+
+    def is_stopped(config):
+        raise KeyboardInterrupt
+
+    outcome = call(f"--config={TINY}:{tmp_path}", main=is_stopped)
+    assert outcome.code == 130
+    assert outcome.error == (
+        "interrupted: what is saved stays; the same command goes on\n"
+    )
+
+
+def test_a_command_without_config_logs_without_a_word_of_absl(tmp_path):
+    """absl warns at the first line where its own flags were not parsed."""
+    said = subprocess.run(
+        [sys.executable, "-c", _LOGS], capture_output=True, text=True, check=True
+    ).stderr
+    assert re.fullmatch(r"\S+ \S+ 5.3 MB\n", said)
+
+
+_LOGS = """
+import logging, sys
+from fmalign_jax import cli
+sys.argv = ["x"]
+cli.Arguments().run(lambda arguments: logging.info("5.3 MB"))
+"""
+
+
 def test_a_user_without_a_home_is_served(monkeypatch):
     def homeless(self):
         raise RuntimeError("Could not determine home directory.")

@@ -9,6 +9,32 @@ from fmalign_jax.data import clocks, tables
 FEW = settings(deadline=None, max_examples=25)
 
 
+@pytest.mark.parametrize(
+    ("written", "iso"),
+    [
+        ("2024/3/5 8:30:00", "2024-03-05T08:30:00"),
+        ("2024-3-5 8:30", "2024-03-05T08:30:00"),
+        ("2024.03.05 18:30:00.25", "2024-03-05T18:30:00.25"),
+        ("2024/12/31  23:59:59", "2024-12-31T23:59:59"),
+    ],
+)
+def test_dates_as_a_spreadsheet_writes_them(written, iso):
+    assert clocks.is_instant(written)
+    assert clocks.instant(written) == clocks.instant(iso)
+    assert not clocks.has_offset(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("5/3/2024 8:30:00", "3/5/24 8:30", "2024/13/5 8:30:00", "2024/3/5 25:00:00"),
+        *("2024/3/5", "2024/3/5 8:30:0", "\u0662024/3/5 8:30:00", "2024/3/5 8:30 AM"),
+    ],
+)
+def test_other_dates_are_refused(written):
+    assert not clocks.is_instant(written)
+
+
 def test_spread_by_hand():
     second = np.array([5, 5, 6, 8, 8, 8, 9, 9, 9, 9])
     expected = [5, 5.5, 6, 8, 8 + 1 / 3, 8 + 2 / 3, 9, 9.25, 9.5, 9.75]

@@ -54,7 +54,7 @@ def test_rows_with_more_or_fewer_cells_than_the_header_are_left_out():
     assert counts == {csv_stream.GARBAGE: 2}
     _, counts = _read(["0.25,1,2", "0.75,7,1,2"])  # a counter before the channels
     assert counts == {csv_stream.GARBAGE: 1}
-    with pytest.raises(ValueError, match="lines of a time and a number"):
+    with pytest.raises(ValueError, match=r"lines of a time .* and a number"):
         _read(["time,a,b", *(f"{i},7,1,2" for i in range(100))])
 
 
@@ -150,6 +150,14 @@ def test_a_clock_that_was_set_back_is_followed_after_a_while():
 def test_another_kind_of_file_is_refused():
     with pytest.raises(ValueError, match=r"docs/monitor\.md"):
         _read(["1;2;3"] * 200)
+
+
+def test_a_file_without_one_usable_row_is_refused_at_its_end():
+    few = ["time,a,b", "5/3/2024 8:30,1,2", "5/3/2024 8:31,1,2"]
+    with pytest.raises(ValueError, match=r"got 2 of another kind, the last '5/3/"):
+        _read(few)
+    assert _read([*few, "1.0,1,2"])[0] == [(1.0, (1, 2))]
+    assert _read(few[:1]) == ([], {})
 
 
 def test_warnings_are_few(caplog):

@@ -35,6 +35,13 @@ from fmalign_jax.training import sharding
 pytestmark = pytest.mark.usefixtures("one_device")
 
 LEAD_S = 4.0
+NOTHING_FOUND = comparison.Method(
+    {},
+    {},
+    AlarmRule(0.5, 0.4, 1, 1),
+    {"validation": [episodes.Tally(0, (), (0,) * (episodes.UNJUDGED + 1), 1.0)]},
+    {},
+)
 METHODS = {"model", "taught", "chance", "rolling_sd", "rolling_change", "cusum"}
 
 
@@ -108,12 +115,9 @@ def test_a_run_that_labels_shaped_says_so(run, monkeypatch):
     opened = restore.open_run(run, "best")
     config = transfer.with_features(_config(run), opened.config)
     splits = load_splits(config, make.with_a_window_a_tick(opened.config))
-    rule = AlarmRule(0.5, 0.4, 1, 1)
-    nothing = episodes.Tally(0, (), (0,) * (episodes.UNJUDGED + 1), 1.0)
-    chosen = comparison.Method({}, {}, rule, {"validation": [nothing]}, {})
 
     def notes():
-        return " ".join(alarm_report.notes(opened, splits, chosen, config))
+        return " ".join(alarm_report.notes(opened, splits, NOTHING_FOUND, config))
 
     assert "oracle" not in notes()
     monkeypatch.setattr(alarm_report, "label_level", lambda _: "L2")
@@ -419,6 +423,31 @@ def test_what_cannot_work_is_refused(run, changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
         command.early_warning(config)
+
+
+def test_the_second_class_is_warned_of_unless_it_is_called_normal(run, whole):
+    config, opened = _config(run), restore.open_run(run, "best")
+    splits = load_splits(config, make.with_a_window_a_tick(opened.config))
+    assert splits.classes == ("normal", "abnormal")
+    assert make.abnormal_class(config, splits) == 1
+    assert not [note for note in whole[0]["notes"] if "warned of" in note]
+
+    unsaid = dataclasses.replace(splits, classes=("molten", "semi-molten"))
+    assert make.abnormal_class(config, unsaid) == 1
+    (note,) = [
+        note
+        for note in alarm_report.notes(opened, unsaid, NOTHING_FOUND, config)
+        if "warned of" in note
+    ]
+    assert note.startswith("warned of is 'semi-molten', the second of the classes")
+
+    for wrong in (("abnormal", "normal"), ("\u5f02\u5e38", "\u6b63\u5e38")):
+        turned = dataclasses.replace(splits, classes=wrong)
+        with pytest.raises(ValueError, match=f"give --config.abnormal={wrong[0]}"):
+            make.abnormal_class(config, turned)
+        config.abnormal = wrong[0]
+        assert make.abnormal_class(config, turned) == 0
+        config.abnormal = ""
 
 
 def test_an_oracle_stands_beside(run, folder):

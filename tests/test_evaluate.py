@@ -25,6 +25,7 @@ from fmalign_jax.evaluation import (
     few_shot,
     files,
     prototype_heads,
+    report as evaluation_report,
     supervised,
     transfer,
 )
@@ -504,6 +505,41 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
 def test_mistakes_are_named(run, changes, message):
     with pytest.raises(ValueError, match=message):
         command.evaluate(_config(run, **changes))
+
+
+@pytest.mark.parametrize(("random", "said"), [(1.0, True), (0.0, False)])
+def test_it_says_where_untrained_encoders_are_as_good(run, whole, random, said):
+    opened = restore.open_run(run[0], "best")
+    splits = load_splits(_config(run), opened.config)
+    report = json.loads(json.dumps(whole[1]))
+    across = report["references"]["random_encoders"]["video->current"]
+    across["balanced_accuracy"] = random
+    found = evaluation_report.notes(report, opened, splits)
+    assert said == any("that were not trained reach 1.000" in note for note in found)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "said"),
+    [
+        ("others", "others", "(validation) again as 'furnace_0' of .*(test); leave"),
+        ("others", "copies", "'furnace_0' .*(validation) again as 'copy' .*(test);"),
+        ("raw", "others", "'furnace_0' of the run (head) again as .* (validation);"),
+    ],
+)
+def test_no_recording_is_in_two_splits(run, folder, validation, test, said):
+    """What chooses the level of an alarm, such as validation, is not tested on."""
+    if not (folder / "others").exists():
+        tiny.write_recordings(folder / "others", seed=5)
+        (folder / "copies").mkdir()
+        shutil.copy(folder / "others/furnace_0.npz", folder / "copies/copy.npz")
+    config = _config(
+        run,
+        validation_data=str(folder / validation / "*.npz"),
+        test_data=str(folder / test / "*.npz"),
+    )
+    pattern = said.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=pattern):
+        load_splits(config, restore.open_run(run[0], "best").config)
 
 
 def test_recordings_of_another_kind_are_refused(run, states, folder, tmp_path):

@@ -246,3 +246,20 @@ def test_a_drag_zooms_the_plot(view):
     length = view.evaluate("() => DATA.encoded.recordings[0].length_s")
     assert 0 < low < high < length
     assert high - low == pytest.approx(length * 200 / box["width"], rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1366, 1200, 800])
+def test_nothing_runs_out_of_its_box_or_over_another(view, width):
+    view.set_viewport_size({"width": width, "height": 768})
+    view.wait_for_timeout(300)
+    cut = view.evaluate("""() =>
+        [...document.querySelectorAll(".tile, .tile b, .scroll")]
+        .filter((node) => node.scrollWidth > node.clientWidth)
+        .map((node) => node.className + node.textContent.slice(0, 40))""")
+    assert cut == []
+    buttons, label = (
+        view.locator(f"#timeline_plot {part}").first.bounding_box()
+        for part in (".modebar", ".nsewdrag")
+    )
+    assert buttons["y"] + buttons["height"] <= label["y"] + 1

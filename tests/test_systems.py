@@ -108,6 +108,19 @@ def test_encode_gives_what_the_features_hold(case):
             assert not hasattr(features, "codes")
 
 
+def test_a_second_view_is_what_the_terms_see(case):
+    held = _features(case).semantic
+    found = case.trainer.model.apply(
+        {"params": case.state.params["model"]},
+        case.inputs,
+        train=False,
+        method="second_view",
+    )
+    assert set(found) == set(held)
+    for name, features in found.items():
+        np.testing.assert_allclose(features, held[name], atol=1e-5)
+
+
 def test_each_modality_is_encoded_from_its_own_input_alone(case):
     both = _encode(case, case.trainer.model.views)
     apart = [

@@ -36,6 +36,7 @@ def _summary(validation, **changes):
     return {
         "step": 480,
         "steps": 480,
+        "windows": {"train": 2709, "validation": 92, "test": 0},
         "finished": True,
         "train": {"loss": 18.0, "windows_per_s": 145.31, "waiting_share": 0.0123},
         "validation": validation,
@@ -141,6 +142,14 @@ def test_values_stand_under_their_headings():
         ["chosen by", "cpc_accuracy, at best 0.1235"],
     ]
     assert "curves" not in names["Files"]
+
+
+def test_it_says_where_few_windows_were_judged():
+    windows = {"train": 68, "validation": 13, "test": 0}
+    summary = _summary({**HEALTHY, **SHARED}, windows=windows)
+    said = training_summary.meaning(summary, default_config())
+    assert said[0].startswith("codes are shared")
+    assert said[1] == "judged by 13 windows of validation, and fewer than 50 say little"
 
 
 def test_it_says_which_commands_come_next(tmp_path, capsys):

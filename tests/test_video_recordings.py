@@ -88,6 +88,17 @@ def test_dates_with_a_start_and_labels(tmp_path):
     assert current.label.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize(
+    "names", [("normal", "abnormal"), ("\u6b63\u5e38", "\u5f02\u5e38"), ("OK", "NG")]
+)
+def test_of_classes_without_an_order_the_normal_one_is_the_first(tmp_path, names):
+    """Class 1 counts as abnormal: sorted, "abnormal" would be class 0."""
+    _write_pair(tmp_path, text=SECONDS)
+    rows = "".join(f"{i},{name}\n" for i, name in enumerate(names))
+    (tmp_path / "run.labels.csv").write_text(f"time,label\n{rows}", encoding="utf-8")
+    assert RecordingFiles(str(tmp_path)).label_names == names
+
+
 def test_labels_may_be_numbers_of_named_classes(tmp_path):
     _write_pair(tmp_path, text=SECONDS)
     (tmp_path / "run.labels.csv").write_text("0,1\n1,0\n2,1\n")
@@ -364,6 +375,23 @@ def test_a_counter_that_pandas_wrote_is_no_channel(tmp_path):
     assert recording.streams["current"].channel_names == ("a",)
     with pytest.raises(ValueError, match="the time column needs a name"):
         _read_csv(tmp_path, text.replace("time", "moment"))
+
+
+def test_days_of_a_spreadsheet_are_recognised(tmp_path):
+    rows = "".join(f"{45356.35 + i / 86400:.6f},{i}\n" for i in range(4))
+    _write_pair(tmp_path, text=f"time,ia\n{rows}")
+    with pytest.raises(ValueError, match="are days, as a spreadsheet counts them"):
+        RecordingFiles(str(tmp_path)).read("run")
+    _write_pair(tmp_path, text="time,ia\n500,1\n501,2\n")
+    with pytest.raises(ValueError, match=r"give times in seconds$"):
+        RecordingFiles(str(tmp_path)).read("run")
+
+
+def test_dates_as_a_spreadsheet_writes_them_are_read(tmp_path):
+    _write_pair(tmp_path, text="时间,ia\n2024/3/5 8:30:00,1\n2024/3/5 8:30:02,2\n")
+    files = RecordingFiles(str(tmp_path), video_start="2024/3/5 8:30:00")
+    current = files.read("run").streams["current"]
+    np.testing.assert_allclose(current.time_s, [0, 2])
 
 
 def test_dates_written_as_one_number_are_refused(tmp_path):

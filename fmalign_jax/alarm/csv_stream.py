@@ -91,6 +91,7 @@ class RowReader:
         self._older: list[float] = []
         self._understood = False
         self._failed = 0
+        self._refused = ""
 
     def feed(self, line: str) -> list[Row]:
         """Returns the rows that are complete after this line.
@@ -121,7 +122,13 @@ class RowReader:
         self._may_be_header = True
 
     def flush(self) -> list[Row]:
-        """Returns what was kept back, when no more lines will come."""
+        """Returns what was kept back, when no more lines will come.
+
+        Raises:
+          ValueError: none of the lines that came could be read.
+        """
+        if self._failed and not self._understood:
+            raise self._not_understood()
         held, self._held = self._held, []
         return _spread(held)
 
@@ -168,14 +175,18 @@ class RowReader:
 
     def _refuse(self, line: str) -> None:
         self._failed += 1
-        self._warnings.add(GARBAGE, repr(line[:80]))
+        self._refused = repr(line[:80])
+        self._warnings.add(GARBAGE, self._refused)
         if not self._understood and self._failed == _LINES_TO_UNDERSTAND:
-            raise ValueError(
-                "the input must be lines of a time and a number for each of the "
-                f"channels {', '.join(self._channels)}, with commas between; got "
-                f"{self._failed} lines of another kind, now {line[:80]!r}; write them "
-                "as docs/monitor.md shows"
-            )
+            raise self._not_understood()
+
+    def _not_understood(self) -> ValueError:
+        return ValueError(
+            "the input must be lines of a time (seconds, or YYYY-MM-DD HH:MM:SS) and a "
+            f"number for each of the channels {', '.join(self._channels)}, with commas "
+            f"between; got {self._failed} of another kind, the last {self._refused}; "
+            "write them as docs/monitor.md shows"
+        )
 
     def _ordered(self, row: Row) -> list[Row]:
         last = self._held[-1].time_s if self._held else row.time_s

@@ -23,6 +23,7 @@ from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import HEAD, VALIDATION, EvaluationSplits
 from fmalign_jax.run.frozen_encoder import EncoderState
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.structs import is_normal
 from fmalign_jax.systems.system import FUSED
 
 LEAST_SHARE = 0.9  # of the episodes that "model" detects, for "taught" to be preferred
@@ -117,6 +118,12 @@ def abnormal_class(config: ConfigDict, splits: EvaluationSplits) -> int:
         raise ValueError(
             f"abnormal must be one of the classes, {', '.join(splits.classes)}; got "
             f"{config.abnormal!r}; name the one to be warned of with --config.abnormal"
+        )
+    first, second = splits.classes
+    if is_normal(second) and not is_normal(first):
+        raise ValueError(
+            "an alarm warns of the second of two classes, unless it is told of which; "
+            f"got {first!r} and then {second!r}; give --config.abnormal={first}"
         )
     return 1
 

@@ -24,6 +24,7 @@ from fmalign_jax.evaluation import fonts, report as evaluation_report
 from fmalign_jax.evaluation.splits import TEST, VALIDATION, EvaluationSplits
 from fmalign_jax.objectives.total import LABELS, NO_LABELS, label_level
 from fmalign_jax.run.restore import OpenedRun
+from fmalign_jax.structs import is_normal
 
 _DPI = 110
 _TIMELINES = 4
@@ -138,6 +139,12 @@ def notes(
     if level != NO_LABELS:
         found.append(
             f"{LABELS[level]} ({level}): compare this alarm with those of the oracle"
+        )
+    first, *others = splits.classes
+    if not config.abnormal and not first.isdigit() and not is_normal(first):
+        found.append(
+            f"warned of is {others[-1]!r}, the second of the classes: nothing says "
+            f"that {first!r} is the normal one; --config.abnormal=NAME chooses"
         )
     if TEST not in splits.by_name:
         found.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import pathlib
+import re
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,11 @@ _MOST_OF_A_SECOND = 4  # times the usual number of rows
 HOUR_S = 3600.0
 TIMES = ("time", "\u65f6\u95f4")
 """What a column of times is called, in small letters."""
+
+_LOOSE_DATE = re.compile(
+    r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})[ T]+(\d{1,2})(:\d\d(?::\d\d(?:\.\d+)?)?)",
+    re.ASCII,
+)
 
 LATEST_S = 253_402_300_800.0
 """The year 10 000, of a clock that began in 1970."""
@@ -112,7 +118,7 @@ def is_time(cell: str) -> bool:
 
 
 def is_instant(cell: str) -> bool:
-    """Whether a cell reads as an ISO date and time."""
+    """Whether a cell reads as a date and time."""
     try:
         instant(cell)
     except ValueError:
@@ -121,12 +127,12 @@ def is_instant(cell: str) -> bool:
 
 
 def instant(text: str) -> float:
-    """Seconds since 1970 of an ISO date and time; UTC unless an offset is written.
+    """Seconds since 1970 of a date and time; UTC unless an offset is written.
 
     Raises:
       ValueError: the text is something else.
     """
-    moment = datetime.datetime.fromisoformat(text)
+    moment = _moment(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return moment.timestamp()
@@ -134,7 +140,23 @@ def instant(text: str) -> float:
 
 def has_offset(date: str) -> bool:
     """Whether a date and time is written with its offset from UTC."""
-    return datetime.datetime.fromisoformat(date).tzinfo is not None
+    return _moment(date).tzinfo is not None
+
+
+def _moment(text: str) -> datetime.datetime:
+    """Reads a date and time, ISO or with single digits and slashes, the year first.
+
+    A table calculator writes 2024/3/5 8:30:00 of its own accord.
+    """
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        parts = _LOOSE_DATE.fullmatch(text.strip())
+        if parts is None:
+            raise
+        year, month, day, hour, rest = parts.groups()
+        date = f"{year}-{month:0>2}-{day:0>2}"
+        return datetime.datetime.fromisoformat(f"{date}T{hour:0>2}{rest}")
 
 
 def spread_within_seconds(second: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:

@@ -14,6 +14,10 @@ from fmalign_jax.structs import LARGEST, UNLABELLED, Recording, Stream
 
 _LEAST_OVERLAP = 0.5
 _MOST_ALIKE = 0.5
+_DAYS = (
+    "; numbers such as 45356.3 are days, as a spreadsheet counts them: give that "
+    "column the form of a date and time, and export it again"
+)
 """Share of samples with the time of the one before; a clock may stumble, not stand."""
 VALUE_DTYPES = ("uint8", "int32", "float32")
 
@@ -191,8 +195,15 @@ def _check_common_clock(recording: Recording, where: str) -> None:
                     f"{one!r} from {start:.6g} to {stop:.6g} s and {other!r} from "
                     f"{theirs[clip][0]:.6g} to {theirs[clip][1]:.6g} s in clip {clip}; "
                     "correct the offset between the clocks, and give times in seconds"
+                    + _DAYS
+                    * (_is_days(start, stop) or _is_days(*theirs[clip]))
                 )
         _check_overlap(recording, (one, other), where)
+
+
+def _is_days(start: float, stop: float) -> bool:
+    """Whether times look like the days since 1900 that a spreadsheet counts."""
+    return 20_000 < start <= stop < 80_000 and stop - start < 10
 
 
 def _check_overlap(recording: Recording, pair: tuple[str, str], where: str) -> None:

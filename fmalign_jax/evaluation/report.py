@@ -234,4 +234,17 @@ def notes(
     for name, scores in target["splits"].items():
         if scores["note"]:
             found.append(f"{name}: {scores['note']}")
-    return found
+    return found + _untrained(report, target["balanced_accuracy"])
+
+
+def _untrained(report: Mapping[str, Any], reached: float | None) -> list[str]:
+    """Says where encoders that learnt nothing are as good as the run."""
+    of_random = report["references"]["random_encoders"] or {}
+    random = of_random.get(f"{report['source']}->{report['target']}", {})
+    value = random.get("balanced_accuracy")
+    if value is None or reached is None or reached > value:
+        return []
+    return [
+        f"encoders that were not trained reach {value:.3f} balanced accuracy where the "
+        f"run reaches {reached:.3f}: that it learnt anything is not shown"
+    ]

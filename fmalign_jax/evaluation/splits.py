@@ -1,12 +1,14 @@
 """The splits of an evaluation: head, validation and test.
 
 They are the run's own splits, or other recordings cut with the run's own window
-settings. A recording in the head split and in one that is reported on is refused.
+settings. A recording in two of them is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -27,6 +29,7 @@ from fmalign_jax.structs import UNLABELLED
 from fmalign_jax.systems.system import inputs_of
 
 HEAD, VALIDATION, TEST = "head", "validation", "test"
+_RUN = "the run"  # where splits come from that are not given
 RUN_SPLITS = {HEAD: "train", VALIDATION: "validation", TEST: "test"}
 """Which of the run's splits each split of an evaluation is by default."""
 
@@ -87,8 +90,8 @@ def load_splits(config: ConfigDict, run_config: ConfigDict) -> EvaluationSplits:
       run_config: of the run.
 
     Raises:
-      ValueError: nothing to report on, classes that do not match, or a recording both
-        in the head split and in one that is reported on.
+      ValueError: nothing to report on, classes that do not match, or a recording in
+        two splits.
     """
     given = {name: config[f"{name}_data"] for name in RUN_SPLITS}
     if given[HEAD] and not (given[VALIDATION] or given[TEST]):
@@ -142,7 +145,7 @@ def label_run(
       ValueError: no window of the training split has a label.
     """
     raws = {
-        name: _Raw("the run", store, windows[split])
+        name: _Raw(_RUN, store, windows[split])
         for name, split in RUN_SPLITS.items()
         if split in windows
     }
@@ -162,8 +165,7 @@ def _run_splits(run_config: ConfigDict, *, needed: bool) -> dict[str, _Raw]:
         logging.warning("the recordings of the run are not available: %s", error)
         return {}
     return {
-        name: _Raw("the run", store, windows[split])
-        for name, split in RUN_SPLITS.items()
+        name: _Raw(_RUN, store, windows[split]) for name, split in RUN_SPLITS.items()
     }
 
 
@@ -218,33 +220,32 @@ def _labelled(name: str, raw: _Raw, classes: tuple[str, ...]) -> LabelledWindows
 
 
 def _check_apart(splits: Mapping[str, LabelledWindows], streams: Sequence[str]) -> None:
-    """Refuses to test a head on what it was trained on.
+    """Refuses a recording in two splits: it would be tested on what chose or trained.
 
     Raises:
-      ValueError: the head split shares samples with another, or a recording under
-        whatever name.
+      ValueError: two splits share samples, or a recording under whatever name.
     """
-    head = splits[HEAD]
-    ours = {digest: name for name, digest in head.digests(streams).items()}
-    for name, split in splits.items():
-        if name == HEAD:
+    digests = functools.cache(lambda name: splits[name].digests(streams))
+    for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
+        if first.origin == second.origin == _RUN:  # may be parts of one recording
+            index.assert_no_leak({one: first.windows, other: second.windows})
             continue
-        if split.store.fingerprint == head.store.fingerprint:
-            index.assert_no_leak({HEAD: head.windows, name: split.windows})
-            continue
-        for recording, digest in split.digests(streams).items():
-            if digest in ours:
+        there = {digest: name for name, digest in digests(one).items()}
+        for recording, digest in digests(other).items():
+            if digest in there:
                 raise ValueError(
-                    "a head is not tested on a recording it was trained on; got "
-                    f"{ours[digest]!r} of {head.origin} again as {recording!r} of "
-                    f"{split.origin}; leave it out of one of them"
+                    "what trains, what chooses and what is tested are different "
+                    f"recordings; got {there[digest]!r} of {first.origin} ({one}) "
+                    f"again as {recording!r} of {second.origin} ({other}); leave it "
+                    "out of one of them"
                 )
-        namesakes = sorted(set(head.recordings) & set(split.recordings))
+        namesakes = sorted(set(first.recordings) & set(second.recordings))
         if namesakes:
             logging.warning(
-                "head and %s split both have a recording %s; their contents differ, so "
+                "%s and %s split both have a recording %s; their contents differ, so "
                 "they are taken for two",
-                name,
+                one,
+                other,
                 ", ".join(namesakes),
             )
 

@@ -24,6 +24,9 @@ GROUPS: Mapping[str, str] = {
 COLLAPSED_BELOW = 2.0
 """A modality with a smaller perplexity has stopped to use the codebook."""
 
+FEW_WINDOWS = 50
+"""Of fewer windows of validation a lucky agreement is nothing rare."""
+
 _WIDTH = 80  # columns of a sentence
 _OF_BATCH = ("cpc_accuracy", "clip_accuracy")  # its chance is 1 / batch size
 _OWN = re.compile(r".*/(\w+)->\1")  # of a modality with itself
@@ -131,7 +134,14 @@ def meaning(summary: Mapping[str, Any], config: ConfigDict) -> list[str]:
             "codes are shared"
             for pair, agreement in _of_pairs(values, "token_agreement").items()
         ]
-    return found or [_of_score(values, config)]
+    found = found or [_of_score(values, config)]
+    windows = summary["windows"]["validation"]
+    if windows < FEW_WINDOWS:
+        found.append(
+            f"judged by {windows} windows of validation, and fewer than {FEW_WINDOWS} "
+            "say little"
+        )
+    return found
 
 
 def _of_pairs(values: Mapping[str, float], name: str) -> dict[str, float]:

@@ -56,13 +56,15 @@ $details
 <h2>3. What the streams have in common, without a model</h2>
 <p>$looked</p>
 <div class="wide">$views</div>
-<p class="small">Values are correlations along the directions that correlate best.
+<p class="small">Values are correlations along the directions that correlate best;
+they are scaled over whole recordings, so that one may pass 1 where few ticks are left.
 Chance: how likely the association of wrong pairings (the $leading of another recording,
 or of another time) rises as far; of all views together $chance. Floor: the highest
 value of wrong pairings between recordings, on average. Ceiling: what noise within each
 stream leaves, by its even ticks beside its odd ones.</p>
 <figure>$curves<figcaption>Each view at every lead. Grey: 95 % of the wrong pairings at
-that lead. Red: the proposed leads of the view that counts.</figcaption></figure>
+that lead. Red, where a lead was found: the proposed leads of the view that
+counts.</figcaption></figure>
 <figure>$streams<figcaption>The clip with the most ticks, along the best directions of
 '$best', the $leading drawn later by $lead s.</figcaption></figure>
 <figure>$alone<figcaption>Each recording alone, by '$best', with 95 %

@@ -14,7 +14,7 @@ from fmalign_jax.data.clock_report import GAP_PERIODS
 from fmalign_jax.data.store.timelines import StreamTimeline
 from fmalign_jax.evaluation.fonts import readable
 from fmalign_jax.first_config.survey import REFERENCE, Survey
-from fmalign_jax.first_look.association import Association
+from fmalign_jax.first_look.association import FOUND, Association
 from fmalign_jax.lead.statistics import LEVEL
 
 _BLUE, _ORANGE = "tab:blue", "tab:orange"
@@ -72,7 +72,7 @@ def curves(found: Association, leading: str) -> str:
     )
     panels = figure.subplots(len(found.views), 1, sharex=True, squeeze=False)[:, 0]
     for axes, view in zip(panels, found.views.values(), strict=True):
-        counts = view is found.best
+        counts = view is found.best and found.verdict == FOUND
         if len(view.wrong):
             low, high = np.nanpercentile(view.wrong, LEVEL, axis=0)
             axes.fill_between(found.lead_s, low, high, color="0.88")
@@ -103,7 +103,8 @@ def alone(found: Association) -> str:
             axes.plot(own.interval_s, (row, row), color="0.6")
             clear = own.chance is not None and own.chance < 0.05
             axes.plot(own.estimate_s, row, "o" if clear else "x", color="C0")
-        axes.axvspan(*found.best.interval_s, color="C3", alpha=0.15)
+        if found.verdict == FOUND:
+            axes.axvspan(*found.best.interval_s, color="C3", alpha=0.15)
         axes.set_yticks(range(len(shown)), [names[own.recording] for own in shown])
         axes.set_xlim(found.lead_s[0], found.lead_s[-1])
         axes.set_ylim(len(shown) - 0.5, -0.5)

@@ -110,13 +110,15 @@ class Fcid(Cmg):
     def semantic(
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns the general features g of every tick alone.
-
-        These are not ``features.semantic``, z: a term that compares both views of a
-        window (`second_views`) has no meaning here.
-        """
+        """Returns the general features g of every tick alone."""
         fine = super().semantic(inputs, train=train, context=context)
         return {m: self._general(self.projection(z)) for m, z in fine.items()}
+
+    def second_view(
+        self, inputs: Mapping[str, Array], *, train: bool
+    ) -> dict[str, Float[Array, "B T D"]]:
+        """Returns z, which terms see as ``features.semantic``, and not g."""
+        return super().semantic(inputs, train=train)
 
     def update_model_state(
         self, model_state: ModelState, features: Any, key: Any

@@ -139,6 +139,12 @@ class HDcid(Cmg):
         lower = self._lower(specific, train=train, context=context)
         return self._side_by_side(upper, lower)
 
+    def second_view(
+        self, inputs: Mapping[str, Array], *, train: bool
+    ) -> dict[str, Float[Array, "B T D"]]:
+        """Returns the semantic features of level 1, which the terms of CMG see."""
+        return self.from_stems(self.stem_features(inputs), train=train)
+
     def encode(
         self,
         inputs: Mapping[str, Array],

@@ -144,6 +144,11 @@ class System(Protocol):
             are one a tick, [B, T, D], of every system.
         """
 
+    def second_view(
+        self, inputs: Mapping[str, Array], *, train: bool
+    ) -> dict[str, Float[Array, "B T D"]]:
+        """Returns what `Features.semantic` holds, of a further view of the windows."""
+
     def encode(
         self,
         inputs: Mapping[str, Array],

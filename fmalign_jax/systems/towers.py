@@ -89,6 +89,12 @@ class Towers(nn.Module):
         stems = self.stem_features(inputs)
         return self.from_stems(stems, train=train, context=context)
 
+    def second_view(
+        self, inputs: Mapping[str, Array], *, train: bool
+    ) -> dict[str, Float[Array, "B T D"]]:
+        """Returns the semantic features: terms see what is encoded."""
+        return self.semantic(inputs, train=train)
+
     def encoder_settings(self, modality: str) -> Mapping[str, Any]:
         """Returns the kwargs of a modality's `SemanticEncoder`: those of all."""
         return self.transformer

@@ -280,7 +280,7 @@ def _second_view(
         {name: augmented[name] for name in inputs_of(wanted, augmented)},
         train=True,
         rngs={"dropout": dropout_key},
-        method="semantic",
+        method="second_view",
     )
     return {name: encoded[name] for name in wanted}
 

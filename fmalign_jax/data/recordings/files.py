@@ -32,7 +32,7 @@ from fmalign_jax.data.recordings.npz import (
 )
 from fmalign_jax.data.recordings.video import SUFFIXES, read_video
 from fmalign_jax.data.validation import check_recording
-from fmalign_jax.structs import UNLABELLED, Recording, Stream
+from fmalign_jax.structs import UNLABELLED, Recording, Stream, is_normal
 
 __all__ = ["RecordingFiles", "write_npz"]
 
@@ -197,6 +197,9 @@ class RecordingFiles:
     def label_names(self) -> tuple[str, ...]:
         """The classes of all files together; their numbers must mean the same.
 
+        Where none gives an order, "normal" and the like come first, and the others as
+        they are sorted.
+
         Raises:
           ValueError: two files name other classes, or one cannot be read.
         """
@@ -216,8 +219,10 @@ class RecordingFiles:
                     common, source = names, str(path)
             elif label_file.beside(path).is_file():
                 texts.update(label_file.texts(label_file.beside(path)))
-        named = sorted(text for text in texts if text and not clocks.is_number(text))
-        return common or tuple(named)
+        named = {text for text in texts if text and not clocks.is_number(text)}
+        # The class that counts as abnormal is the second of two.
+        normal_first = sorted(named, key=lambda text: (not is_normal(text), text))
+        return common or tuple(normal_first)
 
     def _thinned(self, recording: Recording) -> Recording:
         streams = dict(recording.streams)

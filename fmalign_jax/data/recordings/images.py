@@ -101,8 +101,9 @@ class Times:
             raise ValueError(
                 f"{path}: the name of an image must hold its time, a number of seconds "
                 f"or a date and time; got {path.name!r}; write the times into "
-                f"{path.parent.name}.frames.csv (file, time), or say where the time "
-                "stands by the option frame_time"
+                f"{path.parent.name}.frames.csv (file, time), which every command "
+                "reads, or in a config say where the time stands by the option "
+                "frame_time, or how many are counted a second by frame_rate_hz"
             )
         return time_s, "year" in parts, "frame" in parts
 

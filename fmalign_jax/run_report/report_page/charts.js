@@ -26,7 +26,7 @@ function drawMap() {
     }
   });
   draw("map_plot", traces, {
-    height: rows === 1 ? 400 : 700, margin: { l: 10, r: 10, t: 34, b: 80 }, ...axes, annotations,
+    height: rows === 1 ? 424 : 724, margin: { l: 10, r: 10, t: 58, b: 80 }, ...axes, annotations,
     legend: { orientation: "h", y: -0.07, x: 0.5, xanchor: "center", yanchor: "top", itemsizing: "constant" },
   });
   $("map_key").textContent = say("map_windows", { n: windows.label.length, split: say("split_" + held_out), shapes: modalities.map((m, i) => `${named(m)} ${say("shape_" + SYMBOL[i % SYMBOL.length])}`).join(say("comma")) });

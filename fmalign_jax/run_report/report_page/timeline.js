@@ -122,7 +122,7 @@ function drawTracks() {
   const shapes = labelShapes(recording);
   if (score && two) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y3", y0: 0.5, y1: 0.5, line: { color: "#9aa5b1", width: 1, dash: "dot" } });
   draw("timeline_plot", traces, {
-    height: score ? 520 : 420, margin: { l: LEFT, r: RIGHT, t: 8, b: 46 }, hovermode: false, dragmode: "zoom",
+    height: score ? 544 : 444, margin: { l: LEFT, r: RIGHT, t: 32, b: 46 }, hovermode: false, dragmode: "zoom",
     xaxis: { ...AXIS, range: time.range ?? wholeRange(), title: { text: say(unit === 60 ? "axis_minutes" : "axis_seconds"), standoff: 8 }, anchor: score ? "y3" : rows.length ? "y2" : "y" },
     yaxis: track(sensor ? named(sensor[0]) + (sensor[1].unit ? ` (${sensor[1].unit})` : "") : "", [rows.length ? (score ? 0.55 : 0.3) : score ? 0.34 : 0.02, 0.94]),
     yaxis2: rows.length ? track(say("codes"), codes, { range: [modalities.length - 0.5, -0.5], tickvals: rows.map((_, i) => i), ticktext: rows, showgrid: false }) : { visible: false },
