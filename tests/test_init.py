@@ -669,5 +669,6 @@ def test_of_two_sensors_nobody_chooses(tmp_path):
     with np.load(tmp_path / "moves" / "one.npz") as arrays:
         both = {**arrays, **more, "streams": np.array(["wrist", "ankle"])}
     np.savez(tmp_path / "moves" / "one.npz", **both)
-    with pytest.raises(ValueError, match="one sensor .* got 'wrist', 'ankle', none"):
+    told = r"one sensor .* got 'wrist', 'ankle', none"
+    with pytest.raises(ValueError, match=told):
         init.init(tmp_path / "moves", tmp_path / "my.py")
