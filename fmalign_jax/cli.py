@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import logging
 import os
 import pathlib
@@ -26,8 +25,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fmalign_jax.arguments import Parser, add_trust_code
-from fmalign_jax.config import import_beside, read_config, run_name
-from fmalign_jax.config.overrides import has_setting, nearest, settings_of
+from fmalign_jax.config import import_beside, run_name
+from fmalign_jax.config.refused_flags import named_config, refusal
 from fmalign_jax.flags import define_flags
 
 TRUST_CODE = "FMALIGN_JAX_TRUST_CODE"
@@ -41,11 +40,6 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 _OUT_OF_MEMORY = "Out of memory"
 _DAMAGED_PROGRAM = re.compile(
     r"Error reading persistent compilation cache entry for '(?P<name>[\w.-]+)'"
-)
-
-_PREFIX = "config."
-_VALUE_REFUSED = re.compile(
-    r"(flag |Missing value for flag )(?P<came>--(?P<flag>[\w.]+).*)"
 )
 
 Main = Callable[[ConfigDict], Any]
@@ -80,7 +74,7 @@ def run(
         of a command that opens the folder of a run.
     """
     define_flags()
-    if own_modules and (path := _named_config(sys.argv)):
+    if own_modules and (path := named_config(sys.argv)):
         import_beside(path)
 
     def chosen(config: Any) -> None:
@@ -118,15 +112,6 @@ def workdir() -> pathlib.Path | None:
     return None if given is None else pathlib.Path(given)
 
 
-def _named_config(arguments: Sequence[str]) -> str | None:
-    """Returns the config of a command line that is not parsed yet."""
-    for word, following in itertools.pairwise([*arguments, ""]):
-        name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            return value if equals else following
-    return None
-
-
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         remaining: list[str] = flags.FLAGS(list(arguments))
@@ -150,73 +135,11 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
             error,
             flags.Error | AttributeError | KeyError | TypeError | ValueError | OSError,
         ):
-            _fail(_refused(error, arguments))
+            own = flags.FLAGS.get_flags_for_module(define_flags.__module__)
+            defaults = {flag.name: flag.default for flag in own}
+            _fail(refusal(error, arguments, defaults))
         raise
     return remaining
-
-
-def _refused(error: Exception, arguments: Sequence[str]) -> str:
-    """Returns what is wrong with a flag: the rule; what came; what to do.
-
-    Args:
-      error: of absl or ml_collections, which say only what came.
-      arguments: of the command line.
-    """
-    path = _named_config(arguments)
-    if path is None:
-        return str(error)
-    try:
-        config = read_config(path)
-    except (TypeError, ValueError) as of_config:
-        return " ".join(str(of_config).split())
-    settings = dict(settings_of(config))
-    own = {
-        flag.name: flag.default
-        for flag in flags.FLAGS.get_flags_for_module(define_flags.__module__)
-    }
-    # `fmalign` has put the prefix before every setting; nobody typed it there.
-    is_word = arguments[0].startswith("fmalign ")
-    prefix = "" if is_word else _PREFIX
-    message = " ".join(str(error).replace(f"--{_PREFIX}", f"--{prefix}").split())
-
-    def shown(name: str) -> str:
-        return f"--{name}" if name in own else f"--{prefix}{name}"
-
-    if refused := _VALUE_REFUSED.fullmatch(message):
-        name = refused["flag"].removeprefix(_PREFIX)
-        # A group of settings has no value; the first in it does.
-        below = (key for key in settings if key.startswith(f"{name}."))
-        name = name if name in settings or name in own else next(below, name)
-        value = shlex.quote(str({**settings, **own}.get(name)))
-        return (
-            f"a flag needs a value of its own type; got "
-            f"{refused['came'].rstrip('.')}; give one "
-            f"such as {shown(name)}={value}"
-        )
-    mistyped = _mistyped(error, arguments, config)
-    if mistyped is None:
-        return message
-    near = nearest(mistyped.removeprefix(_PREFIX), [*settings, *own])
-    return (
-        "a flag must be a setting, or one of the command's own; got "
-        f"--{mistyped.removeprefix(_PREFIX) if is_word else mistyped}; "
-        f"{'' if near is None else f'did you mean {shown(near)}? '}"
-        f"{'--help' if is_word else '--show_config'} in its place lists all"
-    )
-
-
-def _mistyped(
-    error: Exception, arguments: Sequence[str], config: ConfigDict
-) -> str | None:
-    """Returns the name of a flag that is none, as absl has it."""
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return str(error.flagname)
-    for word in arguments:
-        name = word.lstrip("-").partition("=")[0]
-        setting = name.removeprefix(_PREFIX)
-        if name != setting and not has_setting(config, setting):
-            return name
-    return None
 
 
 def _place_in_config_file(error: Exception) -> str | None:
