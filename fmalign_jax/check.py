@@ -26,7 +26,7 @@ from fmalign_jax.config import find_config, import_beside, read_config
 from fmalign_jax.data import dataset
 from fmalign_jax.data.files import check_replaceable, write_text
 from fmalign_jax.data.store.builder import Source
-from fmalign_jax.first_config import alike, survey
+from fmalign_jax.first_config import alike, reading
 from fmalign_jax.first_config.survey import REFERENCE, Survey
 from fmalign_jax.first_look import association, needs, page, ticks, told, verdict
 
@@ -91,10 +91,10 @@ def _look(recordings: str) -> tuple[Survey, Mapping[str, Source]]:
     """Reads a folder or the files of a glob; one that is damaged is left out."""
     folder = pathlib.Path(recordings).expanduser()
     if folder.is_dir():
-        seen = survey.look(folder)
-        return seen, survey.readers(seen.folder, seen.source)
-    readers = survey.files_of(recordings)
-    return survey.look_with(readers, recordings, dataset.FILES), readers
+        seen = reading.look(folder)
+        return seen, reading.readers(seen.folder, seen.source)
+    readers = reading.files_of(recordings)
+    return reading.look_with(readers, recordings, dataset.FILES), readers
 
 
 def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Source]]:
@@ -107,7 +107,7 @@ def _look_at(data: ConfigDict) -> tuple[Survey, Mapping[str, Source]]:
         )
     source: Any = dataset.make_source(data)
     readers = dict.fromkeys(source.names(), source)
-    seen = survey.look_with(
+    seen = reading.look_with(
         readers, data.path, data.source, leading=data.leading_stream
     )
     return seen, readers

@@ -18,7 +18,7 @@ import shlex
 from fmalign_jax import cli
 from fmalign_jax.arguments import add_init
 from fmalign_jax.data.files import check_new, write_new
-from fmalign_jax.first_config import choices, page, survey, told
+from fmalign_jax.first_config import choices, page, reading, told
 
 
 def init(folder: pathlib.Path, out: pathlib.Path | None = None) -> pathlib.Path:
@@ -37,7 +37,7 @@ def init(folder: pathlib.Path, out: pathlib.Path | None = None) -> pathlib.Path:
         file is there already, or would lie among the recordings.
     """
     target = _target(folder, out)
-    seen = survey.look(folder)
+    seen = reading.look(folder)
     cli.print_table(told.table(seen))
     choice = choices.decide(seen)
     write_new(target, page.text(choice, str(target)))

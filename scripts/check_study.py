@@ -23,7 +23,7 @@ import numpy as np
 
 from fmalign_jax.cli import keep_compiled_programs, print_table
 from fmalign_jax.data.simulator import SimulatedFurnaces
-from fmalign_jax.first_config import survey
+from fmalign_jax.first_config import reading
 from fmalign_jax.first_look import association, ticks
 from fmalign_jax.lead.search import FOUND
 
@@ -45,7 +45,7 @@ def cases(folder: pathlib.Path, profile: str, seed: int) -> Iterator[dict[str, A
         seed=seed,
     )
     readers = dict.fromkeys(source.names(), source)
-    seen = survey.look_with(readers, str(folder), "simulated", progress=False)
+    seen = reading.look_with(readers, str(folder), "simulated", progress=False)
     plan = ticks.plan(seen)
     looked = ticks.look(seen, readers, plan, progress=False)
     leads = [_lead_s(source, clip.recording) for clip in looked.clips]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -195,8 +196,11 @@ def read_fmf_v1(folder: pathlib.Path) -> None:
 
 
 def make_alarm(folder: pathlib.Path) -> None:
-    """Writes an alarm that was not trained."""
-    tiny_alarm.write_alarm(folder / "a.fmalign")
+    """Writes an alarm that was not trained, with all that one may have."""
+    known = {"value_range": ((7000.0, 11000.0),) * 3}
+    known["origin"] = {"run": "fuzz", "step": 1, "validation": {}}
+    own = dataclasses.replace(tiny_alarm.SETTINGS, **known)
+    tiny_alarm.write_alarm(folder / "a.fmalign", own)
 
 
 def read_alarm(folder: pathlib.Path) -> None:

@@ -36,7 +36,7 @@ CALM_EVERY_S = 200
 """Half of each such period is loud, the other half calm, which raises the alarm."""
 
 
-def write_alarm(path: pathlib.Path) -> None:
+def write_alarm(path: pathlib.Path, own: AlarmSettings = SETTINGS) -> None:
     """Writes the alarm: calm windows score high, the code is a sample of phase a."""
 
     def score(
@@ -45,7 +45,6 @@ def write_alarm(path: pathlib.Path) -> None:
         deviation = windows.std(axis=(1, 2)).mean(axis=-1)
         return jax.nn.sigmoid(2.0 - deviation), windows[:, -1, -1, 0].astype(jnp.int32)
 
-    own = SETTINGS
     shape = (own.rows, own.window_ticks, own.samples_per_tick, len(own.channels))
     alarm_file.save(path, own, serialised(score, shape))
 

@@ -13,7 +13,7 @@ import pytest
 from fmalign_jax import check
 from fmalign_jax.data.files import check_replaceable
 from fmalign_jax.data.store.timelines import StreamTimeline
-from fmalign_jax.first_config import survey
+from fmalign_jax.first_config import reading
 from fmalign_jax.first_look import (
     association,
     needs,
@@ -456,7 +456,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, words, told_of):
 
 
 def test_a_range_without_a_tick_is_refused(mydata):
-    seen = survey.look(mydata, progress=False)
+    seen = reading.look(mydata, progress=False)
     with pytest.raises(ValueError, match="below --most_lead_s, by a tick"):
         ticks.plan(seen, least_s=1.0, most_s=1.05)
 
@@ -469,7 +469,7 @@ def test_recordings_of_two_kinds_are_refused(tmp_path):
 
 
 def test_leads_and_ticks_follow_the_recordings(mydata, tmp_path):
-    seen = survey.look(mydata, progress=False)
+    seen = reading.look(mydata, progress=False)
     plan = ticks.plan(seen)
     # A third of 39.9 s; ten frames a second.
     assert plan.most_s == -plan.least_s == pytest.approx(39.9 / 3)
@@ -477,7 +477,7 @@ def test_leads_and_ticks_follow_the_recordings(mydata, tmp_path):
     assert plan.smooth_ticks == 4
     assert plan.samples == {"video": 1, "current": 5}
     _npz(tmp_path / "d" / "long.npz", seconds=320, side=4)
-    slow = ticks.plan(survey.look(tmp_path / "d", progress=False))
+    slow = ticks.plan(reading.look(tmp_path / "d", progress=False))
     assert (slow.least_s, slow.most_s, slow.slow) == (0.0, 420.0, True)
     assert slow.smooth_ticks == slow.window_ticks
 
@@ -514,7 +514,7 @@ def test_a_config_names_recordings_and_ticks(mydata, tmp_path):
 
 
 def test_minutes_are_held_against_what_was_enough(mydata):
-    seen = survey.look(mydata, progress=False)
+    seen = reading.look(mydata, progress=False)
     found = _association(NOT_FOUND)
     slow = needs.needs(seen, PLAN, found)
     assert [need.enough for need in slow] == [False] * 4
@@ -531,7 +531,7 @@ def test_minutes_are_held_against_what_was_enough(mydata):
 
 
 def test_drift_is_said_to_be_unknown(mydata, planted):
-    seen = survey.look(mydata, progress=False)
+    seen = reading.look(mydata, progress=False)
     said = dict(told.clock_limits(seen, planted[1]))
     assert (
         "a clock that is late by a constant and a lead look the same" in said["offset"]
@@ -552,7 +552,7 @@ def test_floor_and_ceiling_stand_under_their_names(mydata):
     named = dict(zip(header, row, strict=True))
     assert (named["floor"], named["ceiling"]) == ("0.10", "0.90")
     assert (named["highest"], named["at, s"]) == ("0.50", "10")
-    printed = told.table(survey.look(mydata, progress=False), PLAN, found, [])
+    printed = told.table(reading.look(mydata, progress=False), PLAN, found, [])
     said = " ".join(cell for line in printed for cell in line if cell)
     assert "floor 0.10, ceiling 0.90" in said
 
@@ -561,8 +561,8 @@ def test_ticks_in_a_gap_are_not_known(tmp_path):
     kept = np.delete(np.arange(2000), slice(1000, 1250))  # 20 to 25 s, at 50 Hz
     sensor = np.random.default_rng(0).normal(size=(len(kept), 2))
     _npz(tmp_path / "d" / "one.npz", sensor=sensor, sensor_t=kept / 50)
-    seen = survey.look(tmp_path / "d", progress=False)
-    readers = survey.readers(seen.folder, seen.source)
+    seen = reading.look(tmp_path / "d", progress=False)
+    readers = reading.readers(seen.folder, seen.source)
     plan = ticks.plan(seen)
     part = ticks.look(seen, readers, plan, progress=False).clips[0].leading
     middle_s = part.start_s + (np.arange(len(part)) + 0.5) * plan.tick_s

@@ -54,7 +54,9 @@ def test_rows_with_more_or_fewer_cells_than_the_header_are_left_out():
     assert counts == {csv_stream.GARBAGE: 2}
     _, counts = _read(["0.25,1,2", "0.75,7,1,2"])  # a counter before the channels
     assert counts == {csv_stream.GARBAGE: 1}
-    with pytest.raises(ValueError, match=r"lines of a time .* and a number"):
+    with pytest.raises(
+        ValueError, match=r"lines of a time \(seconds, .*\) and a number"
+    ):
         _read(["time,a,b", *(f"{i},7,1,2" for i in range(100))])
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fmalign_jax.data import taken
 from fmalign_jax.data.recordings import RecordingFiles, images
-from fmalign_jax.first_config import survey
+from fmalign_jax.first_config import reading
 
 SECONDS = "time,a\n10,1\n10.5,2\n11,3\n11.5,4\n"
 DATED = "time,a\n" + "".join(
@@ -272,12 +272,12 @@ def test_a_first_config_takes_images_and_parquet(tmp_path):
     folder = tmp_path / "packed"
     (tmp_path / "run").rename(folder)
     writer.write_table(arrow.table(columns), tmp_path / "packed.parquet")
-    found = survey.look(tmp_path, progress=False)
+    found = reading.look(tmp_path, progress=False)
     assert [seen.file for seen in found.seen] == ["packed"]
     assert found.seen[0].kinds["current"].channel_names == ("a",)
     assert [item.what for item in found.left_out] == ["run.csv"]
     (folder / "new.png").write_bytes(b"")
-    found = survey.look(tmp_path, progress=False)
+    found = reading.look(tmp_path, progress=False)
     assert [(item.what, item.is_recording) for item in found.left_out] == [
         ("packed", True),
         ("run.csv", False),

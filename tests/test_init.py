@@ -18,7 +18,7 @@ from fmalign_jax.config.check import check_config
 from fmalign_jax.config.saved import from_json, to_json
 from fmalign_jax.data import dataset, fmf
 from fmalign_jax.data.recordings import RecordingFiles
-from fmalign_jax.first_config import choices, page, survey, told
+from fmalign_jax.first_config import choices, page, reading, told
 from fmalign_jax.first_config.frames import fit_frames
 from fmalign_jax.models.decoders import FrameDecoder
 from fmalign_jax.models.encoders import ConvSpecific, FrameStem
@@ -69,7 +69,7 @@ def _rows(table, what):
 
 
 def _look(folder):
-    return survey.look(folder, progress=False)
+    return reading.look(folder, progress=False)
 
 
 def _written(folder, out):

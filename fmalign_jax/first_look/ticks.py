@@ -15,7 +15,8 @@ from fmalign_jax.data.windows.align import align
 from fmalign_jax.data.windows.spec import WindowSpec
 from fmalign_jax.data.windows.ticks import Ticks
 from fmalign_jax.first_config import recipes
-from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey, read_recording
+from fmalign_jax.first_config.reading import read_recording
+from fmalign_jax.first_config.survey import LEADING, REFERENCE, Survey
 from fmalign_jax.first_look import places
 from fmalign_jax.lead.tick_features import Clip, TickFeatures, without_model
 from fmalign_jax.progress import Bar

@@ -143,7 +143,7 @@ class HDcid(Cmg):
         self, inputs: Mapping[str, Array], *, train: bool
     ) -> dict[str, Float[Array, "B T D"]]:
         """Returns the semantic features of level 1, which the terms of CMG see."""
-        return self.from_stems(self.stem_features(inputs), train=train)
+        return super().semantic(inputs, train=train)
 
     def encode(
         self,
