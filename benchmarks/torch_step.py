@@ -379,7 +379,8 @@ class TorchTrainer(nn.Module):
             scale = learning_scale(table, context, target)
             if (context, scale) not in predicted:
                 network = getattr(self.objectives.cross_cpc, context)
-                contexts = network.contexts(held(semantic[context], scale))
+                past = semantic[context][:, : starts[-1] + 1]  # as published code does
+                contexts = network.contexts(held(past, scale))
                 predicted[context, scale] = network.predict(contexts[:, starts])
             scale_back = learning_scale(table, target, context)
             candidates = held(semantic[target], scale_back)[:, ahead]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -393,6 +394,16 @@ def test_cross_cpc_in_training_draws_one_start_for_the_batch():
         drawn.add(int(np.argmin([np.abs(loss - e).max() for e in each])))
         assert np.min([np.abs(loss - e).max() for e in each]) < 1e-4
     assert drawn == {0, 1, 2}
+
+
+def test_cross_cpc_reads_no_further_than_a_step_may_look_ahead_from():
+    features = make_features(ticks=9)
+    term = CrossCpc(weights=ALL_PAIRS, steps=2, width=5, layers=1, stride=3)
+    variables = with_params(term, features)
+    evaluate = functools.partial(term.apply, train=False)
+    program = str(jax.make_jaxpr(evaluate)(variables, features))
+    # Starts are 1 and 2; the six ticks behind them are predicted, not read.
+    assert set(re.findall(r"\blength=(\d+)", program)) == {"3"}
 
 
 def test_cross_cpc_predicts_every_stride_ticks():

@@ -75,11 +75,16 @@ class CrossCpc(nn.Module):
             for name in sorted({context for context, _, _ in entries})
         }
 
-        # Pairs of the same scale share a run of their LSTM.
+        # Pairs of the same scale share a run of their LSTM, which reads as far as the
+        # last tick that any step may look ahead from.
+        read = ticks - self.stride * self.steps
         runs = sorted({(m, self._scale(m, n)) for m, n, _ in entries})
         contexts = contexts_side_by_side(
             [networks[name] for name, _ in runs],
-            [losses.gradient_scale(semantic[name], scale) for name, scale in runs],
+            [
+                losses.gradient_scale(semantic[name][:, :read], scale)
+                for name, scale in runs
+            ],
         )
         predictions = {
             run: networks[run[0]].predict(h[:, starts])
