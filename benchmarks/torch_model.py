@@ -94,18 +94,20 @@ class FrameStem(nn.Module):
         strides: Sequence[int] = (4, 2, 1),
         norm: str = "group",
         differences: bool = False,
+        overlap: bool = True,
     ) -> None:
         super().__init__()
         r, h, w, c = shape
         self.differences, self.group = differences, norm == "group"
-        channels = r * c * (1 + differences)
-        # A patch of side x side pixels through one Linear is a strided convolution.
-        self.Dense_0 = nn.Conv2d(channels, features[0], strides[0], strides[0])
-        self.layers = len(features)
-        for i in range(1, self.layers):
-            layer = Conv(features[i - 1], features[i], 3, strides[i])
-            setattr(self, f"Conv_{i - 1}", layer)
-        for i, width in enumerate(features):
+        widths = [r * c * (1 + differences), *features]
+        self.names: list[str] = []
+        for i, (width, stride) in enumerate(zip(features, strides, strict=True)):
+            # A patch of side x side pixels through one Linear is a strided convolution.
+            layer: nn.Module = nn.Conv2d(widths[i], width, stride, stride)
+            if i and overlap:
+                layer = Conv(widths[i], width, 3, stride)
+            self.names.append(f"Conv_{i - 1}" if i and overlap else f"Dense_{i}")
+            setattr(self, self.names[i], layer)
             norm_layer = nn.GroupNorm(int(np.gcd(8, width)), width, eps=EPS)
             setattr(self, f"GroupNorm_{i}", norm_layer)
         side = int(np.prod(strides))
@@ -117,10 +119,9 @@ class FrameStem(nn.Module):
         if self.differences:
             change = torch.diff(x, dim=1, prepend=x[:, :1])
             x = torch.cat([x, change], dim=2)
-        x = self.Dense_0(x.flatten(0, 1))
-        for i in range(self.layers):
-            if i:
-                x = getattr(self, f"Conv_{i - 1}")(x)
+        x = x.flatten(0, 1)
+        for i, name in enumerate(self.names):
+            x = getattr(self, name)(x)
             x = F.relu(getattr(self, f"GroupNorm_{i}")(x) if self.group else x)
         return x.unflatten(0, (b, t))
 
@@ -290,6 +291,27 @@ class ConvSpecific(nn.Module):
 
 
 @part
+class PatchSpecific(nn.Module):
+    """[B, T, C, h, w] -> map [B, T, F, h', w'] and summary [B, T, C]."""
+
+    def __init__(
+        self, shape: Sequence[int], features: Sequence[int] = (64, 64), side: int = 2
+    ) -> None:
+        super().__init__()
+        c, h, w = shape
+        first, last = features
+        self.Dense_0 = nn.Conv2d(c, first, side, side)
+        self.Dense_1 = nn.Conv2d(first, last, 1)
+        self.Dense_2, self.Dense_3 = nn.Linear(last, last), nn.Linear(last, c)
+        self.shape, self.summary = (last, h // side, w // side), c
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        b, t = x.shape[:2]
+        x = self.Dense_1(F.relu(self.Dense_0(x.flatten(0, 1)))).unflatten(0, (b, t))
+        return x, self.Dense_3(F.relu(self.Dense_2(x.mean((3, 4)))))
+
+
+@part
 class DenseSpecific(nn.Module):
     """[B, T, C] -> the features and, again, their summary."""
 
@@ -351,11 +373,12 @@ class FrameDecoder(nn.Module):
         inputs: Sequence[int],
         target_size: int = 16,
         features: int = 64,
+        overlap: bool = True,
     ) -> None:
         super().__init__()
         self.size, self.patch = target_size, target_size // specific[1]
         self.Dense_0 = nn.Linear(width, features)
-        self.Conv_0 = Conv(features + specific[0], features, 3)
+        self.Conv_0 = Conv(features + specific[0], features, 3 if overlap else 1)
         self.Dense_1 = nn.Linear(features, self.patch**2 * inputs[0] * inputs[-1])
 
     def forward(self, quantized: Tensor, specific: Tensor, inputs: Tensor) -> Any:

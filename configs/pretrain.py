@@ -66,6 +66,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         "any_lead": any_lead,
         "lead_range": lead_range,
         "two_sided": two_sided,
+        "patches": patches,
         "recordings": recordings,
         "full": full,
         "fmf": fmf,
@@ -188,6 +189,16 @@ def two_sided(config: ConfigDict) -> None:
     config.objectives.cross_cpc.steps = 5
     config.objectives.cross_cpc.stride = 1
     config.codebook.shared.update({"codes": 2, "skip_ticks": 0})
+
+
+def patches(config: ConfigDict) -> None:
+    video = config.model.modalities.video
+    width = video.specific.features[-1]
+    video.stem.overlap = False
+    video.specific = component(
+        "fmalign_jax.models.encoders.PatchSpecific", features=(width, width)
+    )
+    config.objectives.reconstruction.decoders.video.overlap = False
 
 
 def recordings(config: ConfigDict) -> None:

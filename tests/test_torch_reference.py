@@ -18,7 +18,11 @@ import torch_step  # noqa: E402
 from fmalign_jax.training import preprocess, sharding, step as train_step  # noqa: E402
 from fmalign_jax.training.state import encode  # noqa: E402
 
-CONFIGS = ("configs/cmg_paper.py:smoke", "configs/pretrain.py:smoke")
+CONFIGS = (
+    "configs/cmg_paper.py:smoke",
+    "configs/pretrain.py:smoke",
+    "configs/pretrain.py:smoke+patches",
+)
 
 
 def _case(path):

@@ -150,6 +150,11 @@ def unaugmented(config: ConfigDict) -> None:
     config.time_warp = ConfigDict({"stretch": 0.0, "shift": 0.0})
 
 
+def patches(config: ConfigDict) -> None:
+    """The video goes through products of patches, without any convolution."""
+    load_file(CONFIGS / "pretrain.py").patches(config)
+
+
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     "read_at_lead_0": setting("data.lead_s", 0.0),
@@ -164,6 +169,7 @@ VARIANTS: dict[str, Change] = {
     "current_contrast_and_canonical": current_contrast_and_canonical,
     "ema_of_both": ema_of_both,
     "ema_of_own": ema_of_own,
+    "patches": patches,
     "two_sided": two_sided,
     "two_sided_far": two_sided_far,
     "lead_range": lead_range,
