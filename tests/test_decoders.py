@@ -133,9 +133,11 @@ def test_targets_are_the_encoders_inputs() -> None:
     np.testing.assert_allclose(target_of("tokens"), shares, atol=1e-6)
 
 
-def test_a_frame_is_decoded_where_its_features_lie() -> None:
+@pytest.mark.parametrize(("overlap", "reach"), [(True, 4), (False, 2)])
+def test_a_frame_is_decoded_where_its_features_lie(overlap: bool, reach: int) -> None:
     """Features in one corner of the map show in that corner of the frame."""
     decoder, _, inputs, _ = CASES["frames"]
+    decoder = decoder.clone(overlap=overlap)
     specific, quantized = jnp.zeros((B, T, 4, 4, 8)), random(B, T, D)
     variables = fresh_parameters(decoder, quantized, specific, inputs)
 
@@ -146,8 +148,8 @@ def test_a_frame_is_decoded_where_its_features_lie() -> None:
     moved = np.abs(np.asarray(predict(corner)) - predict(specific))
     rows, columns = np.nonzero(moved.max(axis=(0, 1, 2, 5)))
     assert rows.size
-    assert rows.max() < 4
-    assert columns.max() < 4
+    assert rows.max() == reach - 1
+    assert columns.max() == reach - 1
 
 
 @pytest.mark.parametrize(("size", "frame"), [(10, 20), (8, 20), (2, 16)])

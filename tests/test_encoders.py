@@ -185,6 +185,30 @@ def test_frame_stem_first_layer_is_a_strided_convolution() -> None:
     np.testing.assert_allclose(out[0, 0], np.maximum(expected, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_stem_without_overlap_sees_each_patch_by_itself(overlap: bool) -> None:
+    x = random(1, 1, 1, 16, 16, 3)
+    stem = encoders.FrameStem(
+        features=(6, 8), strides=(4, 2), norm="none", overlap=overlap
+    )
+    params = fresh_parameters(stem, x)["params"]
+    encode = compiled(stem)
+    out = np.asarray(encode({"params": params}, x))[0, 0]
+    changed = encode({"params": params}, x.at[:, :, :, 8:, :8].add(1.0))
+    moved = np.abs(np.asarray(changed)[0, 0] - out).max(axis=-1) > 1e-3
+    # Of 2x2 places the lower left is that of the changed pixels.
+    assert moved[1, 0]
+    assert moved.sum() == 1 or overlap
+    assert moved.sum() > 1 or not overlap
+    if overlap:
+        return
+    first = np.asarray(x).reshape(4, 4, 4, 4, 3).transpose(0, 2, 1, 3, 4)
+    first = np.maximum(dense(params, 0, first.reshape(4, 4, 48)), 0)
+    second = first.reshape(2, 2, 2, 2, 6).transpose(0, 2, 1, 3, 4).reshape(2, 2, 24)
+    expected = np.maximum(dense(params, 1, second), 0)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
 def test_frame_stem_ticks_see_one_another_only_through_differences() -> None:
     x = random(2, 4, 1, 8, 8, 3)
     changed = x.at[:, 1].add(1.0)
@@ -218,6 +242,10 @@ def test_frame_differences_are_those_of_neighbouring_ticks() -> None:
     ("kwargs", "message"),
     [
         ({"strides": (5, 2, 1)}, "patches of strides.0. pixels; got frames of 16x16"),
+        (
+            {"strides": (4, 2, 4), "overlap": False},
+            "patches of the product of all strides pixels; got frames of 16x16 and 32",
+        ),
         ({"strides": (4, 2)}, "one stride a layer"),
         ({"norm": "batch"}, "'group' or 'none'; got 'batch'"),
     ],
@@ -496,6 +524,27 @@ def test_residual_block_adds_to_its_input() -> None:
     np.testing.assert_array_equal(block.apply(dead, x), x)
 
 
+def test_patch_specific_by_hand() -> None:
+    x = random(2, 3, 4, 6, 5)
+    module = encoders.PatchSpecific(features=(8, 7), side=2, summary=3)
+    (out, summary), variables = start(module, x)
+    params = variables["params"]
+    patches = np.asarray(x).reshape(2, 3, 2, 2, 3, 2, 5).transpose(0, 1, 2, 4, 3, 5, 6)
+    hidden = np.maximum(dense(params, 0, patches.reshape(2, 3, 2, 3, 20)), 0)
+    np.testing.assert_allclose(out, dense(params, 1, hidden), atol=1e-5)
+    pooled = np.maximum(dense(params, 2, np.asarray(out).mean(axis=(2, 3))), 0)
+    np.testing.assert_allclose(summary, dense(params, 3, pooled), atol=1e-5)
+    as_the_map = jax.eval_shape(lambda: run(module.clone(summary=None), x))
+    assert as_the_map[1].shape == (2, 3, 5)
+
+
+def test_patch_specific_refuses_maps_that_do_not_divide() -> None:
+    with pytest.raises(
+        ValueError, match=r"divide into patches .*got maps of 4x6 and 4"
+    ):
+        run(encoders.PatchSpecific(side=4), random(1, 2, 4, 6, 3))
+
+
 def test_dense_specific_is_its_own_summary() -> None:
     x = random(2, 3, 6)
     module = encoders.DenseSpecific(features=4)
@@ -523,6 +572,7 @@ def test_dense_specific_is_its_own_summary() -> None:
             {"features": (8, 8), "residual": 4},
             (jnp.bfloat16, jnp.float32),
         ),
+        (encoders.PatchSpecific, (2, 3, 4, 4, 8), {}, (jnp.bfloat16, jnp.float32)),
     ],
 )
 def test_bfloat16_computes_with_fp32_parameters(

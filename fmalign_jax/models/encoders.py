@@ -113,11 +113,13 @@ class FrameStem(nn.Module):
         return nn.relu(x)
 
     def _check(self, shape: Sequence[int]) -> None:
-        patch = self.strides[0]
+        sides = self.strides[:1] if self.overlap else self.strides
+        patch = math.prod(sides)
         if shape[3] % patch or shape[4] % patch:
+            of = "strides[0]" if self.overlap else "the product of all strides"
             raise ValueError(
-                "frames must divide into patches of strides[0] pixels; got frames of "
-                f"{shape[3]}x{shape[4]} and {patch}; choose another first stride"
+                f"frames must divide into patches of {of} pixels; got frames of "
+                f"{shape[3]}x{shape[4]} and {patch}; choose other strides"
             )
         if len(self.features) != len(self.strides):
             raise ValueError(
