@@ -6,6 +6,8 @@ import operator
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
@@ -67,6 +69,37 @@ def test_variants_of_pre_training_may_be_joined():
     assert joined.data.draw_lead
     with pytest.raises(ValueError, match=r"got 'smoke\+x'; choose one of them, or"):
         _config(pretrain, "smoke+x")
+
+
+@pytest.mark.parametrize("order", ["smoke+patches", "patches+smoke"])
+def test_patches_sees_a_video_without_convolutions(order):
+    config = _config(FOLDER / "pretrain.py", order)
+    trainer = state.make_trainer(config, steps_per_epoch=10, steps=100)
+    inputs = {
+        "video": jnp.zeros((2, 12, 1, 64, 64, 3)),
+        "current": jnp.zeros((2, 12, 4, 3)),
+    }
+
+    def init(key):
+        features, variables = trainer.model.init_with_output(
+            key,
+            inputs,
+            trainer.model.empty_model_state(),
+            jnp.ones(2, bool),
+            train=False,
+        )
+        terms = trainer.objectives.init(key, features, train=False)
+        return variables["params"], terms["params"]["reconstruction"]
+
+    encoders, decoders = jax.eval_shape(init, jax.random.key(0))
+    kernels = {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path([encoders, decoders])
+        if "video" in str(path) and "kernel" in str(path)
+    }
+    # A kernel with sides is a convolution's; that of one place is a product.
+    sides = {shape[:2] for shape in kernels.values() if len(shape) == 4}
+    assert sides == {(1, 1)}, kernels
 
 
 @pytest.mark.parametrize(
