@@ -26,7 +26,8 @@ from fmalign_jax.config import default_config, saved, sweep_config
 from fmalign_jax.data.files import write_json
 from fmalign_jax.evaluation.shared_validation import SharedValidation
 from fmalign_jax.run import directory
-from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.run.checkpoint_files import abstract
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.sweeps import data as sweep_data
 from fmalign_jax.sweeps.data import SweepBatches, SweepData
 from fmalign_jax.sweeps.files import MemberFolder, print_members

@@ -36,7 +36,8 @@ from fmalign_jax.evaluation.shared_validation import SharedValidation
 from fmalign_jax.evaluation.training_summary import print_summary
 from fmalign_jax.objectives.total import label_level
 from fmalign_jax.progress import Bar
-from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.run.checkpoint_files import abstract
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.run.directory import RunDirectory, default_path
 from fmalign_jax.training import logged_values, resident, sharding, step as train_step
 from fmalign_jax.training.interruption import Interruption

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tiny
 
-from fmalign_jax.run import checkpoints as checkpoint, integrity
-from fmalign_jax.run.checkpoints import Checkpoints, DamagedCheckpointError, abstract
+from fmalign_jax.run import checkpoint_files, checkpoints as checkpoint, integrity
+from fmalign_jax.run.checkpoint_files import abstract
+from fmalign_jax.run.checkpoints import Checkpoints, DamagedCheckpointError
 from fmalign_jax.run.integrity import MismatchedCheckpointError
 from fmalign_jax.training import sharding
 
@@ -203,7 +204,7 @@ def test_any_folder_name_will_do(tmp_path, setup, name):
         target = abstract(state, sharding.replicated(mesh))
         assert int(checkpoints.restore_latest(target)[0].step) == 4
     model = checkpoint._items(target)["model"]
-    checkpoint.restore_model(tmp_path / name / "c", 4, model)
+    checkpoint_files.restore_model(tmp_path / name / "c", 4, model)
 
 
 def _with_another_layer(model):
@@ -226,7 +227,9 @@ def test_another_model_is_no_damage(tmp_path, setup, change):
             checkpoints.restore_latest(target)
         assert checkpoints.steps() == [4, 8]
     with pytest.raises(MismatchedCheckpointError, match=r"the first is model\["):
-        checkpoint.restore_model(tmp_path / "c", 8, checkpoint._items(target)["model"])
+        checkpoint_files.restore_model(
+            tmp_path / "c", 8, checkpoint._items(target)["model"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -236,6 +239,8 @@ def test_another_model_is_no_damage(tmp_path, setup, change):
         PermissionError(13, "Permission denied"),
         ValueError("PERMISSION_DENIED: Error opening file"),
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+        ImportError("cannot import name 'ts'"),
+        AttributeError("module 'orbax.checkpoint' has no attribute 'args'"),
     ],
 )
 def test_what_the_machine_lacks_is_no_damage(tmp_path, setup, monkeypatch, error):
@@ -292,10 +297,10 @@ def test_a_score_that_was_changed_does_not_count(tmp_path, setup, caplog):
     _, _, state = setup
     _save(tmp_path / "c", state, [4, 8], scores=[0.1, 0.9])
     file = tmp_path / "c" / "4" / "metrics" / "metrics"
-    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    assert checkpoint_files.saved_steps(tmp_path / "c") == ([4, 8], 8)
     file.write_text(file.read_text().replace("0.1", "0.95"))
     # Whoever only reads changes nothing.
-    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    assert checkpoint_files.saved_steps(tmp_path / "c") == ([4, 8], 8)
     assert "its score does not count" in caplog.text
     assert file.exists()
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -312,7 +317,7 @@ def test_scores_without_a_digest_count_as_they_are(tmp_path, setup):
         digest = json.loads(file.read_text())
         del digest["score"], digest["digest"]  # as earlier versions saved it
         file.write_text(json.dumps(digest))
-    assert checkpoint.saved_steps(tmp_path / "c") == ([4, 8], 8)
+    assert checkpoint_files.saved_steps(tmp_path / "c") == ([4, 8], 8)
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.best_step() == 8
 
@@ -362,7 +367,7 @@ def test_encoders_and_codebook_restore_alone(tmp_path, setup):
         "statistics": state.statistics,
     }
     target = abstract(model, sharding.replicated(mesh))
-    _assert_equal(checkpoint.restore_model(tmp_path / "c", 4, target), model)
+    _assert_equal(checkpoint_files.restore_model(tmp_path / "c", 4, target), model)
     _flip_bytes(tmp_path / "c" / "4" / "model")
     with pytest.raises(ValueError, match=r"."):
-        checkpoint.restore_model(tmp_path / "c", 4, target)
+        checkpoint_files.restore_model(tmp_path / "c", 4, target)

@@ -411,7 +411,7 @@ def test_seen_recordings_are_reported_as_transductive(run, folder, tmp_path):
 
 def test_the_best_checkpoint_is_the_default(run, whole):
     _, report, _, _ = whole
-    steps, best = restore.checkpoint.saved_steps(run[0] / "checkpoints")
+    steps, best = restore.checkpoint_files.saved_steps(run[0] / "checkpoints")
     assert report["checkpoint"] == {"step": best, "chosen": "best"}
     assert restore.open_run(run[0], "latest").step == steps[-1]
     assert restore.open_run(run[0], str(steps[0])).step == steps[0]

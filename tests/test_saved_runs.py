@@ -21,7 +21,8 @@ from fmalign_jax import default_config as before, evaluate, train
 from fmalign_jax.config import default_config, evaluation_config, load_file, set_teacher
 from fmalign_jax.config.build import load
 from fmalign_jax.run import open_run
-from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.run.checkpoint_files import abstract
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.run.directory import default_path
 from fmalign_jax.training import setup, sharding
 from fmalign_jax.training.state import make_trainer

@@ -14,7 +14,7 @@ from changed_run import change_settings
 from fmalign_jax import evaluate, train
 from fmalign_jax.config import evaluation_config, shared_level
 from fmalign_jax.evaluation import files
-from fmalign_jax.run import checkpoints, restore
+from fmalign_jax.run import checkpoint_files, restore
 from fmalign_jax.run.restore import open_run
 from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import setup, sharding
@@ -71,7 +71,7 @@ def _fit_again(config, state, **changes):
 
 
 def test_what_is_saved_is_fitted_to_the_encoders_that_are_saved(run, folder):
-    kept, _ = checkpoints.saved_steps(run[0] / "checkpoints")
+    kept, _ = checkpoint_files.saved_steps(run[0] / "checkpoints")
     assert len(kept) > 1
     different = []
     for step in kept:

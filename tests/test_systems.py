@@ -21,7 +21,8 @@ from system_cases import (
 
 from fmalign_jax.config import component
 from fmalign_jax.objectives.total import label_level
-from fmalign_jax.run.checkpoints import Checkpoints, abstract
+from fmalign_jax.run.checkpoint_files import abstract
+from fmalign_jax.run.checkpoints import Checkpoints
 from fmalign_jax.run.frozen_encoder import FrozenEncoder
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import FUSED, System, inputs_of, make_system

@@ -29,6 +29,7 @@ _NOT_DAMAGE = (
     "Permission denied",
     "Cannot allocate memory",
     "Too many open files",
+    "module '",  # ... has no attribute: another version of a library
 )
 """What messages say when the machine, not the checkpoint, is at fault."""
 
@@ -44,12 +45,13 @@ class MismatchedCheckpointError(ValueError):
 def is_damage(error: BaseException) -> bool:
     """Whether an error on restoring may mean that the checkpoint is damaged.
 
-    Not if it came of a lack of memory, permission or file handles, or of a mismatch:
-    then every checkpoint would fail, the good ones too.
+    Not if it came of a lack of memory, permission or file handles, of a mismatch, or of
+    a library that lacks what is called: then every checkpoint would fail, the good ones
+    too.
     """
     cause: BaseException | None = error
     while cause is not None:
-        other = (MemoryError, PermissionError, MismatchedCheckpointError)
+        other = (MemoryError, PermissionError, ImportError, MismatchedCheckpointError)
         if isinstance(cause, other) or any(word in str(cause) for word in _NOT_DAMAGE):
             return False
         cause = cause.__cause__ or cause.__context__

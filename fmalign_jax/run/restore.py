@@ -17,7 +17,7 @@ from fmalign_jax.data import dataset, pipeline
 from fmalign_jax.data.files import read_json
 from fmalign_jax.data.store import RecordingStore
 from fmalign_jax.data.windows.index import WindowIndex
-from fmalign_jax.run import checkpoints as checkpoint, integrity, packed, trust
+from fmalign_jax.run import checkpoint_files, integrity, packed, trust
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder, RunEncoder
 from fmalign_jax.run.packed import PackedRun
 from fmalign_jax.systems.system import make_system
@@ -128,7 +128,7 @@ def open_run(
         )
     trust.check_names(settings, path / "config.json", trust_code=trust_code)
     config = saved.from_json(settings)
-    steps, best = checkpoint.saved_steps(directory)
+    steps, best = checkpoint_files.saved_steps(directory)
     if not steps:
         raise ValueError(
             f"{directory}: must hold a checkpoint; got none; train until the first one "
@@ -175,7 +175,7 @@ def _check_config(run: OpenedRun, settings: Mapping[str, Any]) -> None:
       ValueError: they differ in more than that, or the copy is damaged.
     """
     try:
-        copy = checkpoint.saved_config(run.checkpoints, run.step)
+        copy = checkpoint_files.saved_config(run.checkpoints, run.step)
     except Exception as error:  # Orbax raises bare ones on unreadable items
         raise _unreadable(run, error) from error
     different = saved.differences(copy, settings, besides=("data.path",))
@@ -214,10 +214,12 @@ def restore(run: OpenedRun, mesh: Mesh) -> EncoderState:
             raise ValueError(f"{run.path}: {error}") from error
         return placed
     try:
-        model = checkpoint.restore_model(
+        model = checkpoint_files.restore_model(
             run.checkpoints,
             run.step,
-            checkpoint.saved_model(run.checkpoints, run.step, everywhere, model_state),
+            checkpoint_files.saved_model(
+                run.checkpoints, run.step, everywhere, model_state
+            ),
         )
     except integrity.MismatchedCheckpointError as error:
         found = str(error).rpartition("; ")[0]  # what to do is said here
@@ -278,5 +280,5 @@ def _trained_windows(run: OpenedRun) -> int:
     """Returns the digest of the windows that a run was trained on."""
     if run.packed is not None:
         return run.packed.windows_crc32
-    state = checkpoint.saved_data_state(run.checkpoints, run.step)
+    state = checkpoint_files.saved_data_state(run.checkpoints, run.step)
     return int(state["windows_crc32"])

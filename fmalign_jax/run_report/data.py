@@ -24,7 +24,7 @@ from fmalign_jax.data import dataset
 from fmalign_jax.evaluation import splits as evaluation_splits
 from fmalign_jax.evaluation.labelled_windows import LabelledWindows
 from fmalign_jax.evaluation.splits import EvaluationSplits
-from fmalign_jax.run import checkpoints, restore
+from fmalign_jax.run import checkpoint_files, restore
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.run_report import codes as report_codes, files, recording_timeline
@@ -117,7 +117,7 @@ def _open(
 ) -> OpenedRun:
     """Opens the checkpoint that was evaluated, or the best."""
     step = "best" if evaluation is None else str(evaluation["checkpoint"]["step"])
-    kept, _ = checkpoints.saved_steps(path / "checkpoints")
+    kept, _ = checkpoint_files.saved_steps(path / "checkpoints")
     if step.isdigit() and int(step) not in kept:
         notes.append(("step_gone", step))
         step = "best"
@@ -201,7 +201,7 @@ def describe(
             for part, split in (("train", training), ("held_out", held))
         }
         codes = {part: own.tick_codes() for part, own in seen.items()}
-    kept, _ = checkpoints.saved_steps(run.checkpoints)
+    kept, _ = checkpoint_files.saved_steps(run.checkpoints)
     return {
         "step": run.step,
         "chosen": run.chosen,
