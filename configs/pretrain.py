@@ -14,7 +14,7 @@ Variants
   two_sided   as `default`, but a tick sees the later ones of its window too, and
               Cross-CPC predicts 2 to 10 s ahead; two codes: they are shared less
   patches     as `default`, but the video goes through products of patches that do not
-              overlap, without a convolution: about half the time a step on a CPU
+              overlap, without a convolution: a step in two thirds of the time on a CPU
   recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
               (or *.mp4 beside CSV files) and --config.data.lead_s, the lead in seconds
   full        larger simulated set and model, sized for one modern GPU

@@ -155,6 +155,12 @@ def patches(config: ConfigDict) -> None:
     load_file(CONFIGS / "pretrain.py").patches(config)
 
 
+def patches_behind_the_stem(config: ConfigDict) -> None:
+    """The same with the recipe's stem, which has a convolution."""
+    patches(config)
+    config.model.modalities.video.stem.overlap = True
+
+
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     "read_at_lead_0": setting("data.lead_s", 0.0),
@@ -170,6 +176,7 @@ VARIANTS: dict[str, Change] = {
     "ema_of_both": ema_of_both,
     "ema_of_own": ema_of_own,
     "patches": patches,
+    "patches_behind_the_stem": patches_behind_the_stem,
     "two_sided": two_sided,
     "two_sided_far": two_sided_far,
     "lead_range": lead_range,
