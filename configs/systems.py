@@ -210,6 +210,8 @@ def distilled(config: ConfigDict) -> None:
                 "fmalign_jax.objectives.self_contrast.SelfContrast",
                 weight=1.0,
                 second_views=("video",),
+                # At 0.1 it tells windows apart by what the current does not have.
+                temperature=0.5,
             ),
             "feature_distillation": component(
                 "fmalign_jax.objectives.feature_distillation.FeatureDistillation",
@@ -218,6 +220,7 @@ def distilled(config: ConfigDict) -> None:
             ),
         }
     )
+    config.optimizer.learning_rate = 3e-3
     config.score = "distilled_accuracy"
 
 
