@@ -13,8 +13,8 @@ Variants
               episode (docs/lead.md)
   two_sided   as `default`, but a tick sees the later ones of its window too, and
               Cross-CPC predicts 2 to 10 s ahead; two codes: they are shared less
-  patches     as `default`, but the video goes through products of patches that do not
-              overlap, without a convolution: a step in two thirds of the time on a CPU
+  patches     as `default`, but what is specific of the video is encoded and decoded by
+              patches, without convolutions: faster on a CPU, and scores as well
   recordings  your own furnaces, as `default`: --config.data.path='recordings/*.npz'
               (or *.mp4 beside CSV files) and --config.data.lead_s, the lead in seconds
   full        larger simulated set and model, sized for one modern GPU
@@ -196,7 +196,6 @@ def two_sided(config: ConfigDict) -> None:
 def patches(config: ConfigDict) -> None:
     video = config.model.modalities.video
     width = video.specific.features[-1]
-    video.stem.overlap = False
     video.specific = component(
         "fmalign_jax.models.encoders.PatchSpecific", features=(width, width)
     )

@@ -151,14 +151,14 @@ def unaugmented(config: ConfigDict) -> None:
 
 
 def patches(config: ConfigDict) -> None:
-    """The video goes through products of patches, without any convolution."""
+    """What is specific of the video goes through patches, without convolutions."""
     load_file(CONFIGS / "pretrain.py").patches(config)
 
 
-def patches_behind_the_stem(config: ConfigDict) -> None:
-    """The same with the recipe's stem, which has a convolution."""
+def patches_in_the_stem(config: ConfigDict) -> None:
+    """The same, and the stem has no convolution either."""
     patches(config)
-    config.model.modalities.video.stem.overlap = True
+    config.model.modalities.video.stem.overlap = False
 
 
 VARIANTS: dict[str, Change] = {
@@ -176,7 +176,7 @@ VARIANTS: dict[str, Change] = {
     "ema_of_both": ema_of_both,
     "ema_of_own": ema_of_own,
     "patches": patches,
-    "patches_behind_the_stem": patches_behind_the_stem,
+    "patches_in_the_stem": patches_in_the_stem,
     "two_sided": two_sided,
     "two_sided_far": two_sided_far,
     "lead_range": lead_range,
