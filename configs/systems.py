@@ -302,6 +302,7 @@ def indexed(config: ConfigDict) -> None:
     }
     for name in ("code_matching", "cross_cpc"):
         terms[name].learns_from = None
+    terms.code_matching.weight = 5.0  # the best of its trials
     kept = ("reconstruction", "commitment", "code_matching", "cross_cpc")
     config.objectives = ConfigDict({name: terms[name] for name in kept})
     config.score = "token_agreement/current-video"
