@@ -325,6 +325,7 @@ def hdcid(config: ConfigDict) -> None:
 def fcid(config: ConfigDict) -> None:
     config.model.name = "fmalign_jax.systems.fcid.Fcid"
     config.model.coarse = "window"
+    config.optimizer.learning_rate = 3e-4
     modalities = tuple(config.model.modalities)
     # As published, with the share of the text left out: both modalities move the codes,
     # each by its own features twice as much as by the other's.
