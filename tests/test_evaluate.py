@@ -419,7 +419,7 @@ def test_the_best_checkpoint_is_the_default(run, whole):
 
 def test_without_a_best_one_the_latest_is_taken_and_said(run, monkeypatch):
     monkeypatch.setattr(
-        restore.checkpoint, "saved_steps", lambda directory: ([4, 8], None)
+        restore.checkpoint_files, "saved_steps", lambda directory: ([4, 8], None)
     )
     opened = restore.open_run(run[0], "best")
     assert (opened.step, opened.chosen) == (8, "latest")
