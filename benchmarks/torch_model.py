@@ -102,12 +102,12 @@ class FrameStem(nn.Module):
         widths = [r * c * (1 + differences), *features]
         self.names: list[str] = []
         for i, (width, stride) in enumerate(zip(features, strides, strict=True)):
-            # A patch of side x side pixels through one Linear is a strided convolution.
-            layer: nn.Module = nn.Conv2d(widths[i], width, stride, stride)
             if i and overlap:
-                layer = Conv(widths[i], width, 3, stride)
-            self.names.append(f"Conv_{i - 1}" if i and overlap else f"Dense_{i}")
-            setattr(self, self.names[i], layer)
+                name, layer = f"Conv_{i - 1}", Conv(widths[i], width, 3, stride)
+            else:  # a patch through one Linear is a strided convolution
+                name, layer = f"Dense_{i}", nn.Conv2d(widths[i], width, stride, stride)
+            self.names.append(name)
+            setattr(self, name, layer)
             norm_layer = nn.GroupNorm(int(np.gcd(8, width)), width, eps=EPS)
             setattr(self, f"GroupNorm_{i}", norm_layer)
         side = int(np.prod(strides))

@@ -70,7 +70,7 @@ class FrameStem(nn.Module):
       norm: "group" or "none", before each ReLU.
       differences: also show what changed since the tick before (0 at the first).
       overlap: the further layers are 3x3 convolutions. False: each cuts its input into
-        patches too, as large as its stride, which a CPU does several times faster.
+        patches too, as large as its stride, which is less work.
       dtype: of the computation; parameters are fp32.
     """
 
