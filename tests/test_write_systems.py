@@ -84,8 +84,8 @@ def page(tmp_path, monkeypatch):
         _run("clip", "no_precursor", 0, (0.5, 0.5)),
     ]
     tried = [
-        _run("clip+0.001+None", "default", 0, (0.7, 0.7)),
-        _run("clip+0.003+0.1", "default", 0, (0.8, 0.8)),
+        _run("clip+0.001+temperature=None", "default", 0, (0.7, 0.7)),
+        _run("clip+0.003+temperature=0.1", "default", 0, (0.8, 0.8)),
     ]
     found = {d: RETRIEVED | {"normalised_rank": 0.1} for d in DIRECTIONS[:2]}
     codes = tried[1]["evaluations"]["codes"]
@@ -184,8 +184,8 @@ def test_differences_are_drawn_by_recording(page, tmp_path):
 
 def test_the_best_trial_of_a_system_is_marked(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
-    assert ["clip", "0.001, None", "0.125", "0.700"] in rows
-    assert ["clip", "0.003, 0.1", "**0.100**", "0.800"] in rows
+    assert ["clip", "0.001, temperature=None", "0.125", "0.700"] in rows
+    assert ["clip", "0.003, temperature=0.1", "**0.100**", "0.800"] in rows
 
 
 def test_parameters_are_counted_as_two_towers_have_them(monkeypatch):
