@@ -96,6 +96,13 @@ def test_the_tiny_config_passes(caplog):
         ("optimizer.clip_norm", 0.0, r"optimizer\.clip_norm must be above 0"),
         ("compute_dtype", "bf16", "'float32' or 'bfloat16'; got 'bf16'"),
         ("model.transformer.causal", "no", "causal must be True or False; got 'no'"),
+        (
+            "model.modalities.video.specific.features",
+            (),
+            r"specific\.features must be whole numbers above 0, one or more; got \(\)",
+        ),
+        ("model.modalities.video.stem.features", (8, 0), r"stem\.features must be"),
+        ("model.modalities.current.stem.features", (8.5, 8), r"stem\.features must be"),
         ("model.transformer.heads", 3, "must divide .* got 3 heads for width 16"),
         (
             "data.samples_per_tick",

@@ -138,6 +138,9 @@ def _check_model(config: ConfigDict) -> None:
             "data.samples_per_tick must give the modalities of the model, "
             f"{sorted(modalities)}; got {sorted(sampled)}; correct either"
         )
+    for modality, parts in config.model.modalities.items():
+        for part in ("stem", "specific"):
+            _check_features(f"model.modalities.{modality}.{part}", parts.get(part))
     width, heads = config.model.width, _setting(config, "model.transformer.heads")
     if heads is not None and width % heads:
         raise ValueError(
@@ -149,6 +152,18 @@ def _check_model(config: ConfigDict) -> None:
         raise ValueError(
             f"model.transformer.causal must be True or False; got {causal!r}; use one "
             "of them"
+        )
+
+
+def _check_features(key: str, part: ConfigDict | None) -> None:
+    if part is None or not part.get("name", "").startswith("fmalign_jax."):
+        return
+    features = part.get("features", 1)
+    widths = features if isinstance(features, tuple | list) else [features]
+    if not widths or not all(_whole(width, 1) for width in widths):
+        raise ValueError(
+            f"{key}.features must be whole numbers above 0, one or more; got "
+            f"{features!r}; correct the config"
         )
 
 
