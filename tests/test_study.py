@@ -48,6 +48,22 @@ def test_spells_are_located_where_features_are_those_of_ticks():
     assert found == {"recipe": True, "clip": True, "qformer": False}
 
 
+def test_what_reads_both_at_once_is_evaluated_so():
+    study = load_file(ROOT / "configs" / "studies" / "system_conditions.py")
+    found = {}
+    for variant in ("clmlf", "clmlf_dropout", "micu_no_fine"):
+        settings = study.evaluate_config("default", "folder")
+        study.evaluate_variant(settings, variant)
+        found[variant] = (settings.source, settings.target, settings.retrieval)
+    apart = ("video", "current", True)
+    assert found == {
+        "clmlf": ("fused", "fused", False),
+        "clmlf_dropout": apart,
+        "micu_no_fine": apart,
+    }
+    assert list(settings.classifiers) == ["fmformer_current"]
+
+
 def test_folds_of_people_keep_them_apart():
     study = load_file(ROOT / "configs" / "studies" / "utd_mhad.py")
     tested = []

@@ -23,7 +23,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import Change, load_file
+from fmalign_jax.config import Change, load_file, setting
 
 STUDY = load_file(pathlib.Path(__file__).parent / "systems.py")
 DATA, train_config, evaluate_config = (
@@ -55,9 +55,7 @@ def _trial(
     system: str, learning_rate: float, path: str, value: Any, config: ConfigDict
 ) -> None:
     STUDY.VARIANTS[system](config)
-    *parents, last = path.split(".")
-    owner = functools.reduce(lambda own, name: own[name], parents, config)
-    owner[last] = value
+    setting(path, value)(config)
     config.optimizer.learning_rate = learning_rate
 
 

@@ -1,0 +1,75 @@
+"""Study: each system beside itself without what it is made of.
+
+Command   python scripts/study.py configs/studies/system_conditions.py \\
+              --out docs/results/system_conditions.json
+          python scripts/write_systems.py docs/results/systems.json \\
+              --conditions docs/results/system_conditions.json \\
+              --out docs/results/systems.md
+
+Data      The furnaces of configs/studies/systems.py, profile `default`, seeds 0 to 2.
+
+Purpose   Whether each system meets its own condition, which says that a part of it does
+  what it is there for: several queries and one, three terms and two, a router and none,
+  contrast by label and none, ticks and windows. The systems of the study themselves
+  are its other half. CLMLF learns with labels here and is compared with itself alone.
+  `recipe` has its references: the oracle, random encoders, and FmFormer of the current,
+  trained with labels.
+
+Expected time   6 to 10 min a run on one CPU core.
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from fmalign_jax.config import Change, load_file, setting, unchanged
+
+STUDY = load_file(pathlib.Path(__file__).parent / "systems.py")
+DATA, train_config = STUDY.DATA, STUDY.train_config
+SYSTEMS = STUDY.SYSTEMS.SYSTEMS | STUDY.SYSTEMS.SUPERVISED
+FOLDS, SEEDS = ("default",), (0, 1, 2)
+FUSED = ("clmlf", "clmlf_no_label_contrast", "clmlf_no_data_contrast")
+"""Both modalities at once: evaluated from the fused features to themselves."""
+
+
+def but(system: str, key: str, value: float | str) -> Change:
+    """Returns the change to a system but for one setting."""
+
+    def change(config: ConfigDict) -> None:
+        SYSTEMS[system](config)
+        setting(key, value)(config)
+
+    return change
+
+
+VARIANTS: dict[str, Change] = {
+    "recipe": unchanged,
+    "qformer_one_query": but("qformer", "model.queries", 1),
+    "onellm_constant": but("onellm", "model.router", "constant"),
+    "onellm_sparse": but("onellm", "model.router", "sparse"),
+    "onellm_soft_input": but("onellm", "model.router", "soft_input"),
+    "micu_no_fine": but("micu", "objectives.masked_contrast.fine", 0.0),
+    "micu_no_coarse": but("micu", "objectives.masked_contrast.coarse", 0.0),
+    "micu_no_jigsaw": but("micu", "objectives.code_jigsaw.weight", 0.0),
+    "fcid_tick": but("fcid", "model.coarse", "tick"),
+    "clmlf": SYSTEMS["clmlf"],
+    "clmlf_no_label_contrast": but("clmlf", "objectives.label_contrast.weight", 0.0),
+    "clmlf_no_data_contrast": but("clmlf", "objectives.data_contrast.weight", 0.0),
+    "clmlf_dropout": SYSTEMS["clmlf_dropout"],
+}
+
+
+def evaluate_config(fold: str, data: str) -> ConfigDict:
+    """Returns the evaluation of a run; with references also FmFormer of the current."""
+    config = STUDY.evaluate_config(fold, data)
+    for name in list(config.classifiers):
+        if name != "fmformer_current":
+            del config.classifiers[name]
+    return config
+
+
+def evaluate_variant(settings: ConfigDict, variant: str) -> None:
+    """Reads both modalities at once where a system does."""
+    if variant in FUSED:
+        settings.source = settings.target = "fused"
+        settings.retrieval = False
