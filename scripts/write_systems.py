@@ -7,10 +7,10 @@ Every number is of recordings that neither pre-training nor the head has seen (`
 at the last step. Means over seeds with their standard deviation; differences from CLIP
 are paired by recording, with the error of recordings and seeds, and adjusted for the
 number of comparisons (Holm); a picture shows them recording by recording. --study adds
-how many parameters each system has, --trials the six trials of each, --utd the transfer
-to people that were never seen. The text of
-introduction.md, in the folder of the table, comes first. What was not run is an empty
-cell.
+how many parameters each system has, --conditions whether it does what it is made for,
+--trials the six trials of each, --utd the transfer to people that were never seen. The
+text of introduction.md, in the folder of the table, comes first. What was not run is an
+empty cell.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 from scipy.stats import permutation_test
+from system_conditions import conditions
 from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread, table
 
 from fmalign_jax.config import load_file
@@ -400,6 +401,9 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
     parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
     parser.add_argument("--utd", type=pathlib.Path, help="those of systems_utd.py")
+    parser.add_argument(
+        "--conditions", type=pathlib.Path, help="those of system_conditions.py"
+    )
     parser.add_argument("--study", type=pathlib.Path, help="its file, to count sizes")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
@@ -422,6 +426,9 @@ def main() -> None:
     if arguments.utd:
         seen = json.loads(arguments.utd.read_text())
         parts += ["## UTD-MHAD, 27 actions", people(seen)]
+    if arguments.conditions:
+        beside = json.loads(arguments.conditions.read_text())
+        parts += ["## What each system is made of", conditions(runs, beside)]
     if arguments.trials:
         tried = json.loads(arguments.trials.read_text())
         parts += ["## Trials, one seed, judged without labels", trials(tried)]

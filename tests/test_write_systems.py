@@ -105,6 +105,8 @@ def page(tmp_path, monkeypatch):
     argv = ["write", str(tmp_path / "toy.json"), "--out", str(out)]
     argv += ["--trials", str(tmp_path / "trials.json")]
     argv += ["--utd", str(tmp_path / "utd.json")]
+    (tmp_path / "conditions.json").write_text("[]")
+    argv += ["--conditions", str(tmp_path / "conditions.json")]
     monkeypatch.setattr(sys, "argv", argv)
     writer.main()
     return out.read_text()
@@ -186,6 +188,13 @@ def test_the_best_trial_of_a_system_is_marked(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     assert ["clip", "0.001, temperature=None", "0.125", "0.700"] in rows
     assert ["clip", "0.003, temperature=0.1", "**0.100**", "0.800"] in rows
+
+
+def test_what_each_system_is_made_of_has_a_table(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## What each system is made of")
+    told = "0.750 ± 0.071 against 0.900"
+    assert rows[start + 4] == ["clip", "above random encoders", told, "**no**"]
 
 
 def test_parameters_are_counted_as_two_towers_have_them(monkeypatch):

@@ -1,0 +1,270 @@
+"""Whether each system meets its own condition: that its parts do what they are for.
+
+scripts/write_systems.py makes a table of it, from the systems side by side
+(configs/studies/systems.py) and from each without what it is made of
+(configs/studies/system_conditions.py), profile `default`. Means over seeds, furnaces
+that were never seen, video -> current, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from write_results import FORTH, grouped, score, spread, table
+
+Run = Mapping[str, Any]
+Runs = Mapping[str, Sequence[Run]]
+
+BACK = "current->video"
+NEAR = 0.02
+"""How far below CLIP counts as no worse."""
+PAIRS_TOLD = 0.60
+"""Cross-entropy of pair or not, validation, nats. By frequency alone it is 0.637."""
+OF_FREQUENCIES = 0.9
+"""Loss of predicting units, as a share of that of their frequencies."""
+UNITS_NEAR = 3
+"""Ticks around one whose units it is to predict; the loss is their sum."""
+OF_ORACLE = 0.03
+"""How far below the oracle counts as reached."""
+
+
+class Condition(NamedTuple):
+    """A system's condition, what was found, and whether it is met."""
+
+    system: str
+    rule: str
+    found: str
+    met: bool
+
+
+def conditions(runs: Sequence[Run], beside: Sequence[Run]) -> str:
+    """Returns the table of all conditions whose runs there are.
+
+    Args:
+      runs: of the systems side by side, `default` among their folds.
+      beside: of each system without what it is made of.
+    """
+    known = grouped([run for run in runs if run["fold"] == "default"], "variant")
+    less = grouped(beside, "variant")
+    told = [
+        condition
+        for systems, others, find in (
+            (("recipe", "clip"), (), _clip),
+            (("clip", "micu"), ("micu_no_fine",), _micu),
+            (("recipe", "hdcid"), (), _hdcid),
+            (("recipe", "fcid"), ("fcid_tick",), _fcid),
+            (("qformer",), ("qformer_one_query",), _qformer),
+            (("alignvsr",), (), _alignvsr),
+            ((), ("clmlf", "clmlf_no_label_contrast", "clmlf_dropout"), _clmlf),
+            (("clip", "onellm"), ("onellm_constant", "onellm_sparse"), _onellm),
+            ((), ("recipe",), _fmformer),
+        )
+        if known.keys() >= set(systems) and less.keys() >= set(others)
+        for condition in find(known, less)
+    ]
+    rows = [(c.system, c.rule, c.found, "yes" if c.met else "**no**") for c in told]
+    return table(["system", "works if", "found", "met"], rows)
+
+
+def _forth(runs: Iterable[Run]) -> list[float]:
+    return [score(run, "codes", FORTH) for run in runs]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _found_first(runs: Sequence[Run], key: str) -> tuple[list[float], float]:
+    """Returns recall@k of both directions by seed, and of who knows the state alone."""
+    found = [run["evaluations"]["codes"]["retrieval"]["test"] for run in runs]
+    ours = [
+        own["features"]["semantic"][direction][key]
+        for own in found
+        for direction in (FORTH, BACK)
+    ]
+    state = found[0]["references"].get("label", {}).get(key, math.nan)
+    return ours, state
+
+
+def _random(known: Runs) -> float:
+    """Returns the transfer of the recipe's encoders before training.
+
+    Their shared level is fitted to true pairs: the best that is random here.
+    """
+    return _mean(
+        run["evaluations"]["codes"]["random_encoders"][FORTH]["test"][
+            "balanced_accuracy"
+        ]
+        for run in known["recipe"]
+        if run["evaluations"]["codes"]["random_encoders"]
+    )
+
+
+def _no_worse(known: Runs, system: str, base: str, by: float) -> Condition:
+    own, other = _forth(known[system]), _forth(known[base])
+    return Condition(
+        system,
+        f"no more than {by:g} below `{base}`",
+        f"{spread(own)}, `{base}` {spread(other)}",
+        _mean(own) >= _mean(other) - by,
+    )
+
+
+def _above_random(known: Runs, system: str) -> Condition:
+    own, random = _forth(known[system]), _random(known)
+    return Condition(
+        system,
+        "above random encoders",
+        f"{spread(own)} against {random:.3f}",
+        _mean(own) > random,
+    )
+
+
+def _clip(known: Runs, less: Runs) -> list[Condition]:
+    found, state = _found_first(known["clip"], "recall@5")
+    return [
+        _above_random(known, "clip"),
+        Condition(
+            "clip",
+            "partner among the first five more often than by the state alone",
+            f"{spread(found)} against {state:.3f}",
+            _mean(found) > state,
+        ),
+    ]
+
+
+def _micu(known: Runs, less: Runs) -> list[Condition]:
+    names = {"micu_no_fine": "fine", "micu_no_coarse": "coarse"}
+    names["micu_no_jigsaw"] = "jigsaw"
+    first = _no_worse(known, "micu", "clip", NEAR)
+    told = [
+        f"without {term} {spread(_forth(less[name]))}"
+        for name, term in names.items()
+        if name in less
+    ]
+    return [first._replace(found=f"{first.found}; {', '.join(told)}")]
+
+
+def _hdcid(known: Runs, less: Runs) -> list[Condition]:
+    return [_no_worse(known, "hdcid", "recipe", 0.01)]
+
+
+def _fcid(known: Runs, less: Runs) -> list[Condition]:
+    window, tick = _forth(known["fcid"]), _forth(less["fcid_tick"])
+    return [
+        _above_random(known, "fcid"),
+        Condition(
+            "fcid",
+            "trained on ticks no worse than on windows",
+            f"ticks {spread(tick)}, windows {spread(window)}",
+            _mean(tick) >= _mean(window),
+        ),
+    ]
+
+
+def _qformer(known: Runs, less: Runs) -> list[Condition]:
+    several, _ = _found_first(known["qformer"], "recall@1")
+    one, _ = _found_first(less["qformer_one_query"], "recall@1")
+    pairs = [run["validation"]["query_match"] for run in known["qformer"]]
+    return [
+        Condition(
+            "qformer",
+            "partner found first no less often than with one query",
+            f"{spread(several)} against {spread(one)}",
+            _mean(several) >= _mean(one),
+        ),
+        Condition(
+            "qformer",
+            f"pair or not: below {PAIRS_TOLD:.2f} nats on validation",
+            spread(pairs),
+            _mean(pairs) < PAIRS_TOLD,
+        ),
+    ]
+
+
+def _alignvsr(known: Runs, less: Runs) -> list[Condition]:
+    shares = []
+    for run in known["alignvsr"]:
+        found = run["validation"]
+        loss = found["loss/local_alignment"] / UNITS_NEAR
+        shares.append(loss / (loss + found["unit_gain"]))
+    return [
+        Condition(
+            "alignvsr",
+            f"loss of its units at most {OF_FREQUENCIES} of their frequencies', "
+            "validation",
+            spread(shares),
+            _mean(shares) <= OF_FREQUENCIES,
+        )
+    ]
+
+
+def _clmlf(known: Runs, less: Runs) -> list[Condition]:
+    def reached(name: str, modality: str) -> list[float]:
+        found = [run["evaluations"]["codes"] for run in less[name]]
+        direction = f"{modality}->{modality}"
+        return [
+            own["supervised_representation"][direction]["test"]["balanced_accuracy"]
+            for own in found
+        ]
+
+    both = reached("clmlf", "fused")
+    off = reached("clmlf_no_label_contrast", "fused")
+    alone = {m: reached("clmlf_dropout", m) for m in ("video", "current")}
+    best = max(_mean(own) for own in alone.values())
+    told = ", ".join(f"{m} {spread(own)}" for m, own in alone.items())
+    return [
+        Condition(
+            "clmlf",
+            "both modalities no worse than the better one alone (`clmlf_dropout`)",
+            f"{spread(both)}; {told}",
+            _mean(both) >= best,
+        ),
+        Condition(
+            "clmlf",
+            "contrast by label no worse than none",
+            f"{spread(both)}, without {spread(off)}",
+            _mean(both) >= _mean(off),
+        ),
+    ]
+
+
+def _onellm(known: Runs, less: Runs) -> list[Condition]:
+    names = ("onellm_constant", "onellm_sparse", "onellm_soft_input")
+    told = [
+        f"{name.removeprefix('onellm_').replace('_', ' ')} {spread(_forth(less[name]))}"
+        for name in names
+        if name in less
+    ]
+    soft, sparse, constant = (
+        _mean(_forth(runs))
+        for runs in (known["onellm"], less["onellm_sparse"], less["onellm_constant"])
+    )
+    return [
+        _no_worse(known, "onellm", "clip", NEAR),
+        Condition(
+            "onellm",
+            "router soft above sparse above constant, as published",
+            f"soft {spread(_forth(known['onellm']))}, {', '.join(told)}",
+            soft > sparse > constant,
+        ),
+    ]
+
+
+def _fmformer(known: Runs, less: Runs) -> list[Condition]:
+    found = [run["supervised"] for run in less["recipe"] if run["supervised"]]
+    ours, oracle = (
+        [own[name]["test"]["balanced_accuracy"] for own in found]
+        for name in ("fmformer_current", "oracle")
+    )
+    return [
+        Condition(
+            "FmFormer of the current",
+            f"with labels, no more than {OF_ORACLE} below the oracle",
+            f"{spread(ours)}, oracle {spread(oracle)}",
+            _mean(ours) >= _mean(oracle) - OF_ORACLE,
+        )
+    ]

@@ -1,0 +1,152 @@
+"""What each system must show: each condition met, and each one broken."""
+
+import pathlib
+
+import pytest
+
+from fmalign_jax.config.overrides import load_file
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+FORTH, BACK = "video->current", "current->video"
+
+
+def _scores(values):
+    return {
+        direction: {"test": {"balanced_accuracy": value}}
+        for direction, value in values.items()
+    }
+
+
+def _run(variant, forth=0.8, *, first=0.05, five=0.3, validation=None, fused=None):
+    """A run with a transfer, its retrieval, and what a condition reads beside it."""
+    found = {way: {"recall@1": first, "recall@5": five} for way in (FORTH, BACK)}
+    scores = (
+        {"zero_shot": _scores({FORTH: forth})}
+        if fused is None
+        else {"supervised_representation": _scores(fused)}
+    )
+    random = _scores({FORTH: 0.7}) if variant == "recipe" else {}
+    return {
+        "variant": variant,
+        "fold": "default",
+        "seed": 0,
+        "validation": validation or {},
+        "supervised": {},
+        "evaluations": {
+            "codes": scores
+            | {
+                "random_encoders": random,
+                "retrieval": {
+                    "test": {
+                        "features": {"semantic": found},
+                        "references": {"label": {"recall@1": 0.04, "recall@5": 0.2}},
+                    }
+                },
+            }
+        },
+    }
+
+
+# 3 nats a unit, of three; by the frequencies of units it would be 3.5.
+SHARED = {"loss/local_alignment": 9.0, "unit_gain": 0.5}
+
+
+def _known(**changed):
+    values = {
+        "recipe": {},
+        "clip": {},
+        "micu": {"forth": 0.79},
+        "hdcid": {"forth": 0.795},
+        "fcid": {},
+        "qformer": {"validation": {"query_match": 0.5}},
+        "onellm": {},
+        "alignvsr": {"validation": SHARED},
+    }
+    own = {name: values[name] | changed.get(name, {}) for name in values}
+    return [_run(name, **options) for name, options in own.items()]
+
+
+def _less(**changed):
+    both = {"fused->fused": 0.9}
+    alone = {"video->video": 0.85, "current->current": 0.8}
+    values = {
+        "recipe": {},
+        "micu_no_fine": {"forth": 0.6},
+        "micu_no_jigsaw": {"forth": 0.625},
+        "fcid_tick": {},
+        "qformer_one_query": {},
+        "onellm_constant": {"forth": 0.6},
+        "onellm_sparse": {"forth": 0.7},
+        "clmlf": {"fused": both},
+        "clmlf_no_label_contrast": {"fused": both},
+        "clmlf_dropout": {"fused": alone},
+    }
+    own = {name: values[name] | changed.get(name, {}) for name in values}
+    runs = [_run(name, **options) for name, options in own.items()]
+    labelled = changed.get("labelled", 0.87)
+    runs[0]["supervised"] = {
+        name: {"test": {"balanced_accuracy": value}}
+        for name, value in (("fmformer_current", labelled), ("oracle", 0.89))
+    }
+    return runs
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))  # it uses what write_results has
+        script = load_file(SCRIPTS / "system_conditions.py")
+
+    def told(known, less):
+        lines = script.conditions(known, less).splitlines()[2:]
+        return [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
+
+    return told
+
+
+def test_all_conditions_can_be_met(rows):
+    found = rows(_known(), _less())
+    assert [row[0] for row in found] == [
+        *("clip", "clip", "micu", "hdcid", "fcid", "fcid", "qformer", "qformer"),
+        *("alignvsr", "clmlf", "clmlf", "onellm", "onellm", "FmFormer of the current"),
+    ]
+    assert {row[3] for row in found} == {"yes"}
+    by_rule = {row[0]: row[2] for row in found[2:]}
+    told = "0.790, `clip` 0.800; without fine 0.600, without jigsaw 0.625"
+    assert by_rule["micu"] == told
+    assert by_rule["alignvsr"] == "0.857"
+    assert by_rule["FmFormer of the current"] == "0.870, oracle 0.890"
+    assert found[0][2] == "0.800 against 0.700"
+    assert found[1][2] == "0.300 ± 0.000 against 0.200"
+    assert found[9][2] == "0.900; video 0.850, current 0.800"
+
+
+@pytest.mark.parametrize(
+    ("known", "less", "broken"),
+    [
+        ({"clip": {"forth": 0.65}}, {}, (0,)),
+        ({"clip": {"five": 0.15}}, {}, (1,)),
+        ({"micu": {"forth": 0.775}}, {}, (2,)),
+        ({"hdcid": {"forth": 0.785}}, {}, (3,)),
+        ({"fcid": {"forth": 0.69}}, {}, (4,)),
+        ({}, {"fcid_tick": {"forth": 0.79}}, (5,)),
+        ({}, {"qformer_one_query": {"first": 0.06}}, (6,)),
+        ({"qformer": {"validation": {"query_match": 0.63}}}, {}, (7,)),
+        ({"alignvsr": {"validation": SHARED | {"unit_gain": 0.3}}}, {}, (8,)),
+        ({}, {"clmlf_dropout": {"fused": {"video->video": 0.95}}}, (9,)),
+        ({}, {"clmlf_no_label_contrast": {"fused": {"fused->fused": 0.92}}}, (10,)),
+        ({"onellm": {"forth": 0.775}}, {}, (11,)),
+        ({}, {"onellm_sparse": {"forth": 0.55}}, (12,)),
+        ({}, {"labelled": 0.85}, (13,)),
+    ],
+)
+def test_each_condition_can_be_broken_alone(rows, known, less, broken):
+    if fused := less.get("clmlf_dropout"):
+        fused["fused"] = {"current->current": 0.8} | fused["fused"]
+    found = rows(_known(**known), _less(**less))
+    assert [i for i, row in enumerate(found) if row[3] != "yes"] == list(broken)
+
+
+def test_what_was_not_run_has_no_row(rows):
+    known = [run for run in _known() if run["variant"] in ("recipe", "clip", "qformer")]
+    assert [row[0] for row in rows(known, [])] == ["clip", "clip"]
