@@ -10,12 +10,12 @@ Data      The furnaces of configs/studies/systems.py, profile `default`, seeds 0
 
 Purpose   Whether each system meets its own condition, which says that a part of it does
   what it is there for: several queries and one, three terms and two, a router and none,
-  contrast by label and none, ticks and windows. The systems of the study themselves
+  contrast by label and none, ticks and windows, few steps and many. The systems of the study themselves
   are its other half. CLMLF learns with labels here and is compared with itself alone.
   `recipe` has its references: the oracle, random encoders, and FmFormer of the current,
   trained with labels.
 
-Expected time   6 to 10 min a run on one CPU core.
+Expected time   6 to 10 min a run on one CPU core, `alignvsr_longer` 25.
 """
 
 import pathlib
@@ -42,6 +42,13 @@ def but(system: str, key: str, value: float | str) -> Change:
     return change
 
 
+def alignvsr_longer(config: ConfigDict) -> None:
+    """With the 16 units of its best trial, and three times the steps of all."""
+    SYSTEMS["alignvsr"](config)
+    config.codebook.codes = 16
+    config.epochs *= 3
+
+
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     "qformer_one_query": but("qformer", "model.queries", 1),
@@ -52,6 +59,7 @@ VARIANTS: dict[str, Change] = {
     "micu_no_coarse": but("micu", "objectives.masked_contrast.coarse", 0.0),
     "micu_no_jigsaw": but("micu", "objectives.code_jigsaw.weight", 0.0),
     "fcid_tick": but("fcid", "model.coarse", "tick"),
+    "alignvsr_longer": alignvsr_longer,
     "clmlf": SYSTEMS["clmlf"],
     "clmlf_no_label_contrast": but("clmlf", "objectives.label_contrast.weight", 0.0),
     "clmlf_no_data_contrast": but("clmlf", "objectives.data_contrast.weight", 0.0),
