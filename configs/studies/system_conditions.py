@@ -10,10 +10,10 @@ Data      The furnaces of configs/studies/systems.py, profile `default`, seeds 0
 
 Purpose   Whether each system meets its own condition, which says that a part of it does
   what it is there for: several queries and one, three terms and two, a router and none,
-  contrast by label and none, ticks and windows, few steps and many. The systems of the study themselves
-  are its other half. CLMLF learns with labels here and is compared with itself alone.
-  `recipe` has its references: the oracle, random encoders, and FmFormer of the current,
-  trained with labels.
+  contrast by label and none, ticks and windows, few steps and many. The systems of the
+  study themselves are its other half. CLMLF learns with labels here and is compared
+  with itself alone. `recipe` has beside it, unless --no-references is given, the oracle
+  and FmFormer of the current, trained with labels.
 
 Expected time   6 to 10 min a run on one CPU core, `alignvsr_longer` 25.
 """
@@ -70,6 +70,7 @@ VARIANTS: dict[str, Change] = {
 def evaluate_config(fold: str, data: str) -> ConfigDict:
     """Returns the evaluation of a run; with references also FmFormer of the current."""
     config = STUDY.evaluate_config(fold, data)
+    config.random_encoders = 0
     for name in list(config.classifiers):
         if name != "fmformer_current":
             del config.classifiers[name]
