@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compare", choices=("torch",))
     parser.add_argument("--torch-forms", nargs="*", choices=TORCH_FORMS)
+    parser.add_argument("--torch-config", help="of another model than ours")
     parser.add_argument("--parts", action="store_true", help="time each part too")
     parser.add_argument("--budget-s", type=float, default=20.0, help="of each timing")
     parser.add_argument("--out", type=pathlib.Path, help="a .json file")
@@ -108,9 +109,11 @@ def main() -> None:
     print_tables(found)
 
 
-def configured(arguments: argparse.Namespace, sizes: Sizes) -> ConfigDict:
-    """Returns the config with what the command line changes."""
-    config = cases.load_config(arguments.config)
+def configured(
+    arguments: argparse.Namespace, sizes: Sizes, path: str | None = None
+) -> ConfigDict:
+    """Returns the config, of `path` if given, with what the command line changes."""
+    config = cases.load_config(path or arguments.config)
     if sizes.batch:
         config.batch_size = sizes.batch
     if arguments.weak:
@@ -285,22 +288,25 @@ def parts(config: ConfigDict, budget_s: float) -> dict[str, dict[str, float]]:
 
 
 def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str, Any]:
-    """Measures our step and PyTorch's in turn, of the same config and batch."""
+    """Measures our step and PyTorch's in turn, of the same batch."""
     import torch
     import torch_systems
 
-    config = configured(arguments, dataclasses.replace(sizes, devices=1))
+    one_device = dataclasses.replace(sizes, devices=1)
+    config = configured(arguments, one_device)
     cases.without_augmentation(config)
-    stepper = Stepper(config)
+    stepper = theirs = Stepper(config)
+    if arguments.torch_config:
+        config = configured(arguments, one_device, arguments.torch_config)
+        cases.without_augmentation(config)
+        theirs = Stepper(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float64 if form.endswith("fp64") else torch.float32
-    trainer = torch_systems.make_trainer(config, stepper.case.tick_shapes)
-    trainer.copy_from(jax.device_get(stepper.state))
+    trainer = torch_systems.make_trainer(config, theirs.case.tick_shapes)
+    trainer.copy_from(jax.device_get(theirs.state))
     trainer = trainer.to(device, dtype)
     trainer.make_optimisers()
-    plain = preprocess.normalise(
-        stepper.case.batch["streams"], stepper.state.statistics
-    )
+    plain = preprocess.normalise(theirs.case.batch["streams"], theirs.state.statistics)
     batch = {
         name: torch.tensor(np.asarray(x), device=device, dtype=dtype)
         for name, x in plain.items()
@@ -321,6 +327,7 @@ def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str,
         loss_after_two = float(torch_step())
     return {
         "form": form,
+        "config": arguments.torch_config or arguments.config,
         "device": device,
         "threads": torch.get_num_threads(),
         "loss_after_two_steps": loss_after_two,
@@ -371,7 +378,8 @@ def print_tables(found: dict[str, Any]) -> None:
     for row in found["torch"]:
         low, high = row["ratio"]["quartiles"]
         print(
-            f"\nPyTorch {row['form']}, {row['device']}, {row['threads']} threads: "
+            f"\nPyTorch {row['form']}, {row['config']}, {row['device']}, "
+            f"{row['threads']} threads: "
             f"{row['torch']['median_ms']:.1f} ms against our "
             f"{row['ours']['median_ms']:.1f} ms at batch {row['batch']}: ratio "
             f"{row['ratio']['median']:.2f} ({low:.2f}, {high:.2f})"

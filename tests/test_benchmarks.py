@@ -50,6 +50,32 @@ def test_flops_are_counted_as_often_as_a_loop_runs():
     assert measure.matrix_flops(jaxpr) == expected
 
 
+def test_pytorch_may_run_another_model(monkeypatch):
+    pytest.importorskip("torch")
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def stepper(config):
+        seen.append((config.model.modalities.video.specific.name, config.batch_size))
+        if len(seen) == 2:
+            raise Enough
+
+    monkeypatch.setattr(step_throughput, "Stepper", stepper)
+    arguments = argparse.Namespace(
+        config="configs/pretrain.py:patches",
+        torch_config="configs/pretrain.py",
+        weak=False,
+        precision="fp32",
+    )
+    sizes = step_throughput.Sizes(devices=2, batch=4)
+    with pytest.raises(Enough):
+        step_throughput.compare(arguments, sizes, "eager fp32")
+    encoders = "fmalign_jax.models.encoders."
+    assert seen == [(encoders + "PatchSpecific", 4), (encoders + "ConvSpecific", 4)]
+
+
 @pytest.mark.slow
 def test_a_step_is_measured_at_the_size_that_was_asked_for(capsys):
     arguments = argparse.Namespace(
