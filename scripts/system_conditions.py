@@ -149,7 +149,11 @@ def _micu(known: Runs, less: Runs) -> list[Condition]:
 
 
 def _hdcid(known: Runs, less: Runs) -> list[Condition]:
-    return [_no_worse(known, "hdcid", "recipe", 0.01)]
+    first = _no_worse(known, "hdcid", "recipe", 0.01)
+    if "hdcid_lower" not in less:
+        return [first]
+    alone = spread(_forth(less["hdcid_lower"]))
+    return [first._replace(found=f"{first.found}; level 2 alone {alone}")]
 
 
 def _fcid(known: Runs, less: Runs) -> list[Condition]:
@@ -186,17 +190,25 @@ def _qformer(known: Runs, less: Runs) -> list[Condition]:
 
 
 def _alignvsr(known: Runs, less: Runs) -> list[Condition]:
-    shares = []
-    for run in known["alignvsr"]:
-        found = run["validation"]
-        loss = found["loss/local_alignment"] / UNITS_NEAR
-        shares.append(loss / (loss + found["unit_gain"]))
+    def of_frequencies(runs: Iterable[Run]) -> list[float]:
+        found = [run["validation"] for run in runs]
+        losses = [own["loss/local_alignment"] / UNITS_NEAR for own in found]
+        return [
+            loss / (loss + own["unit_gain"])
+            for loss, own in zip(losses, found, strict=True)
+        ]
+
+    shares = of_frequencies(known["alignvsr"])
+    told = spread(shares)
+    if "alignvsr_longer" in less:
+        longer = spread(of_frequencies(less["alignvsr_longer"]))
+        told += f"; with 16 units and three times the steps {longer}"
     return [
         Condition(
             "alignvsr",
             f"loss of its units at most {OF_FREQUENCIES} of their frequencies', "
             "validation",
-            spread(shares),
+            told,
             _mean(shares) <= OF_FREQUENCIES,
         )
     ]

@@ -147,6 +147,17 @@ def test_each_condition_can_be_broken_alone(rows, known, less, broken):
     assert [i for i, row in enumerate(found) if row[3] != "yes"] == list(broken)
 
 
+def test_what_was_tried_stands_beside(rows):
+    beside = [
+        _run("hdcid_lower", 0.6),
+        _run("alignvsr_longer", validation=SHARED | {"unit_gain": 0.75}),
+    ]
+    by_system = {row[0]: row[2] for row in rows(_known(), beside)}
+    assert by_system["hdcid"] == "0.795, `recipe` 0.800; level 2 alone 0.600"
+    told = "0.857; with 16 units and three times the steps 0.800"
+    assert by_system["alignvsr"] == told
+
+
 def test_what_was_not_run_has_no_row(rows):
     known = [run for run in _known() if run["variant"] in ("recipe", "clip", "qformer")]
     assert [row[0] for row in rows(known, [])] == ["clip", "clip"]

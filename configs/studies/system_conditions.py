@@ -10,10 +10,10 @@ Data      The furnaces of configs/studies/systems.py, profile `default`, seeds 0
 
 Purpose   Whether each system meets its own condition, which says that a part of it does
   what it is there for: several queries and one, three terms and two, a router and none,
-  contrast by label and none, ticks and windows, few steps and many. The systems of the
-  study themselves are its other half. CLMLF learns with labels here and is compared
-  with itself alone. `recipe` has beside it, unless --no-references is given, the oracle
-  and FmFormer of the current, trained with labels.
+  two levels and the lower one, contrast by label and none, ticks and windows, few steps
+  and many. The systems of the study themselves are its other half. CLMLF learns with
+  labels here and is compared with itself alone. `recipe` has beside it, unless
+  --no-references is given, the oracle and FmFormer of the current, trained with labels.
 
 Expected time   6 to 10 min a run on one CPU core, `alignvsr_longer` 25.
 """
@@ -32,7 +32,7 @@ FUSED = ("clmlf", "clmlf_no_label_contrast", "clmlf_no_data_contrast")
 """Both modalities at once: evaluated from the fused features to themselves."""
 
 
-def but(system: str, key: str, value: float | str) -> Change:
+def but(system: str, key: str, value: float | str | tuple[str, ...]) -> Change:
     """Returns the change to a system but for one setting."""
 
     def change(config: ConfigDict) -> None:
@@ -59,6 +59,7 @@ VARIANTS: dict[str, Change] = {
     "micu_no_coarse": but("micu", "objectives.masked_contrast.coarse", 0.0),
     "micu_no_jigsaw": but("micu", "objectives.code_jigsaw.weight", 0.0),
     "fcid_tick": but("fcid", "model.coarse", "tick"),
+    "hdcid_lower": but("hdcid", "model.levels", ("lower",)),
     "alignvsr_longer": alignvsr_longer,
     "clmlf": SYSTEMS["clmlf"],
     "clmlf_no_label_contrast": but("clmlf", "objectives.label_contrast.weight", 0.0),
