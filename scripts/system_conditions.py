@@ -9,14 +9,13 @@ that were never seen, video -> current, unless said otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from write_results import FORTH, grouped, score, spread, table
+from write_results import FORTH, Run, grouped, score, spread, table
 
-Run = Mapping[str, Any]
-Runs = Mapping[str, Sequence[Run]]
+Runs = dict[str, list[Run]]
 
 BACK = "current->video"
 NEAR = 0.02
@@ -48,7 +47,7 @@ def conditions(runs: Sequence[Run], beside: Sequence[Run]) -> str:
       beside: of each system without what it is made of.
     """
     known = grouped([run for run in runs if run["fold"] == "default"], "variant")
-    less = grouped(beside, "variant")
+    without = grouped(beside, "variant")
     told = [
         condition
         for systems, others, find in (
@@ -62,8 +61,8 @@ def conditions(runs: Sequence[Run], beside: Sequence[Run]) -> str:
             (("clip", "onellm"), ("onellm_constant", "onellm_sparse"), _onellm),
             ((), ("recipe",), _fmformer),
         )
-        if known.keys() >= set(systems) and less.keys() >= set(others)
-        for condition in find(known, less)
+        if known.keys() >= set(systems) and without.keys() >= set(others)
+        for condition in find(known, without)
     ]
     rows = [(c.system, c.rule, c.found, "yes" if c.met else "**no**") for c in told]
     return table(["system", "works if", "found", "met"], rows)
@@ -123,7 +122,7 @@ def _above_random(known: Runs, system: str) -> Condition:
     )
 
 
-def _clip(known: Runs, less: Runs) -> list[Condition]:
+def _clip(known: Runs, without: Runs) -> list[Condition]:
     found, state = _found_first(known["clip"], "recall@5")
     return [
         _above_random(known, "clip"),
@@ -136,28 +135,28 @@ def _clip(known: Runs, less: Runs) -> list[Condition]:
     ]
 
 
-def _micu(known: Runs, less: Runs) -> list[Condition]:
+def _micu(known: Runs, without: Runs) -> list[Condition]:
     names = {"micu_no_fine": "fine", "micu_no_coarse": "coarse"}
     names["micu_no_jigsaw"] = "jigsaw"
     first = _no_worse(known, "micu", "clip", NEAR)
     told = [
-        f"without {term} {spread(_forth(less[name]))}"
+        f"without {term} {spread(_forth(without[name]))}"
         for name, term in names.items()
-        if name in less
+        if name in without
     ]
     return [first._replace(found=f"{first.found}; {', '.join(told)}")]
 
 
-def _hdcid(known: Runs, less: Runs) -> list[Condition]:
+def _hdcid(known: Runs, without: Runs) -> list[Condition]:
     first = _no_worse(known, "hdcid", "recipe", 0.01)
-    if "hdcid_lower" not in less:
+    if "hdcid_lower" not in without:
         return [first]
-    alone = spread(_forth(less["hdcid_lower"]))
+    alone = spread(_forth(without["hdcid_lower"]))
     return [first._replace(found=f"{first.found}; level 2 alone {alone}")]
 
 
-def _fcid(known: Runs, less: Runs) -> list[Condition]:
-    window, tick = _forth(known["fcid"]), _forth(less["fcid_tick"])
+def _fcid(known: Runs, without: Runs) -> list[Condition]:
+    window, tick = _forth(known["fcid"]), _forth(without["fcid_tick"])
     return [
         _above_random(known, "fcid"),
         Condition(
@@ -169,9 +168,9 @@ def _fcid(known: Runs, less: Runs) -> list[Condition]:
     ]
 
 
-def _qformer(known: Runs, less: Runs) -> list[Condition]:
+def _qformer(known: Runs, without: Runs) -> list[Condition]:
     several, _ = _found_first(known["qformer"], "recall@1")
-    one, _ = _found_first(less["qformer_one_query"], "recall@1")
+    one, _ = _found_first(without["qformer_one_query"], "recall@1")
     pairs = [run["validation"]["query_match"] for run in known["qformer"]]
     return [
         Condition(
@@ -189,7 +188,7 @@ def _qformer(known: Runs, less: Runs) -> list[Condition]:
     ]
 
 
-def _alignvsr(known: Runs, less: Runs) -> list[Condition]:
+def _alignvsr(known: Runs, without: Runs) -> list[Condition]:
     def of_frequencies(runs: Iterable[Run]) -> list[float]:
         found = [run["validation"] for run in runs]
         losses = [own["loss/local_alignment"] / UNITS_NEAR for own in found]
@@ -200,8 +199,8 @@ def _alignvsr(known: Runs, less: Runs) -> list[Condition]:
 
     shares = of_frequencies(known["alignvsr"])
     told = spread(shares)
-    if "alignvsr_longer" in less:
-        longer = spread(of_frequencies(less["alignvsr_longer"]))
+    if "alignvsr_longer" in without:
+        longer = spread(of_frequencies(without["alignvsr_longer"]))
         told += f"; with 16 units and three times the steps {longer}"
     return [
         Condition(
@@ -214,9 +213,9 @@ def _alignvsr(known: Runs, less: Runs) -> list[Condition]:
     ]
 
 
-def _clmlf(known: Runs, less: Runs) -> list[Condition]:
+def _clmlf(known: Runs, without: Runs) -> list[Condition]:
     def reached(name: str, modality: str) -> list[float]:
-        found = [run["evaluations"]["codes"] for run in less[name]]
+        found = [run["evaluations"]["codes"] for run in without[name]]
         direction = f"{modality}->{modality}"
         return [
             own["supervised_representation"][direction]["test"]["balanced_accuracy"]
@@ -244,30 +243,30 @@ def _clmlf(known: Runs, less: Runs) -> list[Condition]:
     ]
 
 
-def _onellm(known: Runs, less: Runs) -> list[Condition]:
-    names = ("onellm_constant", "onellm_sparse", "onellm_soft_input")
-    told = [
-        f"{name.removeprefix('onellm_').replace('_', ' ')} {spread(_forth(less[name]))}"
-        for name in names
-        if name in less
-    ]
-    soft, sparse, constant = (
-        _mean(_forth(runs))
-        for runs in (known["onellm"], less["onellm_sparse"], less["onellm_constant"])
-    )
+def _onellm(known: Runs, without: Runs) -> list[Condition]:
+    routers = {"onellm": "soft"} | {
+        f"onellm_{router}": router.replace("_", " ")
+        for router in ("sparse", "constant", "soft_input")
+    }
+    reached = {
+        router: _forth(runs)
+        for name, router in routers.items()
+        if (runs := (known | without).get(name))
+    }
+    means = {router: _mean(own) for router, own in reached.items()}
     return [
         _no_worse(known, "onellm", "clip", NEAR),
         Condition(
             "onellm",
             "router soft above sparse above constant, as published",
-            f"soft {spread(_forth(known['onellm']))}, {', '.join(told)}",
-            soft > sparse > constant,
+            ", ".join(f"{router} {spread(own)}" for router, own in reached.items()),
+            means["soft"] > means["sparse"] > means["constant"],
         ),
     ]
 
 
-def _fmformer(known: Runs, less: Runs) -> list[Condition]:
-    found = [run["supervised"] for run in less["recipe"] if run["supervised"]]
+def _fmformer(known: Runs, without: Runs) -> list[Condition]:
+    found = [run["supervised"] for run in without["recipe"] if run["supervised"]]
     ours, oracle = (
         [own[name]["test"]["balanced_accuracy"] for own in found]
         for name in ("fmformer_current", "oracle")
