@@ -151,8 +151,16 @@ def _hdcid(known: Runs, without: Runs) -> list[Condition]:
     first = _no_worse(known, "hdcid", "recipe", 0.01)
     if "hdcid_lower" not in without:
         return [first]
-    alone = spread(_forth(without["hdcid_lower"]))
-    return [first._replace(found=f"{first.found}; level 2 alone {alone}")]
+    runs = without["hdcid_lower"]
+    alone, chance = _forth(runs), runs[0]["evaluations"]["codes"]["chance"]
+    told = f"{spread(alone)} against {chance:.3f}"
+    if "hdcid_lower_from_start" in without:
+        told += (
+            "; with full weights from the start "
+            f"{spread(_forth(without['hdcid_lower_from_start']))}"
+        )
+    rule = "level 2 alone above chance"
+    return [first, Condition("hdcid", rule, told, _mean(alone) > chance)]
 
 
 def _fcid(known: Runs, without: Runs) -> list[Condition]:

@@ -35,6 +35,7 @@ def _run(variant, forth=0.8, *, first=0.05, five=0.3, validation=None, fused=Non
         "evaluations": {
             "codes": scores
             | {
+                "chance": 0.5,
                 "random_encoders": random,
                 "retrieval": {
                     "test": {
@@ -149,11 +150,15 @@ def test_each_condition_can_be_broken_alone(rows, known, less, broken):
 
 def test_what_was_tried_stands_beside(rows):
     beside = [
-        _run("hdcid_lower", 0.6),
+        _run("hdcid_lower", 0.5),
+        _run("hdcid_lower_from_start", 0.6),
         _run("alignvsr_longer", validation=SHARED | {"unit_gain": 0.75}),
     ]
-    by_system = {row[0]: row[2] for row in rows(_known(), beside)}
-    assert by_system["hdcid"] == "0.795, `recipe` 0.800; level 2 alone 0.600"
+    found = rows(_known(), beside)
+    by_system = {row[0]: row[2] for row in found}
+    told = "0.500 against 0.500; with full weights from the start 0.600"
+    assert by_system["hdcid"] == told
+    assert [row[3] for row in found if row[0] == "hdcid"] == ["yes", "**no**"]
     told = "0.857; with 16 units and three times the steps 0.800"
     assert by_system["alignvsr"] == told
 

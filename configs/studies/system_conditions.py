@@ -42,6 +42,16 @@ def but(system: str, key: str, value: float | str | tuple[str, ...]) -> Change:
     return change
 
 
+def hdcid_lower_from_start(config: ConfigDict) -> None:
+    """The lower level alone, whose terms weigh as much as the upper ones, all along."""
+    SYSTEMS["hdcid"](config)
+    config.model.levels = ("lower",)
+    for name, term in config.objectives.items():
+        if name.startswith("lower_"):
+            term.from_epoch = 0.0
+            term.weight = config.objectives[name.removeprefix("lower_")].weight
+
+
 def alignvsr_longer(config: ConfigDict) -> None:
     """With the 16 units of its best trial, and three times the steps of all."""
     SYSTEMS["alignvsr"](config)
@@ -60,6 +70,7 @@ VARIANTS: dict[str, Change] = {
     "micu_no_jigsaw": but("micu", "objectives.code_jigsaw.weight", 0.0),
     "fcid_tick": but("fcid", "model.coarse", "tick"),
     "hdcid_lower": but("hdcid", "model.levels", ("lower",)),
+    "hdcid_lower_from_start": hdcid_lower_from_start,
     "alignvsr_longer": alignvsr_longer,
     "clmlf": SYSTEMS["clmlf"],
     "clmlf_no_label_contrast": but("clmlf", "objectives.label_contrast.weight", 0.0),
