@@ -61,6 +61,7 @@ def alignvsr_longer(config: ConfigDict) -> None:
 
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
+    "clip_faster": but("clip", "optimizer.learning_rate", 3e-3),  # its best trial
     "qformer_one_query": but("qformer", "model.queries", 1),
     "onellm_constant": but("onellm", "model.router", "constant"),
     "onellm_sparse": but("onellm", "model.router", "sparse"),
