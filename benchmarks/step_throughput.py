@@ -297,7 +297,8 @@ def compare(arguments: argparse.Namespace, sizes: Sizes, form: str) -> dict[str,
     cases.without_augmentation(config)
     stepper = theirs = Stepper(config)
     if arguments.torch_config:
-        config = configured(arguments, one_device, arguments.torch_config)
+        same_batch = dataclasses.replace(one_device, batch=config.batch_size)
+        config = configured(arguments, same_batch, arguments.torch_config)
         cases.without_augmentation(config)
         theirs = Stepper(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -50,7 +50,14 @@ def test_flops_are_counted_as_often_as_a_loop_runs():
     assert measure.matrix_flops(jaxpr) == expected
 
 
-def test_pytorch_may_run_another_model(monkeypatch):
+@pytest.mark.parametrize(
+    ("torch_config", "asked", "batch"),
+    [
+        ("configs/pretrain.py", 4, 4),
+        ("configs/pretrain.py:full", None, 32),  # 256 of its own
+    ],
+)
+def test_pytorch_may_run_another_model(monkeypatch, torch_config, asked, batch):
     pytest.importorskip("torch")
     seen = []
 
@@ -65,15 +72,16 @@ def test_pytorch_may_run_another_model(monkeypatch):
     monkeypatch.setattr(step_throughput, "Stepper", stepper)
     arguments = argparse.Namespace(
         config="configs/pretrain.py:patches",
-        torch_config="configs/pretrain.py",
+        torch_config=torch_config,
         weak=False,
         precision="fp32",
     )
-    sizes = step_throughput.Sizes(devices=2, batch=4)
+    sizes = step_throughput.Sizes(devices=2, batch=asked)
     with pytest.raises(Enough):
         step_throughput.compare(arguments, sizes, "eager fp32")
     encoders = "fmalign_jax.models.encoders."
-    assert seen == [(encoders + "PatchSpecific", 4), (encoders + "ConvSpecific", 4)]
+    names = [encoders + name for name in ("PatchSpecific", "ConvSpecific")]
+    assert seen == [(name, batch) for name in names]
 
 
 @pytest.mark.slow
