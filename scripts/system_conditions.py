@@ -135,13 +135,11 @@ def _clip(known: Runs, without: Runs) -> list[Condition]:
 
 
 def _micu(known: Runs, without: Runs) -> list[Condition]:
-    names = {"micu_no_fine": "fine", "micu_no_coarse": "coarse"}
-    names["micu_no_jigsaw"] = "jigsaw"
     first = _no_worse(known, "micu", "clip", NEAR)
     told = [
-        f"without {term} {spread(_forth(without[name]))}"
-        for name, term in names.items()
-        if name in without
+        f"without {term} {spread(_forth(runs))}"
+        for term in ("fine", "coarse", "jigsaw")
+        if (runs := without.get(f"micu_no_{term}"))
     ]
     return [first._replace(found=f"{first.found}; {', '.join(told)}")]
 
@@ -196,18 +194,14 @@ def _qformer(known: Runs, without: Runs) -> list[Condition]:
 
 
 def _alignvsr(known: Runs, without: Runs) -> list[Condition]:
-    def of_frequencies(runs: Iterable[Run]) -> list[float]:
-        found = [run["validation"] for run in runs]
-        losses = [own["loss/local_alignment"] / UNITS_NEAR for own in found]
-        return [
-            loss / (loss + own["unit_gain"])
-            for loss, own in zip(losses, found, strict=True)
-        ]
+    def of_frequencies(run: Run) -> float:
+        loss = float(run["validation"]["loss/local_alignment"]) / UNITS_NEAR
+        return loss / (loss + float(run["validation"]["unit_gain"]))
 
-    shares = of_frequencies(known["alignvsr"])
+    shares = [of_frequencies(run) for run in known["alignvsr"]]
     told = spread(shares)
     if "alignvsr_longer" in without:
-        longer = spread(of_frequencies(without["alignvsr_longer"]))
+        longer = spread(of_frequencies(run) for run in without["alignvsr_longer"])
         told += f"; with 16 units and three times the steps {longer}"
     return [
         Condition(

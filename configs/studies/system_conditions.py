@@ -84,9 +84,8 @@ def evaluate_config(fold: str, data: str) -> ConfigDict:
     """Returns the evaluation of a run; with references also FmFormer of the current."""
     config = STUDY.evaluate_config(fold, data)
     config.random_encoders = 0
-    for name in list(config.classifiers):
-        if name != "fmformer_current":
-            del config.classifiers[name]
+    kept = "fmformer_current"
+    config.classifiers = ConfigDict({kept: config.classifiers[kept]})
     return config
 
 
