@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 from sklearn.metrics import roc_auc_score
+from write_results import table
 
 from fmalign_jax.cli import keep_compiled_programs
 from fmalign_jax.config.commands import lead_config
@@ -222,11 +223,13 @@ def furnaces(arguments: argparse.Namespace) -> None:
     run = restore.open_run(arguments.run, "latest")
     answers = Answers(arguments.out)
     config = search_config(run.path)
+    config.indicators = tuple(arguments.indicators)
+    config.chance_of = tuple(name for name in CHANCE_OF if name in config.indicators)
     response = measured_response(run, arguments.folder)
     trained = f"{run.config.data.lead_s:g} s"
     if run.config.data.draw_lead:
         trained = DRAWN
-        config.indicators = (*INDICATORS, BOUND)
+        config.indicators += (BOUND,)
     for level in arguments.levels:
         pool = load_pool(run, level, arguments.recordings, arguments.folder)
         rng = np.random.default_rng([SEED, len(level)])
@@ -253,12 +256,6 @@ def covered(case: Case, name: str) -> bool:
 def share(values: Sequence[bool]) -> str:
     """Returns "19 / 20 (0.95)"."""
     return f"{sum(values)} / {len(values)} ({np.mean(values):.2f})"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def summary(cases: Sequence[Case], name: str, evidence: str) -> list[str]:
@@ -432,6 +429,7 @@ def main() -> None:
     own.add_argument("--out", type=pathlib.Path, required=True)
     own.add_argument("--recordings", type=int, default=16, help="of each level")
     own.add_argument("--levels", nargs="+", default=(*LEVELS, NOTHING))
+    own.add_argument("--indicators", nargs="+", default=INDICATORS)
     own = parts.add_parser("table")
     own.set_defaults(part=write_table)
     own.add_argument("files", type=pathlib.Path, nargs="+")

@@ -3,12 +3,13 @@
     python scripts/study.py configs/studies/utd_mhad.py --out docs/results/utd_mhad.json
 
 A study file (configs/studies/) has FOLDS, SEEDS and DATA; VARIANTS, by name a function
-that changes a config; train_config(fold, data) and evaluate_config(fold, data); and, if
-not every variant is evaluated alike, evaluate_variant(settings, variant). Every
-combination of variant, fold and seed is one run of `fmalign_jax.train`, evaluated at
-its last step as EVALUATIONS says. What was done already is not done
-again, so that a study may be stopped at any time and grow later; a run that was
-interrupted continues. scripts/write_results.py makes tables of what was found.
+that changes a config; train_config(fold, data) and evaluate_config(fold, data); if not
+every variant is evaluated alike, evaluate_variant(settings, variant); and if not all of
+EVALUATIONS are wanted, EVALUATED, their names. Every combination of variant, fold and
+seed is one run of `fmalign_jax.train`, evaluated at its last step. What was done
+already is not done again, so that a study may be stopped at any time and grow later; a
+run that was interrupted continues. scripts/write_results.py makes tables of what was
+found.
 
 With --together the seeds of a variant are trained in one program (docs/sweep.md), which
 for small models a GPU does in the time of one (docs/performance.md).
@@ -99,11 +100,11 @@ def evaluated(
     variant, fold, seed = key
     started_s = time.perf_counter()
     evaluations, with_labels = {}, {}
-    for name, changes in EVALUATIONS.items():
+    for name in getattr(study, "EVALUATED", EVALUATIONS):
         settings = study.evaluate_config(fold, data)
         if hasattr(study, "evaluate_variant"):
             study.evaluate_variant(settings, variant)
-        settings.update(changes)
+        settings.update(EVALUATIONS[name])
         settings.checkpoint = str(workdir)
         settings.step = "latest"
         settings.seed = seed
@@ -225,7 +226,7 @@ def supervised_brief(report: Mapping[str, Any]) -> dict[str, Any]:
     if oracle is not None:
         found["oracle"] = oracle | {"inputs": [oracle["modality"]]}
     return {
-        name: {"inputs": own["inputs"], "parameters": own["parameters"]}
+        name: {key: own[key] for key in ("inputs", "parameters", "held_out_loss")}
         | {
             split: {metric: scores[metric] for metric in (*KEPT, "f1", "fdr", "mdr")}
             for split, scores in own["splits"].items()

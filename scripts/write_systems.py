@@ -8,9 +8,9 @@ at the last step. Means over seeds with their standard deviation; differences fr
 are paired by recording, with the error of recordings and seeds, and adjusted for the
 number of comparisons (Holm); a picture shows them recording by recording. --study adds
 how many parameters each system has, --conditions whether it does what it is made for,
---trials the six trials of each, --utd the transfer to people that were never seen. The
-text of introduction.md, in the folder of the table, comes first. What was not run is an
-empty cell.
+--trials the six trials of each, --leads how well the lead is found, --utd the transfer
+to people that were never seen. The text of introduction.md, in the folder of the table,
+comes first. What was not run is an empty cell.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from scipy.stats import permutation_test
 from system_conditions import conditions
+from system_leads import leads
 from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread, table
 
 from fmalign_jax.config import load_file
@@ -165,35 +166,71 @@ def draw_differences(runs: Sequence[Run], path: pathlib.Path) -> bool:
     return True
 
 
-def trials(runs: Sequence[Run]) -> str:
+def trials(tried: Sequence[Mapping[str, Any]], header: Sequence[str]) -> str:
     """Returns the trials of each system; what is judged by is bold where it is best."""
     rows = []
-    for system, own in grouped([_trial(run) for run in runs], "system").items():
-        best = min(own, key=lambda trial: trial["rank"])
+    for system, own in grouped(tried, "system").items():
+        best = min(own, key=lambda trial: trial["judged"])
         rows += [
             [
                 system,
                 trial["setting"],
-                f"**{trial['rank']:.3f}**" if trial is best else f"{trial['rank']:.3f}",
-                f"{score(trial['run'], 'codes', FORTH, 'validation'):.3f}",
+                f"**{trial['judged']:.3f}**"
+                if trial is best
+                else f"{trial['judged']:.3f}",
+                f"{trial['reached']:.3f}",
             ]
             for trial in own
         ]
-    header = ["system", "learning rate, own setting", "normalised rank, validation"]
-    return table([*header, f"{FORTH}, validation"], rows)
+    return table(["system", "learning rate, own setting", *header], rows)
 
 
-def _trial(run: Run) -> dict[str, Any]:
-    """Returns a trial's system and settings, and the rank that it is judged by."""
-    system, *setting = run["variant"].split("+")
-    found = run["evaluations"]["codes"]["retrieval"]["validation"]["features"]
-    ranks = [own["normalised_rank"] for own in found["semantic"].values()]
+def _trial(name: str, judged: float, reached: float) -> dict[str, Any]:
+    """Returns a trial: what it is judged by, the less the better, what it reaches."""
+    system, *setting = name.split("+")
     return {
         "system": system,
-        "setting": ", ".join(setting),
-        "rank": float(np.mean(ranks)),
-        "run": run,
+        "setting": ", ".join(setting) or "as shipped",
+        "judged": judged,
+        "reached": reached,
     }
+
+
+def by_retrieval(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns the trials that no label has judged."""
+    return [
+        _trial(
+            run["variant"],
+            float(np.mean([own["normalised_rank"] for own in found.values()])),
+            score(run, "codes", FORTH, "validation"),
+        )
+        for run in runs
+        if (found := _retrieved(run, "validation"))
+    ]
+
+
+def by_cross_entropy(
+    runs: Sequence[Run], beside: Sequence[Run]
+) -> list[dict[str, Any]]:
+    """Returns the trials of what learns with labels.
+
+    Args:
+      runs: trials, those judged by retrieval among them.
+      beside: of the systems' conditions; those of the recipe hold FmFormer's trials.
+    """
+    tried = []
+    for run in runs:
+        if not _retrieved(run, "validation"):
+            found = run["evaluations"]["codes"]["supervised_representation"]
+            reached = found["fused->fused"]["validation"]["balanced_accuracy"]
+            loss = float(run["validation"]["loss/classification"])
+            tried.append(_trial(run["variant"], loss, reached))
+    for run in beside:
+        for name, own in run["supervised"].items():
+            if name != "oracle":
+                reached = own["validation"]["balanced_accuracy"]
+                tried.append(_trial(name, min(own["held_out_loss"]), reached))
+    return tried
 
 
 def retrieval(runs: Sequence[Run]) -> str:
@@ -204,7 +241,7 @@ def retrieval(runs: Sequence[Run]) -> str:
     rows = []
     for fold, own in grouped(runs, "fold").items():
         for name, seeds in grouped(own, "variant").items():
-            found = [_retrieved(run)["features"]["semantic"] for run in seeds]
+            found = [_retrieved(run, "test") for run in seeds]
             rows += [
                 [
                     *(fold, name, direction),
@@ -214,14 +251,18 @@ def retrieval(runs: Sequence[Run]) -> str:
             ]
         rows += [
             [fold, "", f"by {name}", *(f"{values[key]:.3f}" for key in RETRIEVAL)]
-            for name, values in _retrieved(own[0])["references"].items()
+            for name, values in own[0]["evaluations"]["codes"]["retrieval"]["test"][
+                "references"
+            ].items()
         ]
     return table(["furnaces", "system", "", *RETRIEVAL], rows)
 
 
-def _retrieved(run: Run) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = run["evaluations"]["codes"]["retrieval"]["test"]
-    return found
+def _retrieved(run: Run, split: str) -> Mapping[str, Any]:
+    """Returns a run's retrieval by direction; of the fused view there is none."""
+    found = run["evaluations"]["codes"]["retrieval"]
+    own: Mapping[str, Any] = found[split]["features"]["semantic"] if found else {}
+    return own
 
 
 def people(runs: Sequence[Run]) -> str:
@@ -400,6 +441,12 @@ def main() -> None:
     parser.add_argument("results", type=pathlib.Path, help="a .json file of study.py")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
     parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
+    parser.add_argument(
+        "--leads",
+        type=pathlib.Path,
+        nargs="+",
+        help="of lead_study.py, a file a system",
+    )
     parser.add_argument("--utd", type=pathlib.Path, help="those of systems_utd.py")
     parser.add_argument(
         "--conditions", type=pathlib.Path, help="those of system_conditions.py"
@@ -421,17 +468,27 @@ def main() -> None:
         retrieval(runs),
         *(["## Localisation of spells", located] if located else []),
     ]
+    if arguments.leads:
+        answers = {file.stem: json.loads(file.read_text()) for file in arguments.leads}
+        parts += ["## Lead", leads(answers)]
     if with_labels := supervised(runs):
         parts += ["## With labels, never to be compared with transfer", with_labels]
     if arguments.utd:
         seen = json.loads(arguments.utd.read_text())
         parts += ["## UTD-MHAD, 27 actions", people(seen)]
+    beside = []
     if arguments.conditions:
         beside = json.loads(arguments.conditions.read_text())
         parts += ["## What each system is made of", conditions(runs, beside)]
     if arguments.trials:
         tried = json.loads(arguments.trials.read_text())
-        parts += ["## Trials, one seed, judged without labels", trials(tried)]
+        parts += ["## Trials, one seed, judged without labels"]
+        header = ["normalised rank, validation", f"{FORTH}, validation"]
+        parts += [trials(by_retrieval(tried), header)]
+        if supervised_trials := by_cross_entropy(tried, beside):
+            parts += ["## Trials of what learns with labels"]
+            header = ["cross-entropy, held out", "balanced accuracy, validation"]
+            parts += [trials(supervised_trials, header)]
     if arguments.study:
         names = list(grouped(runs, "variant"))
         parts += ["## Sizes", sizes(load_file(arguments.study), names)]

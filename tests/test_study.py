@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 import matplotlib.pyplot as plt
 import pytest
 
+from fmalign_jax.config import evaluation_config
 from fmalign_jax.config.check import check_config
 from fmalign_jax.config.overrides import load_file
 from fmalign_jax.evaluation.heads import HeadSpec
@@ -61,7 +62,67 @@ def test_what_reads_both_at_once_is_evaluated_so():
         "clmlf_dropout": apart,
         "micu_no_fine": apart,
     }
-    assert list(settings.classifiers) == ["fmformer_current"]
+    trials = load_file(ROOT / "configs" / "studies" / "system_trials.py")
+    for variant, view in (
+        ("clmlf+0.001+temperature=0.07", "fused"),
+        ("clmlf_pairs+0.001+temperature=0.07", "current"),
+    ):
+        settings = trials.evaluate_config("default", "folder")
+        trials.evaluate_variant(settings, variant)
+        assert settings.target == view
+
+
+def test_fmformer_has_six_trials_beside_the_oracle():
+    study = load_file(ROOT / "configs" / "studies" / "system_conditions.py")
+    shipped, *trials = study.evaluate_config("default", "folder").classifiers.items()
+    assert shipped[0] == "fmformer_current"
+    tried = [own.training for _, own in trials]
+    assert {(t.learning_rate, t.weight_decay) for t in tried} == {
+        (rate, decay) for rate in (3e-4, 1e-3, 3e-3) for decay in (0.3, 0.03)
+    }
+    for name, own in trials:
+        rate, decay = name.split("+")[1:]
+        assert float(rate) == own.training.learning_rate
+        assert float(decay.removeprefix("weight_decay=")) == own.training.weight_decay
+        own.training = shipped[1].training
+        assert own == shipped[1]
+
+
+def _given(settings):
+    """Returns the settings that are given; None is the same as none."""
+    if not isinstance(settings, dict):
+        return settings
+    return {k: _given(v) for k, v in settings.items() if v is not None}
+
+
+def test_each_system_ships_as_one_of_its_trials():
+    study = load_file(ROOT / "configs" / "studies" / "system_trials.py")
+
+    def made(change):
+        config = study.train_config("default", "folder")
+        change(config)
+        return _given(config.to_dict())
+
+    tried = {}
+    for name, change in study.VARIANTS.items():
+        tried.setdefault(name.partition("+")[0], []).append(made(change))
+    assert all(len(trials) >= 6 for trials in tried.values())
+    assert set(tried) == set(study.SYSTEMS) - {"clmlf_dropout"}  # of `clmlf`
+    for system, trials in tried.items():
+        assert made(study.SYSTEMS[system]) in trials, system
+
+
+def test_a_learning_rate_of_its_own_is_no_other_systems():
+    study = load_file(ROOT / "configs" / "studies" / "systems.py")
+    common = study.train_config("default", "folder").optimizer.learning_rate
+    own = {}
+    for name, change in study.VARIANTS.items():
+        config = study.train_config("default", "folder")
+        change(config)
+        if config.optimizer.learning_rate != common:
+            own[name] = config.optimizer.learning_rate
+    clip = {"clip": 3e-3, "clip_shuffled_pairs": 3e-3}
+    assert own == clip | {"distilled": 3e-3, "fcid": 3e-4}
 
 
 def test_folds_of_people_keep_them_apart():
@@ -224,6 +285,38 @@ def test_seeds_are_trained_together_and_kept_one_by_one(tmp_path, monkeypatch):
     assert asked == [expected[0], expected[1], *expected[1:]]
     found = [(r["variant"], r["fold"], r["seed"]) for r in json.loads(out.read_text())]
     assert found == expected
+
+
+@pytest.mark.parametrize("wanted", [None, ("codes",)])
+def test_a_study_may_want_some_evaluations_alone(tmp_path, monkeypatch, wanted):
+    study = load_file(ROOT / "scripts" / "study.py")
+    (tmp_path / "study.py").write_text(STUDY)
+    module = load_file(tmp_path / "study.py")
+    if wanted:
+        module.EVALUATED = wanted
+    module.evaluate_config = lambda fold, data: evaluation_config()
+    asked = []
+
+    def evaluate(settings):
+        asked.append((settings.features, settings.standardise))
+        report = {"checkpoint": {"step": 3}, "labels": "L0", "supervised": {}}
+        report |= dict.fromkeys(("code_sharing", "retrieval", "localisation"))
+        beside = {"chance": 0.5, "oracle": None, "random_encoders": None}
+        return report | {"references": beside, "zero_shot": {}}, None
+
+    monkeypatch.setattr(study, "evaluate", evaluate)
+    summary = {"step": 3, "seconds": 1.0, "validation": {}}
+    found = study.evaluated(
+        module, ("other", "one", 0), "folder", tmp_path, summary, references=False
+    )
+    everything = {
+        "codes": ("", "head"),
+        "semantic": ("semantic", "head"),
+        "codes_by_recording": ("", "recording"),
+    }
+    expected = {name: everything[name] for name in wanted or everything}
+    assert asked == list(expected.values())
+    assert list(found["evaluations"]) == list(expected)
 
 
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):

@@ -33,6 +33,26 @@ LOCATED = {
 }
 
 
+def _case(kind, name, lead_s, found, estimate_s, interval_s):
+    own = {"estimate_s": estimate_s, "interval_s": interval_s}
+    level = "no_precursor" if "nothing" in name else "default"
+    verdict = "lead found" if found else "no lead found"
+    about = {"kind": kind, "name": name, "level": level, "lead_s": lead_s}
+    return about | {"verdict": verdict, "indicators": {"canonical": own}}
+
+
+ANSWERS = [
+    _case("single", "a", 100.0, True, 104.0, [90.0, 110.0]),
+    _case("single", "b", 200.0, False, 150.0, [140.0, 160.0]),
+    _case("group", "c", 60.0, True, 61.0, [50.0, 59.0]),
+    _case("unrelated single", "default mismatched 0", None, True, 0.0, [0.0, 1.0]),
+    _case("unrelated single", "no_precursor nothing 0", None, False, 0.0, [0.0, 1.0]),
+    _case("unrelated single", "no_precursor mismatched 0", None, False, 0, [0, 1]),
+    _case("unrelated group", "no_precursor nothing 1", None, False, 0.0, [0.0, 1.0]),
+    _case("unrelated group", "no_precursor mismatched 1", None, False, 0, [0, 1]),
+]
+
+
 def _run(variant, fold, seed, values, *, oracle=None):
     """A run whose recordings have the given accuracies."""
     names = {f"furnace {i}": value for i, value in enumerate(values)}
@@ -90,6 +110,26 @@ def page(tmp_path, monkeypatch):
     found = {d: RETRIEVED | {"normalised_rank": 0.1} for d in DIRECTIONS[:2]}
     codes = tried[1]["evaluations"]["codes"]
     codes["retrieval"]["validation"] = {"features": {"semantic": found}}
+    for setting, loss, accuracy in (("0.07", 0.25, 0.9), ("0.5", 0.375, 0.95)):
+        run = _run(f"clmlf+0.001+temperature={setting}", "default", 0, (0.5,))
+        run["validation"] = {"loss/classification": loss}
+        scores = {"fused->fused": {"validation": {"balanced_accuracy": accuracy}}}
+        run["evaluations"]["codes"] = {"supervised_representation": scores}
+        run["evaluations"]["codes"]["retrieval"] = None
+        tried.append(run)
+    recipe = _run("recipe", "default", 0, (0.5,))
+    recipe["supervised"] = {
+        name: {
+            "held_out_loss": losses,
+            "validation": {"balanced_accuracy": 0.85},
+            "test": {"balanced_accuracy": 0.8},
+        }
+        for name, losses in (
+            ("fmformer_current", [0.75, 0.5, 0.625]),
+            ("fmformer_current+3e-04+weight_decay=3e-01", [0.5, 0.4375]),
+            ("oracle", [0.25]),
+        )
+    }
     (tmp_path / "toy.json").write_text(json.dumps(runs))
     (tmp_path / "trials.json").write_text(json.dumps(tried))
     seen = [
@@ -99,13 +139,15 @@ def page(tmp_path, monkeypatch):
         _run("micu", "s1", 0, (0.1, 0.1)),
     ]
     (tmp_path / "utd.json").write_text(json.dumps(seen))
+    (tmp_path / "clip.json").write_text(json.dumps(ANSWERS))
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "introduction.md").write_text("What it shows.")
     out = tmp_path / "toy.md"
     argv = ["write", str(tmp_path / "toy.json"), "--out", str(out)]
     argv += ["--trials", str(tmp_path / "trials.json")]
+    argv += ["--leads", str(tmp_path / "clip.json")]
     argv += ["--utd", str(tmp_path / "utd.json")]
-    (tmp_path / "conditions.json").write_text("[]")
+    (tmp_path / "conditions.json").write_text(json.dumps([recipe]))
     argv += ["--conditions", str(tmp_path / "conditions.json")]
     monkeypatch.setattr(sys, "argv", argv)
     writer.main()
@@ -188,6 +230,29 @@ def test_the_best_trial_of_a_system_is_marked(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     assert ["clip", "0.001, temperature=None", "0.125", "0.700"] in rows
     assert ["clip", "0.003, temperature=0.1", "**0.100**", "0.800"] in rows
+
+
+def test_trials_with_labels_are_judged_by_what_was_held_out(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## Trials of what learns with labels")
+    assert rows[start + 4 : start + 8] == [
+        ["clmlf", "0.001, temperature=0.07", "**0.250**", "0.900"],
+        ["clmlf", "0.001, temperature=0.5", "0.375", "0.950"],
+        ["fmformer_current", "as shipped", "0.500", "0.850"],
+        ["fmformer_current", "3e-04, weight_decay=3e-01", "**0.438**", "0.850"],
+    ]
+    assert not any("clmlf" in row for row in rows[:start])
+
+
+def test_the_lead_of_each_system_has_a_row_by_number_of_recordings(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## Lead")
+    # Errors 4 and 50 s; the 0.9 quantile is 4 + 0.9 * 46.
+    half, one = "1 / 2 (0.50)", "1 / 1 (1.00)"
+    single = ["27.0, 45.4", half, half, half, one, half]
+    group = ["1.0, 1.0", one, "0 / 1 (0.00)", one, one, one]
+    assert rows[start + 4] == ["clip", "one", *single]
+    assert rows[start + 5] == ["clip", "three", *group]
 
 
 def test_what_each_system_is_made_of_has_a_table(page):

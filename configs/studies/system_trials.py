@@ -10,15 +10,17 @@ Data      The furnaces of configs/studies/systems.py, profile `default`, seed 0.
 Purpose   Which learning rate, and which of two values of one setting of its own, suits
   a system; for AlignVSR, which met its condition with neither, a second setting. Judged
   without labels and without the tested furnaces: by the mean normalised rank in
-  retrieval, both directions, on the two furnaces that validate. The recipe has no
-  trials: its settings were chosen on such furnaces, on many more.
+  retrieval, both directions, on the two furnaces that validate. `clmlf`, which learns
+  with labels, is judged by its cross-entropy there. The recipe has no trials: its
+  settings were chosen on such furnaces, on many more. Those of FmFormer are in
+  configs/studies/system_conditions.py, beside the oracle.
 
 Expected time   2 to 4 min a run on two idle CPU cores, 6 runs a system.
 """
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -31,7 +33,9 @@ DATA, train_config, evaluate_config = (
     STUDY.train_config,
     STUDY.evaluate_config,
 )
+SYSTEMS = STUDY.SYSTEMS.SYSTEMS | STUDY.SYSTEMS.SUPERVISED
 FOLDS, SEEDS = ("default",), (0,)
+EVALUATED = ("codes",)
 
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
@@ -39,6 +43,7 @@ KNOBS: Sequence[tuple[str, str, Sequence[Any]]] = (
     ("alignvsr", "codebook.codes", (64, 16)),
     ("alignvsr", "objectives.local_alignment.weight", (8.0,)),  # as published
     ("clip", "objectives.clip.temperature", (None, 0.1)),
+    ("clmlf", "objectives.label_contrast.temperature", (0.07, 0.5)),
     ("clmlf_pairs", "objectives.clip.temperature", (0.07, None)),
     ("distilled", "objectives.self_contrast.temperature", (0.1, 0.5)),
     ("fcid", "model.coarse", ("window", "tick")),
@@ -50,20 +55,40 @@ KNOBS: Sequence[tuple[str, str, Sequence[Any]]] = (
 )
 """A system, a setting of its own, and the values of it that are tried."""
 
+SHARES = (0.3, 1.0)
+"""Of the weights, at the lower level of `hdcid`."""
 
-def _trial(
-    system: str, learning_rate: float, path: str, value: Any, config: ConfigDict
-) -> None:
-    STUDY.VARIANTS[system](config)
+
+def _with(system: str, path: str, value: Any, config: ConfigDict) -> None:
+    SYSTEMS[system](config)
     setting(path, value)(config)
+
+
+CHOICES: Mapping[tuple[str, str], Change] = {
+    (system, f"{path.rpartition('.')[2]}={value}"): functools.partial(
+        _with, system, path, value
+    )
+    for system, path, values in KNOBS
+    for value in values
+} | {
+    ("hdcid", f"share={share}"): functools.partial(SYSTEMS["hdcid"], share=share)
+    for share in SHARES
+}
+
+
+def _trial(change: Change, learning_rate: float, config: ConfigDict) -> None:
+    change(config)
     config.optimizer.learning_rate = learning_rate
 
 
 VARIANTS: dict[str, Change] = {
-    f"{system}+{rate:g}+{path.rpartition('.')[2]}={value}": functools.partial(
-        _trial, system, rate, path, value
-    )
-    for system, path, values in KNOBS
-    for value in values
+    f"{system}+{rate:g}+{choice}": functools.partial(_trial, change, rate)
+    for (system, choice), change in CHOICES.items()
     for rate in LEARNING_RATES
 }
+
+
+def evaluate_variant(settings: ConfigDict, variant: str) -> None:
+    """Reads both modalities at once where a system does."""
+    if variant.startswith("clmlf+"):
+        STUDY.evaluate_fused(settings)

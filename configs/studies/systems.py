@@ -77,3 +77,9 @@ def evaluate_variant(settings: ConfigDict, variant: str) -> None:
     config = train_config(FOLDS[0], DATA)
     VARIANTS[variant](config)
     settings.localisation = make_system(config).slots_are_ticks
+
+
+def evaluate_fused(settings: ConfigDict) -> None:
+    """Evaluates the features of both modalities at once, which have no partner."""
+    settings.source = settings.target = "fused"
+    settings.retrieval = False
