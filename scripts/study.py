@@ -37,6 +37,7 @@ from fmalign_jax.config.overrides import load_file
 from fmalign_jax.data.files import write_text
 from fmalign_jax.evaluate import evaluate
 from fmalign_jax.evaluation.report import scores_key, scores_of
+from fmalign_jax.run import restore
 from fmalign_jax.sweep import train_together
 from fmalign_jax.sweeps.members import combinations
 from fmalign_jax.train import train
@@ -135,6 +136,7 @@ def evaluated(
         "fold": fold,
         "seed": seed,
         "steps": summary["step"],
+        "windows_crc32": restore.trained_windows(restore.open_run(workdir, "latest")),
         "train_s": summary["seconds"],
         "evaluate_s": round(time.perf_counter() - started_s, 1),
         "validation": summary["validation"],

@@ -9,10 +9,12 @@ that were never seen, video -> current, unless said otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from lead_study import Case, share
+from system_leads import MOST_S, OWN, SHARE, within
 from write_results import FORTH, Run, grouped, score, spread, table
 
 Runs = dict[str, list[Run]]
@@ -22,12 +24,29 @@ NEAR = 0.02
 """How far below CLIP counts as no worse."""
 PAIRS_TOLD = 0.60
 """Cross-entropy of pair or not, validation, nats. By frequency alone it is 0.637."""
+ALWAYS_NO = 2 / 3
+"""Of a pair and two wrong ones, how many are wrong."""
 OF_FREQUENCIES = 0.9
 """Loss of predicting units, as a share of that of their frequencies."""
 UNITS_NEAR = 3
 """Ticks around one whose units it is to predict; the loss is their sum."""
 OF_ORACLE = 0.03
 """How far below the oracle counts as reached."""
+
+
+FMFORMER = "FmFormer of the current"
+ORDER = (
+    "clip",
+    "micu",
+    "hdcid",
+    "fcid",
+    "qformer",
+    "alignvsr",
+    "clmlf",
+    "onellm",
+    FMFORMER,
+)
+"""Systems as the table has them."""
 
 
 class Condition(NamedTuple):
@@ -39,12 +58,20 @@ class Condition(NamedTuple):
     met: bool
 
 
-def conditions(runs: Sequence[Run], beside: Sequence[Run]) -> str:
+def conditions(
+    runs: Sequence[Run],
+    beside: Sequence[Run],
+    *,
+    parameters: Mapping[str, int],
+    answers: Mapping[str, Sequence[Case]],
+) -> str:
     """Returns the table of all conditions whose runs there are.
 
     Args:
       runs: of the systems side by side, `default` among their folds.
       beside: of each system without what it is made of.
+      parameters: by system, how many encode both modalities.
+      answers: by system, of scripts/lead_study.py.
     """
     known = grouped([run for run in runs if run["fold"] == "default"], "variant")
     without = grouped(beside, "variant")
@@ -64,6 +91,11 @@ def conditions(runs: Sequence[Run], beside: Sequence[Run]) -> str:
         if known.keys() >= set(systems) and without.keys() >= set(others)
         for condition in find(known, without)
     ]
+    if parameters.keys() >= {"clip", "onellm"}:
+        told.append(_smaller(parameters, "onellm", "clip"))
+    if "alignvsr" in answers:
+        told.append(_lead_by_own(answers["alignvsr"]))
+    told.sort(key=lambda condition: ORDER.index(condition.system))
     rows = [(c.system, c.rule, c.found, "yes" if c.met else "**no**") for c in told]
     return table(["system", "works if", "found", "met"], rows)
 
@@ -149,16 +181,15 @@ def _hdcid(known: Runs, without: Runs) -> list[Condition]:
     first = _no_worse(known, "hdcid", "recipe", 0.01)
     if "hdcid_lower" not in without:
         return [first]
-    runs = without["hdcid_lower"]
-    alone, chance = _forth(runs), runs[0]["evaluations"]["codes"]["chance"]
-    told = f"{spread(alone)} against {chance:.3f}"
+    alone, random = _forth(without["hdcid_lower"]), _random(known)
+    told = f"{spread(alone)} against {random:.3f}"
     if "hdcid_lower_from_start" in without:
         told += (
             "; with full weights from the start "
             f"{spread(_forth(without['hdcid_lower_from_start']))}"
         )
-    rule = "level 2 alone above chance"
-    return [first, Condition("hdcid", rule, told, _mean(alone) > chance)]
+    rule = "level 2 alone above random encoders"
+    return [first, Condition("hdcid", rule, told, _mean(alone) > random)]
 
 
 def _fcid(known: Runs, without: Runs) -> list[Condition]:
@@ -177,7 +208,10 @@ def _fcid(known: Runs, without: Runs) -> list[Condition]:
 def _qformer(known: Runs, without: Runs) -> list[Condition]:
     several, _ = _found_first(known["qformer"], "recall@1")
     one, _ = _found_first(without["qformer_one_query"], "recall@1")
-    pairs = [run["validation"]["query_match"] for run in known["qformer"]]
+    pairs, right = (
+        [run["validation"][key] for run in known["qformer"]]
+        for key in ("query_match", "match_accuracy")
+    )
     return [
         Condition(
             "qformer",
@@ -188,7 +222,8 @@ def _qformer(known: Runs, without: Runs) -> list[Condition]:
         Condition(
             "qformer",
             f"pair or not: below {PAIRS_TOLD:.2f} nats on validation",
-            spread(pairs),
+            f"{spread(pairs)}; right of {spread(right)}, "
+            f"who always says no of {ALWAYS_NO:.3f}",
             _mean(pairs) < PAIRS_TOLD,
         ),
     ]
@@ -267,6 +302,27 @@ def _onellm(known: Runs, without: Runs) -> list[Condition]:
     ]
 
 
+def _smaller(parameters: Mapping[str, int], system: str, base: str) -> Condition:
+    own, other = (parameters[name] / 1e6 for name in (system, base))
+    return Condition(
+        system,
+        f"with fewer parameters than `{base}`",
+        f"{own:.2f} M, `{base}` {other:.2f} M",
+        own < other,
+    )
+
+
+def _lead_by_own(cases: Sequence[Case]) -> Condition:
+    near = within(cases, "group", OWN)
+    return Condition(
+        "alignvsr",
+        f"lead by its own similarity within {MOST_S:g} s, in {SHARE:.0%} of groups of "
+        "three recordings",
+        share(near),
+        sum(near) >= SHARE * len(near),
+    )
+
+
 def _fmformer(known: Runs, without: Runs) -> list[Condition]:
     found = [run["supervised"] for run in without["recipe"] if run["supervised"]]
     ours, oracle = (
@@ -275,7 +331,7 @@ def _fmformer(known: Runs, without: Runs) -> list[Condition]:
     )
     return [
         Condition(
-            "FmFormer of the current",
+            FMFORMER,
             f"with labels, no more than {OF_ORACLE} below the oracle",
             f"{spread(ours)}, oracle {spread(oracle)}",
             _mean(ours) >= _mean(oracle) - OF_ORACLE,

@@ -59,6 +59,26 @@ def by_recording(runs: Sequence[Run]) -> tuple[list[str], ndarray]:
     return names, np.array([[own[name] for own in found] for name in names])
 
 
+def check_windows(runs: Sequence[Run]) -> None:
+    """Checks that all systems learnt from the same windows, as far as that is known.
+
+    Raises:
+      ValueError: runs of one fold and of different windows.
+    """
+    for fold, own in grouped(runs, "fold").items():
+        digests = {
+            run["windows_crc32"]: run["variant"]
+            for run in own
+            if "windows_crc32" in run
+        }
+        if len(digests) > 1:
+            raise ValueError(
+                f"a table compares systems on the same windows; those of {fold} were "
+                f"trained on different ones, as {' and '.join(digests.values())}; make "
+                "these runs again"
+            )
+
+
 def zero_shot(runs: Sequence[Run]) -> str:
     """Returns the transfer of every system, compared with CLIP."""
     by_fold = grouped(runs, "fold")
@@ -168,6 +188,8 @@ def draw_differences(runs: Sequence[Run], path: pathlib.Path) -> bool:
 
 def trials(tried: Sequence[Mapping[str, Any]], header: Sequence[str]) -> str:
     """Returns the trials of each system; what is judged by is bold where it is best."""
+    if not tried:
+        return ""
     rows = []
     for system, own in grouped(tried, "system").items():
         best = min(own, key=lambda trial: trial["judged"])
@@ -363,38 +385,74 @@ def references(runs: Sequence[Run]) -> str:
 SUPERVISED = ("accuracy", "balanced_accuracy", "f1", "fdr", "mdr", "auroc")
 
 
-def supervised(runs: Sequence[Run]) -> str:
-    """Returns what learned with labels: the oracle, and classifiers by name."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        if run["fold"] == DEFAULT:
-            for name, scores in run.get("supervised", {}).items():
-                found.setdefault(name, []).append(scores)
+def supervised(runs: Sequence[Run], beside: Sequence[Run]) -> str:
+    """Returns what learned with labels, and below it the best system that did not.
+
+    Args:
+      runs: of the systems, the recipe's with its references.
+      beside: of the systems' conditions, among them those that learn with labels.
+    """
+    known = [run for run in runs if run["fold"] == DEFAULT]
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    sizes: dict[tuple[str, str], str] = {}
+    for run in [*known, *beside]:
+        for name, own in run.get("supervised", {}).items():
+            if "+" not in name:  # no trial
+                row = name, "+".join(own["inputs"])
+                found.setdefault(row, []).append(own["test"])
+                sizes[row] = f"{own['parameters'] / 1e6:.2f} M"
+        codes = run["evaluations"]["codes"]
+        for direction, own in codes.get("supervised_representation", {}).items():
+            source, target = direction.split("->")
+            if source == target:
+                row = run["variant"], target.replace("fused", "video+current")
+                found.setdefault(row, []).append(own["test"])
+    if not found:
+        return ""
+    best, own = max(
+        (
+            (name, own)
+            for name, own in grouped(known, "variant").items()
+            if not name.endswith(CONTROLS)
+        ),
+        key=lambda pair: np.mean([score(run, "codes", FORTH) for run in pair[1]]),
+    )
+    found[f"without labels of the current: {best}", "current"] = [
+        run["evaluations"]["codes"]["zero_shot"][FORTH]["test"] for run in own
+    ]
     rows = [
         [
-            name,
-            "+".join(own[0]["inputs"]),
+            *row,
             str(len(own)),
-            *(spread(scores["test"][key] for scores in own) for key in SUPERVISED),
-            f"{own[0]['parameters'] / 1e6:.2f} M",
+            *(
+                spread(scores[key] for scores in own if key in scores)
+                for key in SUPERVISED
+            ),
+            sizes.get(row, ""),
         ]
-        for name, own in found.items()
+        for row, own in found.items()
     ]
     header = ["classifier", "inputs at test", "seeds", *SUPERVISED, "parameters"]
-    return table([name.replace("_", " ") for name in header], rows) if rows else ""
+    return table([name.replace("_", " ") for name in header], rows)
 
 
 SAMPLES = {"video": ((64, 64, 3), jnp.uint8), "current": ((3,), jnp.float32)}
 """Shape and dtype of one sample of a furnace's streams."""
 
 
-def sizes(study: ModuleType, systems: Sequence[str]) -> str:
+def counted(study: ModuleType, systems: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Returns each system's number of parameters, that encode and in training."""
+    return {
+        name: _parameters(study, name) for name in systems if name in study.VARIANTS
+    }
+
+
+def sizes(parameters: Mapping[str, tuple[int, int]]) -> str:
     """Returns how many parameters each system has, counted without running any."""
-    rows = []
-    for name in systems:
-        if name in study.VARIANTS:
-            found = _parameters(study, name)
-            rows.append([name, *(f"{count / 1e6:.2f} M" for count in found)])
+    rows = [
+        [name, *(f"{count / 1e6:.2f} M" for count in own)]
+        for name, own in parameters.items()
+    ]
     header = ["system", "parameters that encode both modalities", "in training"]
     return table(header, rows)
 
@@ -444,7 +502,8 @@ def main() -> None:
     parser.add_argument(
         "--leads",
         type=pathlib.Path,
-        nargs="+",
+        nargs="*",
+        default=(),
         help="of lead_study.py, a file a system",
     )
     parser.add_argument("--utd", type=pathlib.Path, help="those of systems_utd.py")
@@ -454,9 +513,18 @@ def main() -> None:
     parser.add_argument("--study", type=pathlib.Path, help="its file, to count sizes")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
+    check_windows(runs)
     folder = arguments.out.with_suffix("")
     drawn = draw_differences(runs, folder / "differences.png")
     located = localisation(runs)
+    study = arguments.study and load_file(arguments.study)
+    names = list(grouped(runs, "variant"))
+    parameters = counted(study, names) if study else {}
+    beside, tried, seen = (
+        json.loads(path.read_text()) if path else []
+        for path in (arguments.conditions, arguments.trials, arguments.utd)
+    )
+    answers = {path.stem: json.loads(path.read_text()) for path in arguments.leads}
     parts = [
         "# Systems side by side",
         (folder / "introduction.md").read_text(),
@@ -466,32 +534,34 @@ def main() -> None:
         references(runs),
         "## Retrieval within a recording",
         retrieval(runs),
-        *(["## Localisation of spells", located] if located else []),
     ]
-    if arguments.leads:
-        answers = {file.stem: json.loads(file.read_text()) for file in arguments.leads}
-        parts += ["## Lead", leads(answers)]
-    if with_labels := supervised(runs):
-        parts += ["## With labels, never to be compared with transfer", with_labels]
-    if arguments.utd:
-        seen = json.loads(arguments.utd.read_text())
-        parts += ["## UTD-MHAD, 27 actions", people(seen)]
-    beside = []
-    if arguments.conditions:
-        beside = json.loads(arguments.conditions.read_text())
-        parts += ["## What each system is made of", conditions(runs, beside)]
-    if arguments.trials:
-        tried = json.loads(arguments.trials.read_text())
-        parts += ["## Trials, one seed, judged without labels"]
-        header = ["normalised rank, validation", f"{FORTH}, validation"]
-        parts += [trials(by_retrieval(tried), header)]
-        if supervised_trials := by_cross_entropy(tried, beside):
-            parts += ["## Trials of what learns with labels"]
-            header = ["cross-entropy, held out", "balanced accuracy, validation"]
-            parts += [trials(supervised_trials, header)]
-    if arguments.study:
-        names = list(grouped(runs, "variant"))
-        parts += ["## Sizes", sizes(load_file(arguments.study), names)]
+    held_out = ["cross-entropy, held out", "balanced accuracy, validation"]
+    validated = ["normalised rank, validation", f"{FORTH}, validation"]
+    encode = {name: count for name, (count, _) in parameters.items()}
+    for title, part in (
+        ("Localisation of spells", located),
+        ("Lead", answers and leads(answers)),
+        (
+            "With labels, never to be compared with transfer",
+            supervised(runs, beside),
+        ),
+        ("UTD-MHAD, 27 actions", seen and people(seen)),
+        (
+            "What each system is made of",
+            beside and conditions(runs, beside, parameters=encode, answers=answers),
+        ),
+        (
+            "Trials, one seed, judged without labels",
+            trials(by_retrieval(tried), validated),
+        ),
+        (
+            "Trials of what learns with labels",
+            trials(by_cross_entropy(tried, beside), held_out),
+        ),
+        ("Sizes", parameters and sizes(parameters)),
+    ):
+        if part:
+            parts += [f"## {title}", part]
     parts.append(provenance(runs))
     write_text(arguments.out, "\n\n".join(p.strip() for p in parts if p) + "\n")
 

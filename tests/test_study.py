@@ -125,6 +125,17 @@ def test_a_learning_rate_of_its_own_is_no_other_systems():
     assert own == clip | {"distilled": 3e-3, "fcid": 3e-4}
 
 
+def test_people_are_learnt_at_one_rate_but_for_the_row_that_shows_another():
+    study = load_file(ROOT / "configs" / "studies" / "systems_utd.py")
+    rates = {}
+    for name, change in study.VARIANTS.items():
+        config = study.train_config("s6", "folder")
+        change(config)
+        rates.setdefault(config.optimizer.learning_rate, []).append(name)
+    assert rates.pop(3e-3) == ["clip_furnace_rate"]
+    assert list(rates) == [study.train_config("s6", "folder").optimizer.learning_rate]
+
+
 def test_folds_of_people_keep_them_apart():
     study = load_file(ROOT / "configs" / "studies" / "utd_mhad.py")
     tested = []
@@ -305,6 +316,10 @@ def test_a_study_may_want_some_evaluations_alone(tmp_path, monkeypatch, wanted):
         return report | {"references": beside, "zero_shot": {}}, None
 
     monkeypatch.setattr(study, "evaluate", evaluate)
+    monkeypatch.setattr(study.restore, "open_run", lambda path, step: (path, step))
+    monkeypatch.setattr(
+        study.restore, "trained_windows", {(tmp_path, "latest"): 7}.__getitem__
+    )
     summary = {"step": 3, "seconds": 1.0, "validation": {}}
     found = study.evaluated(
         module, ("other", "one", 0), "folder", tmp_path, summary, references=False
@@ -317,6 +332,7 @@ def test_a_study_may_want_some_evaluations_alone(tmp_path, monkeypatch, wanted):
     expected = {name: everything[name] for name in wanted or everything}
     assert asked == list(expected.values())
     assert list(found["evaluations"]) == list(expected)
+    assert found["windows_crc32"] == 7
 
 
 def test_tables_tell_mean_spread_and_difference(tmp_path, monkeypatch):

@@ -51,6 +51,8 @@ def _run(variant, forth=0.8, *, first=0.05, five=0.3, validation=None, fused=Non
 # 3 nats a unit, of three; by the frequencies of units it would be 3.5.
 SHARED = {"loss/local_alignment": 9.0, "unit_gain": 0.5}
 
+PAIRS = {"query_match": 0.5, "match_accuracy": 0.75}
+
 
 def _known(**changed):
     values = {
@@ -59,7 +61,7 @@ def _known(**changed):
         "micu": {"forth": 0.79},
         "hdcid": {"forth": 0.795},
         "fcid": {},
-        "qformer": {"validation": {"query_match": 0.5}},
+        "qformer": {"validation": PAIRS},
         "onellm": {},
         "alignvsr": {"validation": SHARED},
     }
@@ -98,8 +100,10 @@ def rows():
         patch.syspath_prepend(str(SCRIPTS))  # it uses what write_results has
         script = load_file(SCRIPTS / "system_conditions.py")
 
-    def told(known, less):
-        lines = script.conditions(known, less).splitlines()[2:]
+    def told(known, less, *, parameters=None, answers=None):
+        parameters, answers = parameters or {}, answers or {}
+        page = script.conditions(known, less, parameters=parameters, answers=answers)
+        lines = page.splitlines()[2:]
         return [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
 
     return told
@@ -132,7 +136,7 @@ def test_all_conditions_can_be_met(rows):
         ({"fcid": {"forth": 0.69}}, {}, (4,)),
         ({}, {"fcid_tick": {"forth": 0.79}}, (5,)),
         ({}, {"qformer_one_query": {"first": 0.06}}, (6,)),
-        ({"qformer": {"validation": {"query_match": 0.63}}}, {}, (7,)),
+        ({"qformer": {"validation": PAIRS | {"query_match": 0.63}}}, {}, (7,)),
         ({"alignvsr": {"validation": SHARED | {"unit_gain": 0.3}}}, {}, (8,)),
         ({}, {"clmlf_dropout": {"fused": {"video->video": 0.95}}}, (9,)),
         ({}, {"clmlf_no_label_contrast": {"fused": {"fused->fused": 0.92}}}, (10,)),
@@ -148,6 +152,32 @@ def test_each_condition_can_be_broken_alone(rows, known, less, broken):
     assert [i for i, row in enumerate(found) if row[3] != "yes"] == list(broken)
 
 
+@pytest.mark.parametrize(("millions", "met"), [(0.5, "yes"), (0.75, "**no**")])
+def test_onellm_is_to_be_smaller_than_clip(rows, millions, met):
+    parameters = {"clip": 640_000, "onellm": int(millions * 1e6)}
+    found = rows(_known(), _less(), parameters=parameters)
+    rule, told = "with fewer parameters than `clip`", f"{millions:.2f} M, `clip` 0.64 M"
+    at = next(i for i, row in enumerate(found) if row[1] == rule)
+    assert found[at] == ["onellm", rule, told, met]
+    assert found[at - 1][0] == "onellm"  # beside its others
+
+
+@pytest.mark.parametrize(("near", "met"), [(9, "yes"), (8, "**no**")])
+def test_alignvsr_is_to_find_the_lead_by_its_own_similarity(rows, near, met):
+    def case(kind, error_s):
+        own = {"estimate_s": 240.0 + error_s}
+        far = {"estimate_s": 0.0}
+        indicators = {"own": own, "canonical": far}
+        return {"kind": kind, "lead_s": 240.0, "indicators": indicators}
+
+    groups = [case("group", 30.0 if i < near else -31.0) for i in range(10)]
+    answers = {"alignvsr": [*groups, case("single", 90.0)]}
+    found = rows(_known(), _less(), answers=answers)
+    row = next(row for row in found if "lead by its own" in row[1])
+    assert row[2:] == [f"{near} / 10 (0.{near}0)", met]
+    assert "within 30 s, in 90% of groups" in row[1]
+
+
 def test_what_was_tried_stands_beside(rows):
     beside = [
         _run("hdcid_lower", 0.5),
@@ -156,7 +186,7 @@ def test_what_was_tried_stands_beside(rows):
     ]
     found = rows(_known(), beside)
     by_system = {row[0]: row[2] for row in found}
-    told = "0.500 against 0.500; with full weights from the start 0.600"
+    told = "0.500 against 0.700; with full weights from the start 0.600"
     assert by_system["hdcid"] == told
     assert [row[3] for row in found if row[0] == "hdcid"] == ["yes", "**no**"]
     told = "0.857; with 16 units and three times the steps 0.800"

@@ -1,17 +1,14 @@
-"""One device and eight compute the same, of every system with a step of its own."""
+"""One device and eight compute the same, of every system."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from system_cases import leaves, make_case
-
-OWN = ("cmg", "clip", "onellm", "qformer", "alignvsr", "indexed", "clmlf")
-"""Others are made of these and of losses that see the same global batch."""
+from system_cases import SYSTEMS, leaves, make_case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_eight_devices_equal_one(name):
     case, shared = make_case(name), make_case(name, devices=8)
     state, _ = case.step(jax.tree.map(jnp.copy, case.state), case.batch)

@@ -35,10 +35,11 @@ LOCATED = {
 
 def _case(kind, name, lead_s, found, estimate_s, interval_s):
     own = {"estimate_s": estimate_s, "interval_s": interval_s}
+    exact = {"estimate_s": lead_s, "interval_s": [lead_s, lead_s]}
     level = "no_precursor" if "nothing" in name else "default"
     verdict = "lead found" if found else "no lead found"
     about = {"kind": kind, "name": name, "level": level, "lead_s": lead_s}
-    return about | {"verdict": verdict, "indicators": {"canonical": own}}
+    return about | {"verdict": verdict, "indicators": {"canonical": own, "own": exact}}
 
 
 ANSWERS = [
@@ -120,9 +121,11 @@ def page(tmp_path, monkeypatch):
     recipe = _run("recipe", "default", 0, (0.5,))
     recipe["supervised"] = {
         name: {
+            "inputs": ["current"],
+            "parameters": 2_500_000,
             "held_out_loss": losses,
             "validation": {"balanced_accuracy": 0.85},
-            "test": {"balanced_accuracy": 0.8},
+            "test": {"balanced_accuracy": 0.8, "f1": 0.75},
         }
         for name, losses in (
             ("fmformer_current", [0.75, 0.5, 0.625]),
@@ -248,11 +251,24 @@ def test_the_lead_of_each_system_has_a_row_by_number_of_recordings(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     start = page.splitlines().index("## Lead")
     # Errors 4 and 50 s; the 0.9 quantile is 4 + 0.9 * 46.
-    half, one = "1 / 2 (0.50)", "1 / 1 (1.00)"
-    single = ["27.0, 45.4", half, half, half, one, half]
-    group = ["1.0, 1.0", one, "0 / 1 (0.00)", one, one, one]
+    half, one, two = "1 / 2 (0.50)", "1 / 1 (1.00)", "2 / 2 (1.00)"
+    single = ["27.0, 45.4", half, half, "0.0, 0.0", two, two, half, one, half]
+    group = ["1.0, 1.0", one, "0 / 1 (0.00)", "0.0, 0.0", *(one,) * 5]
     assert rows[start + 4] == ["clip", "one", *single]
     assert rows[start + 5] == ["clip", "three", *group]
+
+
+def test_what_learns_with_labels_stands_above_the_best_that_does_not(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    title = "## With labels, never to be compared with transfer"
+    start = page.splitlines().index(title)
+    found = rows[start + 4 : start + 8]
+    fmformer = ["fmformer_current", "current", "1", "", "0.800", "0.750"]
+    assert found[0] == [*fmformer, "", "", "", "2.50 M"]
+    assert found[1][0] == "oracle"  # and no trial
+    best = ["without labels of the current: recipe", "current", "1", "", "0.850"]
+    assert found[2] == [*best, "", "", "", "0.900", ""]
+    assert found[3] == []
 
 
 def test_what_each_system_is_made_of_has_a_table(page):
@@ -271,3 +287,25 @@ def test_parameters_are_counted_as_two_towers_have_them(monkeypatch):
     recipe = writer._parameters(study, "recipe")
     assert recipe[0] == encode  # the same encoders
     assert recipe[1] > 2 * encode  # decoders, critics, networks of the losses
+
+
+@pytest.mark.parametrize(
+    ("variant", "fold", "digest", "refused"),
+    [
+        ("micu", "default", 7, False),
+        ("micu", "default", 8, True),
+        ("micu", "hard", 8, False),
+        ("micu", "default", None, False),  # of before it was kept
+    ],
+)
+def test_a_table_is_of_the_same_windows(monkeypatch, variant, fold, digest, refused):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    writer = load_file(SCRIPTS / "write_systems.py")
+    runs = [{"variant": "clip", "fold": "default", "windows_crc32": 7}]
+    other = {"variant": variant, "fold": fold}
+    runs.append(other | ({} if digest is None else {"windows_crc32": digest}))
+    if refused:
+        with pytest.raises(ValueError, match="different ones, as clip and micu"):
+            writer.check_windows(runs)
+    else:
+        writer.check_windows(runs)

@@ -250,7 +250,7 @@ def confirm_training_windows(
     """
     windows = dataset.training_windows(store, run.config, {"train": windows})
     found = pipeline.windows_digest(store, windows, run.config.data.batch_from)
-    same: bool = found == _trained_windows(run)
+    same: bool = found == trained_windows(run)
     if not same:
         logging.warning(
             "the training windows are not those that %s was trained on: its raw files "
@@ -272,11 +272,11 @@ def pack(run: OpenedRun, mesh: Mesh) -> PackedRun:
         name=run.path.resolve().name,
         step=run.step,
         chosen=run.chosen,
-        windows_crc32=_trained_windows(run),
+        windows_crc32=trained_windows(run),
     )
 
 
-def _trained_windows(run: OpenedRun) -> int:
+def trained_windows(run: OpenedRun) -> int:
     """Returns the digest of the windows that a run was trained on."""
     if run.packed is not None:
         return run.packed.windows_crc32
