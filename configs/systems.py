@@ -43,21 +43,35 @@ Purpose   Systems to compare with, under the same data, encoders, batch and numb
   steps as configs/pretrain.py. docs/systems.md says what each of them is and how to
   add one.
 
-Expected time   `clip`: 2 min 16 s on two shared CPU cores, furnaces simulated included
-  (320 steps); `clip+smoke`: 20 s. `onellm+smoke` takes twice the processor time of
-  `clip+smoke`, `qformer+smoke` 2.4 times; nearly all of it is compiling.
-  `alignvsr+smoke`: 49 s of processor time.
+Labels, parameters, expected time and result   Labels that shape the run: L0 none, L2
+  those of what is tested (docs/systems.md). Parameters in millions: those that encode
+  both modalities, and all in training. Minutes that 320 steps take on one core of a
+  CPU; on two, furnaces simulated included, `clip` takes 2 min 16 s. Balanced accuracy
+  video -> current on ten furnaces never seen, mean of three seeds
+  (docs/results/systems.md); of `clmlf` with both modalities at once, one seed.
 
-Result   `clip`, three seeds, ten unseen furnaces of configs/studies/systems.py, 320
-  steps, continuous features:
-      balanced accuracy    video -> current  0.878    current -> video    0.896
-                           video -> video    0.913    current -> current  0.878
-                           oracle, current   0.880
-  loss/clip ends at 3.00 on validation, where uniform logits give 3.43, and a model that
-  knows two states and nothing else 2.73: single partners are hardly told apart
-  (clip_accuracy 0.065 to 0.087; chance 0.033), working states are.
-  All systems side by side, three seeds, 320 steps, ten unseen furnaces, video ->
-  current: docs/results/systems.md.
+      variant        labels  encode  train  minutes  accuracy
+      clip             L0     0.64    0.64     3      0.878
+      micu             L0     0.64    0.91     6      0.832
+      onellm           L0     1.35    1.35     5      0.859
+      qformer          L0     1.07    1.07     5      0.869
+      alignvsr         L0     0.87    0.87     5      0.584
+      hdcid            L0     1.27    3.28     8      0.839
+      distilled        L0     0.64    0.64     6      0.797
+      temporal         L0     0.64    0.64     5      0.836
+      clmlf_pairs      L0     0.65    0.65     4      0.866
+      indexed          L0     0.64    1.54     6      0.858
+      fcid             L0     0.67    1.91     7      0.838
+      clmlf            L2     0.65    0.72     8      0.939
+      clmlf_dropout    L2     0.65    0.72     8      0.882
+      fused_control    L0     0.71    1.80     -      refused
+
+  The encoder of the current with its own labels, the oracle, has 0.880. `clip+smoke`
+  takes 20 s, `alignvsr+smoke` 49 s of processor time, `onellm+smoke` twice and
+  `qformer+smoke` 2.4 times that of `clip+smoke`; nearly all of it is compiling.
+  loss/clip of `clip` ends at 3.00 on validation, where uniform logits give 3.43, and a
+  model that knows two states and nothing else 2.73: single partners are hardly told
+  apart (clip_accuracy 0.065 to 0.087; chance 0.033), working states are.
 """
 
 import pathlib

@@ -309,3 +309,28 @@ def test_a_table_is_of_the_same_windows(monkeypatch, variant, fold, digest, refu
             writer.check_windows(runs)
     else:
         writer.check_windows(runs)
+
+
+def test_the_config_tells_the_sizes_and_results_of_the_tables():
+    root = SCRIPTS.parent
+    page = (root / "docs" / "results" / "systems.md").read_text()
+
+    def table(title):
+        lines = page[page.index(title) :].split("\n\n")[1].splitlines()[2:]
+        rows = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
+        return {name: cells for name, *cells in rows}
+
+    sizes, results = table("## Sizes"), table("## Zero-shot transfer")
+    configs = load_file(root / "configs" / "systems.py")
+    told = {
+        cells[0]: cells[1:]
+        for line in configs.__doc__.splitlines()
+        if len(cells := line.split()) == 6 and cells[1] in ("L0", "L2")
+    }
+    assert set(told) == {*configs.SYSTEMS, *configs.SUPERVISED, *configs.CONTROLS}
+    for name in configs.SYSTEMS:
+        labels, encode, train, _, accuracy = told[name]
+        assert labels == "L0"
+        assert sizes[name] == [f"{encode} M", f"{train} M"]
+        assert results[name][2].split()[0] == accuracy
+    assert all(told[name][0] == "L2" for name in configs.SUPERVISED)
