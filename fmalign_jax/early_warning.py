@@ -85,7 +85,9 @@ def early_warning(
     settings = transfer.settings_of(config, run.step, splits)
     # Signed or not, and in whichever form, it is the same alarm.
     del settings["signing_key"], settings["onnx"]
-    folder = outputs.choose_folder(run.folder, workdir, settings, NAME)
+    folder, settings = outputs.choose_folder(
+        run.folder, workdir, settings, NAME, run_digest=run.digest
+    )
 
     frozen = restore.restore(run, sharding.make_mesh())
     model = AlarmModel.fit(config, run, frozen, splits)

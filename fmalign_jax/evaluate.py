@@ -89,7 +89,9 @@ def evaluate(
     localisation.check(config, run.config, splits)
     open_set.check(config, splits)
     settings = settings_of(config, run.step, splits)
-    folder = outputs.choose_folder(run.folder, workdir, settings)
+    folder, settings = outputs.choose_folder(
+        run.folder, workdir, settings, run_digest=run.digest
+    )
 
     mesh = sharding.make_mesh()
     encoder = FrozenEncoder(run.config, (config.source, config.target), mesh)

@@ -68,7 +68,9 @@ def search(
         config = _for_labels(config)
     material = choose_recordings(config, run)
     settings = settings_of(config, run, material)
-    folder = outputs.choose_folder(run.folder, workdir, settings, name="lead_time")
+    folder, settings = outputs.choose_folder(
+        run.folder, workdir, settings, "lead_time", run_digest=run.digest
+    )
     # Before the features that a given folder keeps: it is known again by its settings.
     write_json(folder / outputs.SETTINGS, settings)
     keep_in = workdir or run.folder

@@ -427,8 +427,14 @@ def test_without_a_best_one_the_latest_is_taken_and_said(run, monkeypatch):
 
 
 def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
-    def choose(settings, workdir=None):
-        return outputs.choose_folder(tmp_path / "run", workdir, settings)
+    def choose(settings, workdir=None, run="run"):
+        folder, known_by = outputs.choose_folder(
+            tmp_path / run, workdir, settings, run_digest=run
+        )
+        assert known_by == settings | ({"run": run} if workdir == apart else {})
+        return folder
+
+    apart = tmp_path / "apart"
 
     one, two, three = ({"step": step} for step in (1, 2, 3))
     first = choose(one)
@@ -444,6 +450,11 @@ def test_an_evaluation_never_takes_the_place_of_another(tmp_path):
     for taken in (first, tmp_path / "run"):
         with pytest.raises(ValueError, match="holds something else"):
             choose(three, taken)
+    assert choose(one, apart) == apart
+    _write(apart, one | {"run": "run"})
+    assert choose(one, apart) == apart
+    with pytest.raises(ValueError, match="holds something else"):
+        choose(one, apart, "another")
 
 
 def _write(folder, settings, content="{}"):

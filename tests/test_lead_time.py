@@ -1,5 +1,6 @@
 """The search for the lead, from a tiny run to lead_time.json."""
 
+import dataclasses
 import json
 import shutil
 
@@ -254,6 +255,24 @@ def test_ticks_are_encoded_without_what_is_around_them(run, shifted, folder):
     one, other = before.leading.semantic, after.leading.semantic
     np.testing.assert_allclose(one[near], other[near], atol=1e-5)
     assert np.abs(one[~near] - other[~near]).max() > 0.1
+
+
+def test_a_folder_of_several_runs_keeps_the_features_of_each(run, shifted, folder):
+    config = _config(run, recordings=shifted, indicators=("canonical", "association"))
+    opened = restore.open_run(run, "latest")
+    material = recordings.choose_recordings(config, opened)
+    other = opened.config.copy_and_resolve_references()
+    other.seed += 1
+    shared = folder / "shared"
+
+    def encoded(config_of_run):
+        another = dataclasses.replace(opened, config=config_of_run)
+        recordings.encode(config, another, material, shared)
+        return len(list((shared / "ticks").iterdir()))
+
+    assert encoded(opened.config) == 1
+    assert encoded(other) == 2
+    assert encoded(opened.config) == 2
 
 
 @pytest.mark.parametrize(

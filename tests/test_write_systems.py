@@ -295,6 +295,7 @@ def test_parameters_are_counted_as_two_towers_have_them(monkeypatch):
         ("micu", "default", 7, False),
         ("micu", "default", 8, True),
         ("micu", "hard", 8, False),
+        ("clip_at_lead_0", "default", 8, False),
         ("micu", "default", None, False),  # of before it was kept
     ],
 )

@@ -13,7 +13,8 @@ Purpose   Which way to align the modalities carries over best. Data, windows, en
   augmentation, batch and number of steps are the same for all; docs/systems.md says
   what each system is. No label reaches any of them in training. Two controls,
   `clip_shuffled_pairs` and `recipe_shuffled_pairs`, are trained on wrong pairs: what
-  they reach across modalities, the protocol gives away.
+  they reach across modalities, the protocol gives away. A third, `clip_at_lead_0`,
+  reads the current at the moment of the video, when its precursor is over.
 
 Expected time   On two idle CPU cores 2 to 4 min a run with its evaluations. The
   references of `recipe` take hours there, because FmFormer is among them: leave them
@@ -47,11 +48,22 @@ def with_shuffled_pairs(change: Change) -> Change:
     return changed
 
 
+def at_lead_0(change: Change) -> Change:
+    """Returns the same change, and the current is read when the video is."""
+
+    def changed(config: ConfigDict) -> None:
+        change(config)
+        config.data.lead_s = 0.0
+
+    return changed
+
+
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     **SYSTEMS.SYSTEMS,
     "clip_shuffled_pairs": with_shuffled_pairs(SYSTEMS.SYSTEMS["clip"]),
     "recipe_shuffled_pairs": with_shuffled_pairs(unchanged),
+    "clip_at_lead_0": at_lead_0(SYSTEMS.SYSTEMS["clip"]),
 }
 
 

@@ -19,10 +19,23 @@ SETTINGS = "settings.json"
 def choose_folder(
     run: pathlib.Path,
     workdir: pathlib.Path | None,
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     name: str = "evaluation",
-) -> pathlib.Path:
-    """Returns the folder to write to, RUN/name by default; writes nothing yet.
+    *,
+    run_digest: str,
+) -> tuple[pathlib.Path, dict[str, Any]]:
+    """Chooses the folder to write to, RUN/name by default; writes nothing yet.
+
+    Args:
+      run: its folder.
+      workdir: the folder that the user gave; outside the run it may hold what was made
+        of another one.
+      settings: all that decides what is written, but for the run.
+      name: of the folder in that of the run.
+      run_digest: tells the run from others.
+
+    Returns:
+      The folder, and the settings that it is known by.
 
     Raises:
       ValueError: a folder given by the user holds something else.
@@ -30,9 +43,11 @@ def choose_folder(
     digest = settings_digest(settings)
     default = (run / name, run / f"{name}-{digest}")
     candidates = default if workdir is None else (workdir,)
+    if workdir is not None and not workdir.resolve().is_relative_to(run.resolve()):
+        settings = settings | {"run": run_digest}
     for folder in candidates:
         if _is_free(folder, settings):
-            return folder
+            return folder, settings
     raise ValueError(
         f"{name} needs a folder that is new, empty, or of the same settings; got "
         f"{candidates[-1]}, which holds something else; choose another --workdir"

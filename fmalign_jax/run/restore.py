@@ -52,6 +52,11 @@ class OpenedRun:
         return self.path if self.packed is None else self.path.with_suffix("")
 
     @property
+    def digest(self) -> str:
+        """Returns what tells it from runs of other configs, seeds among them."""
+        return saved.digest(self.config)
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         """Returns the folder of checkpoints."""
         return self.path / "checkpoints"
