@@ -256,12 +256,17 @@ def test_target_scores_are_calibrated_by_the_source_where_asked_for(run, whole, 
     assert "calibrated by its own source" in printed
 
 
-def test_the_same_numbers_twice_and_on_eight_devices(whole, tmp_path):
+def test_the_same_numbers_twice_and_on_eight_devices(run, whole, tmp_path):
     config, _, target, _ = whole
     with tiny.visible_devices(8):
         _, again = command.evaluate(config, tmp_path / "again")
-    for name in ("eval.json", "predictions.csv", "settings.json"):
+    for name in ("eval.json", "predictions.csv"):
         assert (again / name).read_bytes() == (target / name).read_bytes()
+    here, there = (
+        json.loads((at / "settings.json").read_text()) for at in (target, again)
+    )
+    opened = restore.open_run(run[0], "best")
+    assert there == here | {"run": opened.digest}  # as outside the run's own folder
 
 
 def test_encoders_are_those_of_the_run_without_dropout(run):
