@@ -121,8 +121,8 @@ def test_a_learning_rate_of_its_own_is_no_other_systems():
         change(config)
         if config.optimizer.learning_rate != common:
             own[name] = config.optimizer.learning_rate
-    clip = {"clip": 3e-3, "clip_shuffled_pairs": 3e-3}
-    assert own == clip | {"distilled": 3e-3, "fcid": 3e-4}
+    controls = {"clip_shuffled_pairs": 3e-3, "clip_at_lead_0": 3e-3}
+    assert own == {"clip": 3e-3, "distilled": 3e-3, "fcid": 3e-4} | controls
 
 
 def test_people_are_learnt_at_one_rate_but_for_the_row_that_shows_another():
