@@ -278,7 +278,7 @@ FAULTS = (
           "keep_semantic=True, context=False)", "keep_semantic=True)",
           _LEAD + "ticks_are_encoded_without_what_is_around_them"),
     Fault("features_of_another_run", "fmalign_jax/lead/recordings.py",
-          'key["run"] = run.digest', "pass",
+          "key = outputs.owned(key, keep_in, run.folder, run.digest)", "pass",
           _LEAD + "a_folder_of_several_runs_keeps_the_features_of_each"),
     Fault("memorised_lead_believed", "fmalign_jax/lead_time.py",
           "trained_on=bool(material.trained_on)", "trained_on=False",

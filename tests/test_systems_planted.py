@@ -104,17 +104,11 @@ def _recalls(name: str) -> dict[bool, float]:
             for m, own in encoded.items()
         }
         similarity = getattr(trainer.model, "similarity", retrieval.similarity)
-        found[shuffled] = float(
-            np.mean(
-                [
-                    similarity(features["video"][own], features["current"][own]).argmax(
-                        axis=1
-                    )
-                    == np.arange(UNSEEN)
-                    for own in np.split(np.arange(GALLERIES * UNSEEN), GALLERIES)
-                ]
-            )
-        )
+        nearest = [
+            similarity(features["video"][own], features["current"][own]).argmax(axis=1)
+            for own in np.split(np.arange(GALLERIES * UNSEEN), GALLERIES)
+        ]
+        found[shuffled] = float(np.mean(nearest == np.arange(UNSEEN)))
     return found
 
 

@@ -23,7 +23,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import Change, load_file, setting, unchanged
+from fmalign_jax.config import Change, load_file, unchanged
 
 STUDY = load_file(pathlib.Path(__file__).parent / "systems.py")
 DATA, train_config = STUDY.DATA, STUDY.train_config
@@ -36,12 +36,8 @@ FMFORMER_RATES, FMFORMER_DECAYS = (3e-4, 1e-3, 3e-3), (0.3, 0.03)
 
 def but(system: str, key: str, value: float | str | tuple[str, ...]) -> Change:
     """Returns the change to a system but for one setting."""
-
-    def change(config: ConfigDict) -> None:
-        SYSTEMS[system](config)
-        setting(key, value)(config)
-
-    return change
+    changed: Change = STUDY.but(SYSTEMS[system], key, value)
+    return changed
 
 
 def hdcid_lower_from_start(config: ConfigDict) -> None:

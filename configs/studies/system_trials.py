@@ -25,7 +25,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import Change, load_file, setting
+from fmalign_jax.config import Change, load_file
 
 STUDY = load_file(pathlib.Path(__file__).parent / "systems.py")
 DATA, train_config, evaluate_config = (
@@ -59,14 +59,9 @@ SHARES = (0.3, 1.0)
 """Of the weights, at the lower level of `hdcid`."""
 
 
-def _with(system: str, path: str, value: Any, config: ConfigDict) -> None:
-    SYSTEMS[system](config)
-    setting(path, value)(config)
-
-
 CHOICES: Mapping[tuple[str, str], Change] = {
-    (system, f"{path.rpartition('.')[2]}={value}"): functools.partial(
-        _with, system, path, value
+    (system, f"{path.rpartition('.')[2]}={value}"): STUDY.but(
+        SYSTEMS[system], path, value
     )
     for system, path, values in KNOBS
     for value in values
@@ -76,13 +71,8 @@ CHOICES: Mapping[tuple[str, str], Change] = {
 }
 
 
-def _trial(change: Change, learning_rate: float, config: ConfigDict) -> None:
-    change(config)
-    config.optimizer.learning_rate = learning_rate
-
-
 VARIANTS: dict[str, Change] = {
-    f"{system}+{rate:g}+{choice}": functools.partial(_trial, change, rate)
+    f"{system}+{rate:g}+{choice}": STUDY.but(change, "optimizer.learning_rate", rate)
     for (system, choice), change in CHOICES.items()
     for rate in LEARNING_RATES
 }

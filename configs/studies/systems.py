@@ -22,10 +22,11 @@ Expected time   On two idle CPU cores 2 to 4 min a run with its evaluations. The
 """
 
 import pathlib
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from fmalign_jax.config import Change, load_file, unchanged
+from fmalign_jax.config import Change, load_file, setting, unchanged
 from fmalign_jax.systems.system import make_system
 
 CONFIGS = pathlib.Path(__file__).parents[1]
@@ -38,22 +39,15 @@ SEEDS = (0, 1, 2, 3, 4)
 EPOCHS = 4.0  # 320 steps, 10 240 windows
 
 
-def with_shuffled_pairs(change: Change) -> Change:
-    """Returns the same change, and the control that no pair is a pair in training."""
+WRONG_PAIRS = ("data.shuffle_partners", True)
+
+
+def but(change: Change, key: str, value: Any) -> Change:
+    """Returns the same change, but for one setting."""
 
     def changed(config: ConfigDict) -> None:
         change(config)
-        config.data.shuffle_partners = True
-
-    return changed
-
-
-def at_lead_0(change: Change) -> Change:
-    """Returns the same change, and the current is read when the video is."""
-
-    def changed(config: ConfigDict) -> None:
-        change(config)
-        config.data.lead_s = 0.0
+        setting(key, value)(config)
 
     return changed
 
@@ -61,9 +55,9 @@ def at_lead_0(change: Change) -> Change:
 VARIANTS: dict[str, Change] = {
     "recipe": unchanged,
     **SYSTEMS.SYSTEMS,
-    "clip_shuffled_pairs": with_shuffled_pairs(SYSTEMS.SYSTEMS["clip"]),
-    "recipe_shuffled_pairs": with_shuffled_pairs(unchanged),
-    "clip_at_lead_0": at_lead_0(SYSTEMS.SYSTEMS["clip"]),
+    "clip_shuffled_pairs": but(SYSTEMS.SYSTEMS["clip"], *WRONG_PAIRS),
+    "recipe_shuffled_pairs": but(unchanged, *WRONG_PAIRS),
+    "clip_at_lead_0": but(SYSTEMS.SYSTEMS["clip"], "data.lead_s", 0.0),
 }
 
 

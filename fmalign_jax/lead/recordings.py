@@ -149,9 +149,7 @@ def encode(
     }
     if hasattr(make_system(run.config), "similarity"):
         key["own"] = True  # features of before it was so lack it
-    if not keep_in.resolve().is_relative_to(run.folder.resolve()):
-        # It may keep features of other runs.
-        key["run"] = run.digest
+    key = outputs.owned(key, keep_in, run.folder, run.digest)
     folder = keep_in / "ticks" / outputs.settings_digest(key)
     modalities = (data.reference_stream, data.leading_stream)
     files = {n: folder / f"{file_name(store.names[n])}.npz" for n in material.numbers}

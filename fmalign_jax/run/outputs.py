@@ -43,8 +43,7 @@ def choose_folder(
     digest = settings_digest(settings)
     default = (run / name, run / f"{name}-{digest}")
     candidates = default if workdir is None else (workdir,)
-    if workdir is not None and not workdir.resolve().is_relative_to(run.resolve()):
-        settings = settings | {"run": run_digest}
+    settings = owned(settings, candidates[0], run, run_digest)
     for folder in candidates:
         if _is_free(folder, settings):
             return folder, settings
@@ -52,6 +51,15 @@ def choose_folder(
         f"{name} needs a folder that is new, empty, or of the same settings; got "
         f"{candidates[-1]}, which holds something else; choose another --workdir"
     )
+
+
+def owned(
+    settings: dict[str, Any], folder: pathlib.Path, run: pathlib.Path, run_digest: str
+) -> dict[str, Any]:
+    """Returns settings that name the run too, where a folder lies outside the run's."""
+    if folder.resolve().is_relative_to(run.resolve()):
+        return settings
+    return settings | {"run": run_digest}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
