@@ -7,10 +7,11 @@ Every number is of recordings that neither pre-training nor the head has seen (`
 at the last step. Means over seeds with their standard deviation; differences from CLIP
 are paired by recording, with the error of recordings and seeds, and adjusted for the
 number of comparisons (Holm); a picture shows them recording by recording. --study adds
-how many parameters each system has, --conditions whether it does what it is made for,
---trials the six trials of each, --leads how well the lead is found, --utd the transfer
-to people that were never seen. The text of introduction.md, in the folder of the table,
-comes first. What was not run is an empty cell.
+how many parameters each system has, --across its transfer to furnaces of another
+profile, --conditions whether it does what it is made for, --trials the six trials of
+each, --leads how well the lead is found, --utd the transfer to people that were never
+seen. The text of introduction.md, in the folder of the table, comes first. What was not
+run is an empty cell.
 """
 
 from __future__ import annotations
@@ -81,11 +82,17 @@ def check_windows(runs: Sequence[Run]) -> None:
             )
 
 
-def zero_shot(runs: Sequence[Run]) -> str:
-    """Returns the transfer of every system, compared with CLIP."""
+def zero_shot(runs: Sequence[Run], across: Sequence[Run]) -> str:
+    """Returns the transfer of every system, compared with CLIP.
+
+    Args:
+      runs: of the systems.
+      across: the same systems with their heads, tested on furnaces of another profile.
+    """
     by_fold = grouped(runs, "fold")
     folds = {fold: grouped(own, "variant") for fold, own in by_fold.items()}
     systems = folds[DEFAULT]
+    beside = folds.get(HARD, {}), grouped(across, "variant"), folds.get(CONTROL, {})
     apart = _differences(systems)
     oracle = [
         run["evaluations"]["codes"]["oracle"]["test"]["balanced_accuracy"]
@@ -107,18 +114,15 @@ def zero_shot(runs: Sequence[Run]) -> str:
                 spread(_auroc(run) for run in own),
                 share,
                 *(
-                    spread(
-                        score(run, "codes", FORTH)
-                        for run in folds.get(fold, {}).get(name, [])
-                    )
-                    for fold in (HARD, CONTROL)
+                    spread(score(run, "codes", FORTH) for run in others.get(name, []))
+                    for others in beside
                 ),
                 apart.get(name, ""),
             ]
         )
     header = ["system", "steps, training", "seeds", *DIRECTIONS]
     header += [f"{FORTH}, by recording", f"{FORTH}, AUROC", "of the oracle"]
-    header += [f"{FORTH}, {HARD}", f"{FORTH}, {CONTROL}"]
+    header += [f"{FORTH}, {fold}" for fold in (HARD, f"{DEFAULT} to {HARD}", CONTROL)]
     return table([*header, f"less {BASE}"], rows)
 
 
@@ -502,6 +506,9 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a .md file")
     parser.add_argument("--trials", type=pathlib.Path, help="those of system_trials.py")
     parser.add_argument(
+        "--across", type=pathlib.Path, help="those of systems_across.py"
+    )
+    parser.add_argument(
         "--leads",
         type=pathlib.Path,
         nargs="*",
@@ -515,23 +522,28 @@ def main() -> None:
     parser.add_argument("--study", type=pathlib.Path, help="its file, to count sizes")
     arguments = parser.parse_args()
     runs = json.loads(arguments.results.read_text())
-    check_windows(runs)
+    beside, tried, across, seen = (
+        json.loads(path.read_text()) if path else []
+        for path in (
+            arguments.conditions,
+            arguments.trials,
+            arguments.across,
+            arguments.utd,
+        )
+    )
+    check_windows([*runs, *across])
     folder = arguments.out.with_suffix("")
     drawn = draw_differences(runs, folder / "differences.png")
     located = localisation(runs)
     study = arguments.study and load_file(arguments.study)
     names = list(grouped(runs, "variant"))
     parameters = counted(study, names) if study else {}
-    beside, tried, seen = (
-        json.loads(path.read_text()) if path else []
-        for path in (arguments.conditions, arguments.trials, arguments.utd)
-    )
     answers = {path.stem: json.loads(path.read_text()) for path in arguments.leads}
     parts = [
         "# Systems side by side",
         (folder / "introduction.md").read_text(),
         "## Zero-shot transfer",
-        zero_shot(runs),
+        zero_shot(runs, across),
         f"![By recording]({folder.name}/differences.png)" if drawn else "",
         references(runs),
         "## Retrieval within a recording",

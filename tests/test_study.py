@@ -20,8 +20,10 @@ DIRECTIONS = ("video->current", "current->video", "video->video", "current->curr
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_variant_is_a_config_that_can_be_built(path):
+def test_every_variant_is_a_config_that_can_be_built(path, tmp_path):
     study = load_file(path)
+    if path.stem == "systems_across":  # simulates what it is tested on
+        study.TESTED |= {"recordings": 1, "duration_s": 30.0}
     plain = study.train_config(next(iter(study.FOLDS)), "folder")
     seen = {}
     for name, change in study.VARIANTS.items():
@@ -32,7 +34,7 @@ def test_every_variant_is_a_config_that_can_be_built(path):
             assert config.score == "equal_share"  # that no variant takes away
         make_trainer(config, steps_per_epoch=1, steps=1)
         seen[name] = config.to_json()
-    evaluation = study.evaluate_config(next(iter(study.FOLDS)), "folder")
+    evaluation = study.evaluate_config(next(iter(study.FOLDS)), str(tmp_path))
     HeadSpec(**evaluation.head.to_dict() | {"l2": (0.2,)})  # left open, by features
     if path.stem != "system_trials":  # the recipe has none
         assert seen["recipe"] == plain.to_json()
@@ -47,6 +49,22 @@ def test_spells_are_located_where_features_are_those_of_ticks():
         study.evaluate_variant(settings, variant)
         found[variant] = settings.localisation
     assert found == {"recipe": True, "clip": True, "qformer": False}
+
+
+def test_systems_are_tested_across_on_other_furnaces_of_the_other_profile(tmp_path):
+    study = load_file(ROOT / "configs" / "studies" / "systems_across.py")
+    study.TESTED |= {"recordings": 2, "duration_s": 30.0}
+    config = study.train_config("default", str(tmp_path))
+    settings = study.evaluate_config("default", str(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    assert settings.test_data == str(folder)
+    assert not settings.head_data
+    made = json.loads((folder / "simulation.json").read_text())
+    assert folder.name.startswith("hard-")
+    assert made["recordings"] == 2
+    assert made["seed"] != config.data.options.seed
+    assert made["frame_rate_hz"] == config.data.options.frame_rate_hz
+    assert config.data.options.profile == "default"
 
 
 def test_what_reads_both_at_once_is_evaluated_so():

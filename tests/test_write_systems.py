@@ -150,6 +150,9 @@ def page(tmp_path, monkeypatch):
     argv += ["--trials", str(tmp_path / "trials.json")]
     argv += ["--leads", str(tmp_path / "clip.json")]
     argv += ["--utd", str(tmp_path / "utd.json")]
+    across = [_run("clip", "default", 0, (0.6,)), _run("other", "default", 0, (0.4,))]
+    (tmp_path / "across.json").write_text(json.dumps(across))
+    argv += ["--across", str(tmp_path / "across.json")]
     (tmp_path / "conditions.json").write_text(json.dumps([recipe]))
     argv += ["--conditions", str(tmp_path / "conditions.json")]
     monkeypatch.setattr(sys, "argv", argv)
@@ -164,15 +167,16 @@ def test_the_tables_have_a_row_a_system(page):
     assert clip[1:4] == ["320, 60 s", "2", "0.750 ± 0.071"]
     assert clip[8] == "0.800 ± 0.071"  # AUROC
     assert clip[9] == "0.833"  # of the oracle's 0.9
-    assert clip[10:12] == ["", "0.500"]  # not run on `hard`; the control
-    assert clip[12] == ""  # not compared with itself
+    # Not run on `hard`; trained elsewhere, tested there; the control.
+    assert clip[10:13] == ["", "0.600", "0.500"]
+    assert clip[13] == ""  # not compared with itself
     recipe = next(row for row in rows if row[:1] == ["recipe"])
-    assert recipe[11] == ""
-    assert recipe[12].startswith("+0.100 [")
+    assert recipe[11:13] == ["", ""]
+    assert recipe[13].startswith("+0.100 [")
     control = next(row for row in rows if row[:1] == ["clip_shuffled_pairs"])
-    assert control[12] == ""  # a control is not compared, and makes nothing stricter
+    assert control[13] == ""  # a control is not compared, and makes nothing stricter
     micu = next(row for row in rows if row[:1] == ["micu"])
-    assert micu[12].startswith("-0.100 [")
+    assert micu[13].startswith("-0.100 [")
     found = next(row for row in rows if row[:2] == ["default", "micu"])
     assert found[2:] == ["video->current", "0.250", "0.500", "0.750", "3.000", "0.125"]
     beside = next(row for row in rows if row[2:3] == ["by chance"])
@@ -210,9 +214,9 @@ def test_people_have_a_column_a_fold(page):
 def test_p_values_are_adjusted_for_the_number_of_systems(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     told = {
-        row[0]: float(row[12].partition(", p ")[2].partition(";")[0])
+        row[0]: float(row[13].partition(", p ")[2].partition(";")[0])
         for row in rows
-        if row and row[0] in ("recipe", "micu") and len(row) == 13
+        if row and row[0] in ("recipe", "micu") and len(row) == 14
     }
     # Two comparisons of the same size: the smaller p counts twice, the other no less.
     assert told["recipe"] == told["micu"] > 0.05
