@@ -135,27 +135,36 @@ def test_each_modality_is_encoded_from_its_own_input_alone(case):
     assert case.trainer.model.encodes_alone or max(apart) > 0.1
 
 
+def _ticks(case, inputs):
+    """Returns the features that each tick has by itself."""
+    return case.trainer.model.apply(
+        {"params": case.state.params["model"]},
+        inputs,
+        train=False,
+        context=False,
+        method="semantic",
+    )
+
+
 def test_without_context_features_are_those_of_single_ticks(case):
     """What a tick sees of other ticks is what its stem gathers around it."""
-
-    def ticks(inputs):
-        return case.trainer.model.apply(
-            {"params": case.state.params["model"]},
-            inputs,
-            train=False,
-            context=False,
-            method="semantic",
-        )
-
-    found = ticks(case.inputs)
+    found = _ticks(case, case.inputs)
     last = {m: x.at[:, -1].multiply(-1.0) for m, x in case.inputs.items()}
     shape = (case.config.batch_size, case.config.data.window_ticks)
     assert set(found) == set(case.trainer.model.views)
-    for m, changed in ticks(last).items():
+    for m, changed in _ticks(case, last).items():
         width = LEVELS.get(case.name, 1) * case.config.model.width
         assert found[m].shape == (*shape, width)
         np.testing.assert_allclose(changed[:, :-3], found[m][:, :-3], atol=1e-6)
         assert np.abs(changed[:, -1] - found[m][:, -1]).max() > 1e-3
+
+
+def test_without_context_a_tick_has_no_place_in_its_window(case):
+    """Or what ticks at the same places have in common would look like a lead."""
+    found = _ticks(case, case.inputs)
+    later = {m: jnp.roll(x, 1, axis=1) for m, x in case.inputs.items()}
+    for m, moved in _ticks(case, later).items():
+        np.testing.assert_allclose(moved[:, 4:-3], found[m][:, 3:-4], atol=1e-5)
 
 
 def test_a_system_of_one_modality_is_the_same_one(case):

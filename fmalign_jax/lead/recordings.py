@@ -145,7 +145,9 @@ def encode(
         "step": run.step,
         "stride_ticks": config.stride_ticks,
         "recordings": store.fingerprint,
-        "context": False,  # features of before it was so are others
+        # Features of before these were so are others.
+        "context": False,
+        "positions": False,
     }
     if hasattr(make_system(run.config), "similarity"):
         key["own"] = True  # features of before it was so lack it

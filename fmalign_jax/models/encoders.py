@@ -30,6 +30,7 @@ from fmalign_jax.models.layers import (
     few_ticks_at_a_time,
     in_time_order,
     largest,
+    placed,
     sinusoids,
     space_to_depth,
 )
@@ -377,10 +378,11 @@ class SemanticEncoder(nn.Module):
         Args:
           features: one vector a tick.
           train: whether dropout acts.
-          context: False for ticks that do not see each other.
+          context: False for ticks that do not see each other, nor know their place.
         """
         x = linear.Dense(self.width, dtype=self.dtype, name=PROJECTION)(features)
-        x = x + self._positions(x.shape[1]).astype(x.dtype)
+        if self.positions != "none":
+            x = placed(x, self._positions(x.shape[1]), context=context)
         for _ in range(self.layers):
             layer = TransformerLayer(
                 self.heads, self.ffn, self.dropout, self.dtype, self.causal
@@ -388,9 +390,7 @@ class SemanticEncoder(nn.Module):
             x = layer(x, train=train, context=context)
         return x.astype(jnp.float32)
 
-    def _positions(self, ticks: int) -> Array:
-        if self.positions == "none":
-            return jnp.zeros(())
+    def _positions(self, ticks: int) -> Float[Array, "T D"]:
         if self.positions == "sinusoidal":
             return sinusoids(ticks, self.width)
         if self.positions == "learned":

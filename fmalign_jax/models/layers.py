@@ -293,6 +293,20 @@ def sinusoids(ticks: int, width: int) -> Float[Array, "T D"]:
     return jnp.asarray(waves[:, :width], jnp.float32)
 
 
+def placed(
+    x: Float[Array, "B T D"], positions: Float[Array, "T D"], *, context: bool
+) -> Float[Array, "B T D"]:
+    """Returns ticks with their positions added.
+
+    Ticks that see no others have no place among them: all get the position of the
+    middle. With their own, those at the same place of their windows would be alike in
+    both modalities, which looks like a lead.
+    """
+    if not context:
+        positions = positions[len(positions) // 2]
+    return x + positions.astype(x.dtype)
+
+
 def space_to_depth(x: Float[Array, "*n H W C"], side: int) -> Float[Array, "*n h w F"]:
     """Cuts maps into patches of side x side pixels and lays each along the channels."""
     *n, h, w, c = x.shape

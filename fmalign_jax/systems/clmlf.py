@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from fmalign_jax.config.pair_tables import PairTable, check_names
 from fmalign_jax.models import linear
-from fmalign_jax.models.layers import TransformerLayer, sinusoids
+from fmalign_jax.models.layers import TransformerLayer, placed, sinusoids
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import FUSED, ModelState
 from fmalign_jax.systems.two_tower import TwoTower
@@ -177,7 +177,7 @@ class Clmlf(TwoTower):
         """Returns one vector a tick; without context, windows of one tick."""
         found = {}
         for m, x in super().semantic(inputs, train=train, context=context).items():
-            own = nn.gelu(x) + sinusoids(x.shape[1], x.shape[2])
+            own = placed(nn.gelu(x), sinusoids(*x.shape[1:]), context=context)
             for layer in self.before[m]:
                 own = layer(own, train=train, context=context)
             found[m] = own if context else own.reshape(-1, 1, own.shape[-1])

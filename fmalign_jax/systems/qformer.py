@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from fmalign_jax import losses
 from fmalign_jax.models import linear
-from fmalign_jax.models.layers import sinusoids
+from fmalign_jax.models.layers import placed, sinusoids
 from fmalign_jax.systems.features import Features
 from fmalign_jax.systems.system import Encoding, ModelState
 from fmalign_jax.systems.two_tower import PairStatistics, TwoTower
@@ -274,7 +274,7 @@ class QFormer(TwoTower):
         self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B _ D"]]:
         """Returns the slots of some or all modalities; ticks without context."""
-        ticks = self._ticks(inputs, train=train)
+        ticks = self._ticks(inputs, train=train, context=context)
         slots = {
             m: self._own_slots(m, x, train=train, context=context)
             for m, x in ticks.items()
@@ -296,7 +296,8 @@ class QFormer(TwoTower):
         """
         if context:
             return super().encode(inputs, model_state, views)
-        ticks = self._ticks({name: inputs[name] for name in views}, train=False)
+        chosen = {name: inputs[name] for name in views}
+        ticks = self._ticks(chosen, train=False, context=False)
         slots = {
             m: self._own_slots(m, x, train=False, context=False)
             for m, x in ticks.items()
@@ -321,14 +322,14 @@ class QFormer(TwoTower):
         return MatchStatistics.from_features(features)
 
     def _ticks(
-        self, inputs: Mapping[str, Array], *, train: bool
+        self, inputs: Mapping[str, Array], *, train: bool, context: bool = True
     ) -> dict[str, Float[Array, "B T D"]]:
-        """Returns one vector a tick, which knows its place."""
-        placed = {}
-        for m, x in super().semantic(inputs, train=train).items():
+        """Returns one vector a tick, which with context knows its place."""
+        found = {}
+        for m, x in super().semantic(inputs, train=train, context=context).items():
             own = self.key_norm(x) if m == self.queried else x
-            placed[m] = own + sinusoids(x.shape[1], x.shape[2]).astype(own.dtype)
-        return placed
+            found[m] = placed(own, sinusoids(*x.shape[1:]), context=context)
+        return found
 
     def _own_slots(
         self, modality: str, ticks: Float[Array, "B T D"], *, train: bool, context: bool

@@ -139,9 +139,10 @@ class System(Protocol):
           inputs: by modality [B, T, R, ...], normalised.
           train: whether dropout acts.
           context: False for the features that each tick has by itself: no more than
-            its next neighbours in time may reach it. What is trained at a lead shifts
-            features that see a whole window by as much; these it cannot shift. They
-            are one a tick, [B, T, D], of every system.
+            its next neighbours in time may reach it, and not its place in the window.
+            What is trained at a lead shifts features that see a whole window by as
+            much; these it cannot shift. They are one a tick, [B, T, D], of every
+            system.
         """
 
     def second_view(
