@@ -122,14 +122,20 @@ def test_a_lead_that_is_planted_is_found(planted):
         assert least_s <= middle_s <= most_s
 
 
+def _without_line(values):
+    """Returns values less their straight line in time."""
+    time = np.arange(len(values))
+    return values - np.polyval(np.polyfit(time, values, 1), time)
+
+
 def test_the_curve_is_a_correlation(planted):
-    """Of one feature each it is the mean product of both, centred by recording."""
+    """Of one feature each it is the mean product of both, without trend."""
     looked, found = planted
     x, y = (
         np.array([getattr(clip, role).plain[:, 0] for clip in looked.clips], float)
         for role in ("reference", "leading")
     )
-    x, y = (v - v.mean(axis=1, keepdims=True) for v in (x, y))
+    x, y = (np.array([_without_line(own) for own in v]) for v in (x, y))
     x, y = x / x.std(), y / y.std()
     expected = [(x[:, k:] * y[:, : TICKS - k]).mean() for k in range(31)]
     for view in found.views.values():
@@ -143,12 +149,10 @@ def test_floor_and_ceiling_are_those_of_the_streams(planted):
     reliability = []
     for role in ("reference", "leading"):
         halves = [getattr(c, role).plain[:, 0].astype(float) for c in looked.clips]
-        even = [h[2::2] - h[0::2].mean() for h in halves]
-        odd = [h[1:-1:2] - h[1::2].mean() for h in halves]
-        sizes = [
-            np.concatenate([h[p::2] - h[p::2].mean() for h in halves]).std()
-            for p in (0, 1)
-        ]
+        split = [[_without_line(h[p::2]) for h in halves] for p in (0, 1)]
+        even = [own[1:] for own in split[0]]
+        odd = [own[:-1] for own in split[1]]
+        sizes = [np.concatenate(own).std() for own in split]
         reliability.append(
             np.concatenate([a * b for a, b in zip(even, odd, strict=True)]).mean()
             / math.prod(sizes)

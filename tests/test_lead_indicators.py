@@ -99,13 +99,21 @@ def test_rows_hold_every_clip_at_its_place():
             )
 
 
-def test_whitened_views_are_centred_by_recording_and_white():
+def test_whitened_views_are_white_and_without_trend_in_each_recording():
     layout = _lay(_clips())
     parts = [clip.reference for clip in layout.clips]
-    found = indicators._semantic(parts, layout.recording, 5, 3)
+    found = indicators._semantic(parts, layout, 5, 3)
     known = [own[part.known] for own, part in zip(found, parts, strict=True)]
-    np.testing.assert_allclose(known[0].mean(axis=0), 0, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate(known[1:]).mean(axis=0), 0, atol=1e-6)
+    time_s = [
+        part.start_s + layout.tick_s * np.flatnonzero(part.known) for part in parts
+    ]
+    # The clips of a recording are on one clock, with a gap between them.
+    for rows in ([0], [1, 2]):
+        own = np.concatenate([known[row] for row in rows])
+        clock_s = np.concatenate([time_s[row] for row in rows])
+        np.testing.assert_allclose(own.mean(axis=0), 0, atol=1e-6)
+        slope = (clock_s - clock_s.mean()) @ own / np.ptp(clock_s) ** 2
+        np.testing.assert_allclose(slope, 0, atol=1e-6)
     everything = np.concatenate(known)
     np.testing.assert_allclose(
         everything.T @ everything / len(everything), np.eye(3), atol=1e-5
@@ -114,8 +122,9 @@ def test_whitened_views_are_centred_by_recording_and_white():
 
 def test_a_collapsed_code_gives_nothing_to_associate():
     code = np.full(30, 7, np.int32)
-    parts = [_features(30, 0, code=code)]
-    found = indicators._one_hot_whitened(parts, np.zeros(1, int), 5, 3)
+    part = _features(30, 0, code=code)
+    layout = _lay([Clip("heat_0", 0, part, part)])
+    found = indicators._one_hot_whitened([part], layout, 5, 3)
     np.testing.assert_array_equal(found[0], np.zeros((30, 1)))
 
 

@@ -257,6 +257,27 @@ def test_ticks_are_encoded_without_what_is_around_them(run, shifted, folder):
     assert np.abs(one[~near] - other[~near]).max() > 0.1
 
 
+def test_no_tick_is_taken_from_the_edge_of_a_window(run, shifted, folder, monkeypatch):
+    asked = []
+    lay = tick_features.lay_windows
+
+    def laid(*args, stride_ticks):
+        asked.append(stride_ticks)
+        return lay(*args, stride_ticks=stride_ticks)
+
+    monkeypatch.setattr(tick_features, "lay_windows", laid)
+    opened = restore.open_run(run, "latest")
+    window_ticks = opened.config.data.window_ticks
+    for stride in (1, window_ticks):
+        config = _config(run, recordings=shifted, stride_ticks=stride)
+        material = recordings.choose_recordings(config, opened)
+        recordings.encode(config, opened, material, folder / f"stride {stride}")
+    # Both modalities; three ticks on either side see less than inner ones.
+    most = max(1, window_ticks - 6)
+    assert asked == [1, 1, most, most]
+    assert most < window_ticks
+
+
 def test_a_folder_of_several_runs_keeps_the_features_of_each(run, shifted, folder):
     config = _config(run, recordings=shifted, indicators=("canonical", "association"))
     opened = restore.open_run(run, "latest")

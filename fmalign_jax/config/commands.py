@@ -171,7 +171,7 @@ def lead_config() -> ConfigDict:
             "recordings": "",
             "least_lead_s": 0.0,  # may be negative
             "most_lead_s": 420.0,
-            "stride_ticks": 5,  # between the windows that are encoded
+            "stride_ticks": 5,  # between the windows that are encoded, at most
             "indicator": "canonical",  # whose highest point is the estimate
             "evidence": "association",  # whose chance is the verdict
             # An indicator that asks no model: where it is significant, it corrects the

@@ -77,9 +77,7 @@ def make_rows(
         own: list[TickFeatures] = [getattr(clip, role) for clip in layout.clips]
         known[role] = _placed(layout, at, [part.known for part in own])
         placed = {  # some indicators look at the same
-            view: _placed(
-                layout, at, view(own, layout.recording, window_ticks, dimensions)
-            )
+            view: _placed(layout, at, view(own, layout, window_ticks, dimensions))
             for view in {_VIEWS[name] for name in indicators}
         }
         values[role] = {name: placed[_VIEWS[name]] for name in indicators}
@@ -111,7 +109,7 @@ def placed_window_means(
     for role in ("reference", "leading"):
         at = layout.reference_at if role == "reference" else layout.leading_at
         own: list[TickFeatures] = [getattr(clip, role) for clip in layout.clips]
-        values = _window_means(own, layout.recording, window_ticks, 0)
+        values = _window_means(own, layout, window_ticks, 0)
         means.append(_placed(layout, at, values))
         whole = [_known_around(part.known, window_ticks) for part in own]
         known.append(_placed(layout, at, whole))
@@ -163,41 +161,37 @@ def _placed(
 
 
 Parts = Sequence[TickFeatures]
-View = Callable[[Parts, Int[ndarray, " S"], int, int], list[ndarray]]
+View = Callable[[Parts, Layout, int, int], list[ndarray]]
 
 
-def _cosine(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+def _cosine(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     return [_unit(part.semantic) for part in parts]
 
 
-def _centred_cosine(
-    parts: Parts, recording: ndarray, window: int, d: int
-) -> list[ndarray]:
-    centred = _centred(parts, [part.semantic for part in parts], recording)
+def _centred_cosine(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
+    centred = _without_trend(parts, [part.semantic for part in parts], layout)
     return [_unit(values) for values in centred]
 
 
-def _window_means(
-    parts: Parts, recording: ndarray, window: int, d: int
-) -> list[ndarray]:
+def _window_means(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     """Returns what the window contrast compares: means on the unit sphere."""
     return [_unit(centred_mean(p.semantic, p.known, window)) for p in parts]
 
 
-def _semantic(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
-    return _whitened(parts, [part.semantic for part in parts], recording, d)
+def _semantic(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
+    return _whitened(parts, [part.semantic for part in parts], layout, d)
 
 
-def _plain(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+def _plain(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     smooth = [centred_mean(part.plain, part.known, window) for part in parts]
-    return _whitened(parts, smooth, recording, d)
+    return _whitened(parts, smooth, layout, d)
 
 
-def _motion(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
-    return _whitened(parts, [part.motion for part in parts], recording, d)
+def _motion(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
+    return _whitened(parts, [part.motion for part in parts], layout, d)
 
 
-def _own(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+def _own(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     """Returns what the run's system compares, unit vectors if that is features."""
     return [
         _unit(part.semantic)[:, None] if part.own is None else part.own
@@ -206,18 +200,16 @@ def _own(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]
 
 
 def _one_hot_whitened(
-    parts: Parts, recording: ndarray, window: int, d: int
+    parts: Parts, layout: Layout, window: int, d: int
 ) -> list[ndarray]:
-    return _whitened(parts, _one_hot(parts), recording, d)
+    return _whitened(parts, _one_hot(parts), layout, d)
 
 
-def _codes(parts: Parts, recording: ndarray, window: int, d: int) -> list[ndarray]:
+def _codes(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     return [_code(part) for part in parts]
 
 
-def _modal_codes(
-    parts: Parts, recording: ndarray, window: int, d: int
-) -> list[ndarray]:
+def _modal_codes(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     """Returns the most frequent code of the window around each tick."""
     found = []
     for part in parts:
@@ -227,9 +219,7 @@ def _modal_codes(
     return found
 
 
-def _plain_one_hot(
-    parts: Parts, recording: ndarray, window: int, d: int
-) -> list[ndarray]:
+def _plain_one_hot(parts: Parts, layout: Layout, window: int, d: int) -> list[ndarray]:
     return _one_hot(parts)
 
 
@@ -270,16 +260,27 @@ def _unit(values: Float[ndarray, "n D"]) -> Float[ndarray, "n D"]:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
-def _centred(
-    parts: Parts, values: Sequence[ndarray], recording: Int[ndarray, " S"]
+def _without_trend(
+    parts: Parts, values: Sequence[ndarray], layout: Layout
 ) -> list[ndarray]:
-    """Subtracts each recording's own mean over its known ticks."""
+    """Subtracts each recording's own straight line in time over its known ticks.
+
+    A lens that fouls and a shell that warms up drift both, and whatever has a trend
+    goes with whatever else has one. Wrong pairings cannot tell: turned, a trend is cut.
+    """
     found = [np.zeros(0)] * len(parts)
-    for rows in _by_recording(recording):
-        seen = np.concatenate([values[i][parts[i].known] for i in rows])
-        mean = seen.astype(np.float64).mean(axis=0)
-        for i in rows:
-            found[i] = values[i] - mean
+    for rows in _by_recording(layout.recording):
+        time_s = [
+            parts[i].start_s + layout.tick_s * np.arange(len(parts[i])) for i in rows
+        ]
+        known = [parts[i].known for i in rows]
+        seen = np.concatenate([values[i][k] for i, k in zip(rows, known, strict=True)])
+        seen_s = np.concatenate([t[k] for t, k in zip(time_s, known, strict=True)])
+        mean, middle_s = seen.astype(np.float64).mean(axis=0), seen_s.mean()
+        seen_s -= middle_s
+        slope = seen_s @ (seen - mean) / max(seen_s @ seen_s, layout.tick_s**2)
+        for i, t in zip(rows, time_s, strict=True):
+            found[i] = values[i] - mean - (t - middle_s)[:, None] * slope
     return found
 
 
@@ -291,14 +292,14 @@ def _by_recording(recording: Int[ndarray, " S"]) -> Iterator[list[int]]:
 def _whitened(
     parts: Parts,
     values: Sequence[ndarray],
-    recording: Int[ndarray, " S"],
+    layout: Layout,
     dimensions: int,
 ) -> list[ndarray]:
-    """Returns the first principal directions, each with variance 1, centred.
+    """Returns the first principal directions, each with variance 1, without trend.
 
     Uses one modality alone and no lead, so that nothing about the pairing is fitted.
     """
-    centred = _centred(parts, values, recording)
+    centred = _without_trend(parts, values, layout)
     seen = np.concatenate(
         [own[part.known] for part, own in zip(parts, centred, strict=True)]
     )

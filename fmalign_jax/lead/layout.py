@@ -31,6 +31,7 @@ class Layout:
       ticks: n, length of a row.
       unit_ticks: length of a unit.
       recording: [S], number of each row's recording, from 0 in order of appearance.
+      tick_s: length of a tick.
     """
 
     clips: tuple[Clip, ...]
@@ -41,6 +42,7 @@ class Layout:
     ticks: int
     unit_ticks: int
     recording: Int[ndarray, " S"]
+    tick_s: float
 
     @property
     def names(self) -> list[str]:
@@ -122,6 +124,7 @@ def layout(
         ticks=-(-longest // unit_ticks) * unit_ticks,
         unit_ticks=unit_ticks,
         recording=np.array([names.index(clip.recording) for clip in kept]),
+        tick_s=tick_s,
     )
 
 

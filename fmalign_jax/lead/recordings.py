@@ -141,9 +141,12 @@ def encode(
         stopped, or another one over the same recordings, continues from there.
     """
     data, store = run.config.data, material.store
+    # No tick is to be taken from the edge of a window, where its stem sees less.
+    inner_ticks = max(1, data.window_ticks - 2 * tick_features.EDGE_TICKS)
+    stride_ticks = min(config.stride_ticks, inner_ticks)
     key = {
         "step": run.step,
-        "stride_ticks": config.stride_ticks,
+        "stride_ticks": stride_ticks,
         "recordings": store.fingerprint,
         # Features of before these were so are others.
         "context": False,
@@ -161,9 +164,7 @@ def encode(
         frozen = restore.restore(run, mesh)
         encoders = {m: FrozenEncoder(run.config, (m,), mesh) for m in modalities}
         windows = {
-            m: tick_features.lay_windows(
-                store, data, m, stride_ticks=config.stride_ticks
-            )
+            m: tick_features.lay_windows(store, data, m, stride_ticks=stride_ticks)
             for m in modalities
         }
     for number in Bar(missing, "encoding recordings"):

@@ -11,7 +11,7 @@ rises above its own median is compared with how far those curves rise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,8 +118,9 @@ def wrong_pairings(
 ) -> Iterator[Rearrangement]:
     """Yields pairings without any true lead; none if there is no room.
 
-    Each row takes the leading modality of a random row, turned by a random number of
-    ticks; its own is turned so far that no lead of the range meets itself again.
+    Each row takes the leading modality of a random row of about its length, turned by a
+    random number of ticks; its own is turned so far that no lead of the range meets
+    itself again.
 
     Args:
       layout: of the rows.
@@ -135,8 +136,9 @@ def wrong_pairings(
     if rows == 1 and room[0] < 1:
         return
     position = np.arange(layout.ticks)
+    alike = _alike(length, alone=room >= 1)
     for _ in range(draws):
-        source = _shuffled(rng, fixed=room >= 1)
+        source = _shuffled(rng, alike, fixed=room >= 1)
         shift = rng.integers(0, length[source])
         own = source == np.arange(rows)
         shift[own] = reach + rng.integers(0, np.maximum(room[own], 1))
@@ -159,16 +161,49 @@ def _leading_extents(layout: Layout) -> tuple[ndarray, ndarray]:
     return begin, np.array(last) - begin + 1
 
 
+def _alike(length: Int[ndarray, " S"], *, alone: Bool[ndarray, " S"]) -> list[ndarray]:
+    """Groups rows of which none is shorter than half of another.
+
+    A short row has nothing slow left. Repeated along a long one, it would make wrong
+    pairings rise less than the right one, whose slow changes meet by chance.
+
+    Args:
+      length: of each row.
+      alone: whether a row may be in a group of its own.
+
+    Returns:
+      The rows of each group, long ones first.
+    """
+    groups: list[list[int]] = []
+    for row in np.argsort(-length, kind="stable").tolist():
+        longest = length[groups[-1][0]] if groups else 0
+        lonely = bool(groups) and len(groups[-1]) == 1 and not alone[groups[-1][0]]
+        if groups and (2 * length[row] >= longest or lonely):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    if len(groups) > 1 and len(groups[-1]) == 1 and not alone[groups[-1][0]]:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    return [np.sort(group) for group in groups]
+
+
 def _shuffled(
-    rng: np.random.Generator, *, fixed: Bool[ndarray, " S"]
+    rng: np.random.Generator,
+    groups: Sequence[ndarray],
+    *,
+    fixed: Bool[ndarray, " S"],
 ) -> Int[ndarray, " S"]:
-    """Draws a permutation in which only the rows of `fixed` may stay in place."""
+    """Permutes rows within groups; only those of `fixed` may stay in place."""
     rows = np.arange(len(fixed))
-    for _ in range(_ATTEMPTS):
-        drawn = rng.permutation(len(fixed))
-        if (fixed | (drawn != rows)).all():
-            return drawn
-    return np.roll(rows, int(rng.integers(1, len(rows))))
+    drawn = rows.copy()
+    for group in groups:
+        for _ in range(_ATTEMPTS):
+            drawn[group] = rng.permutation(group)
+            if (fixed | (drawn != rows))[group].all():
+                break
+        else:
+            drawn[group] = np.roll(group, int(rng.integers(1, len(group))))
+    return drawn
 
 
 def distinct_pairings(layout: Layout, *, guard_ticks: int) -> Float[ndarray, " S"]:
@@ -182,8 +217,11 @@ def distinct_pairings(layout: Layout, *, guard_ticks: int) -> Float[ndarray, " S
     """
     _, length = _leading_extents(layout)
     reach = int(layout.leads[-1] - layout.leads[0]) + guard_ticks
-    own = np.maximum(length - 2 * reach, 0)
-    return (own + length.sum() - length) / reach
+    room = length - 2 * reach
+    others = np.zeros_like(length)
+    for group in _alike(length, alone=room >= 1):
+        others[group] = length[group].sum() - length[group]
+    return (np.maximum(room, 0) + others) / reach
 
 
 def chance(
