@@ -122,7 +122,7 @@ def zero_shot(runs: Sequence[Run], across: Sequence[Run]) -> str:
         )
     header = ["system", "steps, training", "seeds", *DIRECTIONS]
     header += [f"{FORTH}, by recording", f"{FORTH}, AUROC", "of the oracle"]
-    header += [f"{FORTH}, {fold}" for fold in (HARD, f"{DEFAULT} to {HARD}", CONTROL)]
+    header += [f"{FORTH}, {fold}" for fold in (HARD, f"{DEFAULT} -> {HARD}", CONTROL)]
     return table([*header, f"less {BASE}"], rows)
 
 
