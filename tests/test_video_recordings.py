@@ -119,8 +119,8 @@ def test_video_files_can_be_thinned(tmp_path):
     assert abs(red - [_colour(5 * number)[0] for number in range(6)]).max() < 16
 
 
-def _cut_video(path: pathlib.Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def _cut_video(path: pathlib.Path, keep: float = 0.5) -> None:
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
 
 
 def _sound_only(path: pathlib.Path) -> None:
@@ -286,7 +286,8 @@ def test_spoiled_video_recordings_are_refused_by_name(tmp_path, case):
 )
 def test_a_file_whose_header_promises_more_is_refused(tmp_path, suffix, message):
     _write_pair(tmp_path, suffix, text=SECONDS)
-    _cut_video(tmp_path / f"run{suffix}")
+    # The header of so short a file is half of it, or more where one core encodes it.
+    _cut_video(tmp_path / f"run{suffix}", keep=0.75)
     with pytest.raises(ValueError, match=rf"run\{suffix}: {message}.*cut short"):
         RecordingFiles(str(tmp_path)).read("run")
 
