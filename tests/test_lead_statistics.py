@@ -84,6 +84,16 @@ def test_pairings_are_counted_that_have_nothing_in_common():
     np.testing.assert_allclose(found, expected)
 
 
+DATA = {
+    "tick_s": 2.0,
+    "window_ticks": 5,
+    "draw_lead": False,
+    "reference_stream": "video",
+    "leading_stream": "current",
+}
+"""What the search reads of a run's settings of data."""
+
+
 def _features(values, seed, start_s=0.0):
     n = len(values)
     noise = np.random.default_rng(seed).normal(size=(n, 6))
@@ -313,16 +323,7 @@ def _found(clips, **changes):
         }
         | changes
     )
-    data = ConfigDict(
-        {
-            "tick_s": 2.0,
-            "window_ticks": 5,
-            "draw_lead": False,
-            "reference_stream": "video",
-            "leading_stream": "current",
-        }
-    )
-    return search.find_lead(clips, config, data)
+    return search.find_lead(clips, config, ConfigDict(DATA))
 
 
 def test_an_interval_is_wider_for_few_units():

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 from ml_collections import ConfigDict
-from test_lead_statistics import planted_clip
+from test_lead_statistics import DATA, planted_clip
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
-TICK_S, TICKS = 2.0, 600
+TICK_S, TICKS = DATA["tick_s"], 600
 PLANTED_S = (20.0, 36.0, 64.0)
 ASKED = ("canonical", "association", "centred_cosine")
 
@@ -19,18 +19,7 @@ class _Run:
     """A run, as far as the study reads it."""
 
     path = pathlib.Path("run")
-    config = ConfigDict(
-        {
-            "data": {
-                "tick_s": TICK_S,
-                "window_ticks": 5,
-                "draw_lead": False,
-                "lead_s": 240.0,
-                "reference_stream": "video",
-                "leading_stream": "current",
-            }
-        }
-    )
+    config = ConfigDict({"data": DATA | {"lead_s": 240.0}})
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from fmalign_jax.run.restore import OpenedRun
 from fmalign_jax.systems.system import make_system
 from fmalign_jax.training import sharding
 
+_EDGE_TICKS = 3  # of a window, where a stem lacks neighbours of a tick
 _PHRASE = 8  # samples in a row
 _SEEN_SHARE = 0.1  # of a recording that training knows; then it was trained on it
 
@@ -142,7 +143,7 @@ def encode(
     """
     data, store = run.config.data, material.store
     # No tick is to be taken from the edge of a window, where its stem sees less.
-    inner_ticks = max(1, data.window_ticks - 2 * tick_features.EDGE_TICKS)
+    inner_ticks = max(1, data.window_ticks - 2 * _EDGE_TICKS)
     stride_ticks = min(config.stride_ticks, inner_ticks)
     key = {
         "step": run.step,

@@ -162,10 +162,11 @@ def _leading_extents(layout: Layout) -> tuple[ndarray, ndarray]:
 
 
 def _alike(length: Int[ndarray, " S"], *, alone: Bool[ndarray, " S"]) -> list[ndarray]:
-    """Groups rows of which none is shorter than half of another.
+    """Groups rows of which none is shorter than half of another, as far as it goes.
 
-    A short row has nothing slow left. Repeated along a long one, it would make wrong
-    pairings rise less than the right one, whose slow changes meet by chance.
+    Who may not be alone joins the next, of whatever length. A short row has nothing
+    slow left. Repeated along a long one, it would make wrong pairings rise less than
+    the right one, whose slow changes meet by chance.
 
     Args:
       length: of each row.

@@ -28,9 +28,6 @@ from fmalign_jax.data.windows.index import WindowIndex, nearest_windows
 from fmalign_jax.lead.motion import motion
 from fmalign_jax.run.frozen_encoder import EncoderState, FrozenEncoder
 
-EDGE_TICKS = 3
-"""How far the edge of a window reaches: stems look at neighbours' neighbours."""
-
 _TICKS_AT_ONCE = 512  # of raw values in memory
 
 
