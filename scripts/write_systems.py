@@ -37,14 +37,19 @@ from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread,
 
 from fmalign_jax.config import load_file
 from fmalign_jax.data.files import write_text
-from fmalign_jax.evaluation.population import difference, holm
+from fmalign_jax.evaluation.population import (
+    Population,
+    difference,
+    holm,
+    over_recordings_and_seeds,
+)
 from fmalign_jax.training.state import fresh_state, make_trainer
 
 Run = Mapping[str, Any]
 
 BASE = "clip"
-CONTROLS = ("_shuffled_pairs", "_at_lead_0")
-"""How variants end that are no systems to compare."""
+CONTROLS = {"_shuffled_pairs": "wrong pairs", "_at_lead_0": "lead 0"}
+"""How variants end that are no systems to compare, and what they are."""
 
 DEFAULT, CONTROL, HARD = "default", "no_precursor", "hard"
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "median_rank", "normalised_rank")
@@ -60,6 +65,16 @@ def by_recording(runs: Sequence[Run]) -> tuple[list[str], ndarray]:
     return names, np.array([[own[name] for own in found] for name in names])
 
 
+def _control(run: Run) -> tuple[str, str] | None:
+    """Returns which control a run is, and of which system; None of one to compare."""
+    if run["fold"] == CONTROL:
+        return "no precursor", run["variant"]
+    for ending, control in CONTROLS.items():
+        if run["variant"].endswith(ending):
+            return control, run["variant"].removesuffix(ending)
+    return None
+
+
 def check_windows(runs: Sequence[Run]) -> None:
     """Checks that all systems learnt from the same windows, as far as that is known.
 
@@ -72,7 +87,7 @@ def check_windows(runs: Sequence[Run]) -> None:
         digests = {
             run["windows_crc32"]: run["variant"]
             for run in own
-            if "windows_crc32" in run and not run["variant"].endswith(CONTROLS)
+            if "windows_crc32" in run and not run["variant"].endswith(tuple(CONTROLS))
         }
         if len(digests) > 1:
             raise ValueError(
@@ -92,7 +107,7 @@ def zero_shot(runs: Sequence[Run], across: Sequence[Run]) -> str:
     by_fold = grouped(runs, "fold")
     folds = {fold: grouped(own, "variant") for fold, own in by_fold.items()}
     systems = folds[DEFAULT]
-    beside = folds.get(HARD, {}), grouped(across, "variant"), folds.get(CONTROL, {})
+    beside = folds.get(HARD, {}), grouped(across, "variant")
     apart = _differences(systems)
     oracle = [
         run["evaluations"]["codes"]["oracle"]["test"]["balanced_accuracy"]
@@ -122,8 +137,60 @@ def zero_shot(runs: Sequence[Run], across: Sequence[Run]) -> str:
         )
     header = ["system", "steps, training", "seeds", *DIRECTIONS]
     header += [f"{FORTH}, by recording", f"{FORTH}, AUROC", "of the oracle"]
-    header += [f"{FORTH}, {fold}" for fold in (HARD, f"{DEFAULT} -> {HARD}", CONTROL)]
+    header += [f"{FORTH}, {fold}" for fold in (HARD, f"{DEFAULT} -> {HARD}")]
     return table([*header, f"less {BASE}"], rows)
+
+
+def controls(runs: Sequence[Run]) -> str:
+    """Returns what systems reach where there is nothing to align, with intervals.
+
+    Intervals are of the mean over recordings and seeds; the rank is that of both
+    directions. Codes and ticks as far as a system has them.
+    """
+    by_row: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if row := _control(run):
+            by_row.setdefault(row, []).append(run)
+    rows = []
+    for row, own in sorted(by_row.items()):
+        codes = [run["evaluations"]["codes"] for run in own]
+        transfer = over_recordings_and_seeds(by_recording(own)[1])
+        rank = over_recordings_and_seeds(_ranks(own))
+        shared = [c["code_sharing"] for c in codes if c.get("code_sharing")]
+        ticks = [c["localisation"] for c in codes if c.get("localisation")]
+        rows.append(
+            [
+                *row,
+                str(len(own)),
+                spread(score(run, "codes", FORTH) for run in own),
+                _interval(transfer),
+                f"{rank.mean:.3f}",
+                _interval(rank),
+                spread(c["kappa"]["shift"] for c in shared),
+                spread(c["directions"][FORTH]["balanced_accuracy"] for c in ticks),
+            ]
+        )
+    header = ["control", "system", "seeds", FORTH, "95 %", "normalised rank", "95 %"]
+    return table([*header, "kappa of codes", f"{FORTH}, ticks"], rows)
+
+
+def _ranks(runs: Sequence[Run]) -> ndarray:
+    """Returns the normalised rank of each recording and run [R, S], both directions."""
+    return np.array(
+        [
+            [
+                np.mean([own["by_recording"][name]["normalised_rank"] for own in both])
+                for both in ([*_retrieved(run, "test").values()] for run in runs)
+            ]
+            for name in next(iter(_retrieved(runs[0], "test").values()))["by_recording"]
+        ]
+    )
+
+
+def _interval(found: Population) -> str:
+    """Returns the interval in brackets; nothing for one recording, which has none."""
+    own = found.interval
+    return f"[{own[0]:.3f}, {own[1]:.3f}]" if own else ""
 
 
 def _auroc(run: Run) -> float:
@@ -141,8 +208,7 @@ def _beside_base(
     found = {}
     for system, runs in systems.items():
         own_names, values = by_recording(runs)
-        compared = system != BASE and not system.endswith(CONTROLS)
-        if compared and own_names == names:
+        if system != BASE and own_names == names:
             found[system] = values, base
     return names, found
 
@@ -416,11 +482,7 @@ def supervised(runs: Sequence[Run], beside: Sequence[Run]) -> str:
     if not found:
         return ""
     best, own = max(
-        (
-            (name, own)
-            for name, own in grouped(known, "variant").items()
-            if not name.endswith(CONTROLS)
-        ),
+        grouped(known, "variant").items(),
         key=lambda pair: np.mean([score(run, "codes", FORTH) for run in pair[1]]),
     )
     found[f"without labels of the current: {best}", "current"] = [
@@ -532,6 +594,8 @@ def main() -> None:
         )
     )
     check_windows([*runs, *across])
+    nothing = [run for run in runs if _control(run)]
+    runs = [run for run in runs if not _control(run)]
     folder = arguments.out.with_suffix("")
     drawn = draw_differences(runs, folder / "differences.png")
     located = localisation(runs)
@@ -553,6 +617,7 @@ def main() -> None:
     validated = ["normalised rank, validation", f"{FORTH}, validation"]
     encode = {name: count for name, (count, _) in parameters.items()}
     for title, part in (
+        ("Controls, where there is nothing to align", nothing and controls(nothing)),
         ("Localisation of spells", located),
         ("Lead", answers and leads(answers)),
         (

@@ -139,8 +139,24 @@ def test_a_learning_rate_of_its_own_is_no_other_systems():
         change(config)
         if config.optimizer.learning_rate != common:
             own[name] = config.optimizer.learning_rate
-    controls = {"clip_shuffled_pairs": 3e-3, "clip_at_lead_0": 3e-3}
-    assert own == {"clip": 3e-3, "distilled": 3e-3, "fcid": 3e-4} | controls
+    systems = {"clip": 3e-3, "distilled": 3e-3, "fcid": 3e-4}
+    wrong = {f"{name}_shuffled_pairs": rate for name, rate in systems.items()}
+    assert own == systems | wrong | {"clip_at_lead_0": 3e-3}
+
+
+def test_every_system_has_its_control_of_wrong_pairs_and_no_other_difference():
+    study = load_file(ROOT / "configs" / "studies" / "systems.py")
+    made = {}
+    for name, change in study.VARIANTS.items():
+        config = study.train_config("default", "folder")
+        change(config)
+        made[name] = config.to_dict()
+    for name in study.COMPARED:
+        control = made[f"{name}_shuffled_pairs"]
+        assert not made[name]["data"]["shuffle_partners"]
+        assert control["data"].pop("shuffle_partners")
+        del made[name]["data"]["shuffle_partners"]
+        assert control == made[name]
 
 
 def test_people_are_learnt_at_one_rate_but_for_the_row_that_shows_another():

@@ -11,10 +11,10 @@ Data      As configs/studies/furnaces.py: 22 recordings of 50 min of as many fur
 
 Purpose   Which way to align the modalities carries over best. Data, windows, encoders,
   augmentation, batch and number of steps are the same for all; docs/systems.md says
-  what each system is. No label reaches any of them in training. Two controls,
-  `clip_shuffled_pairs` and `recipe_shuffled_pairs`, are trained on wrong pairs: what
-  they reach across modalities, the protocol gives away. A third, `clip_at_lead_0`,
-  reads the current at the moment of the video, when its precursor is over.
+  what each system is. No label reaches any of them in training. The controls
+  `..._shuffled_pairs` are trained on wrong pairs: what they reach across modalities,
+  the protocol gives away. `clip_at_lead_0` reads the current at the moment of the
+  video, when its precursor is over.
 
 Expected time   On two idle CPU cores 2 to 4 min a run with its evaluations. The
   references of `recipe` take hours there, because FmFormer is among them: leave them
@@ -52,11 +52,11 @@ def but(change: Change, key: str, value: Any) -> Change:
     return changed
 
 
+COMPARED: dict[str, Change] = {"recipe": unchanged, **SYSTEMS.SYSTEMS}
+
 VARIANTS: dict[str, Change] = {
-    "recipe": unchanged,
-    **SYSTEMS.SYSTEMS,
-    "clip_shuffled_pairs": but(SYSTEMS.SYSTEMS["clip"], *WRONG_PAIRS),
-    "recipe_shuffled_pairs": but(unchanged, *WRONG_PAIRS),
+    **COMPARED,
+    **{f"{name}_shuffled_pairs": but(c, *WRONG_PAIRS) for name, c in COMPARED.items()},
     "clip_at_lead_0": but(SYSTEMS.SYSTEMS["clip"], "data.lead_s", 0.0),
 }
 

@@ -28,7 +28,7 @@ STUDY = load_file(pathlib.Path(__file__).parent / "systems.py")
 DATA, train_config = STUDY.DATA, STUDY.train_config
 FOLDS, SEEDS = ("default",), (0, 1, 2)
 EVALUATED = ("codes",)
-VARIANTS = {"recipe": STUDY.VARIANTS["recipe"], **STUDY.SYSTEMS.SYSTEMS}
+VARIANTS = STUDY.COMPARED
 
 TESTED: dict[str, Any] = {
     "profile": "hard",
