@@ -271,7 +271,7 @@ def clmlf(config: ConfigDict) -> None:
             "label_contrast": component(
                 "fmalign_jax.objectives.label_contrast.LabelContrast",
                 weight=1.0,
-                temperature=0.07,
+                temperature=0.5,
             ),
             "data_contrast": component(
                 "fmalign_jax.objectives.data_contrast.DataContrast",
@@ -281,6 +281,7 @@ def clmlf(config: ConfigDict) -> None:
         }
     )
     config.score = "-loss/classification"
+    config.optimizer.learning_rate = 3e-3
 
 
 def clmlf_dropout(config: ConfigDict) -> None:

@@ -54,6 +54,8 @@ EVALUATIONS: dict[str, dict[str, Any]] = {
 """How a run is evaluated, by name: what differs from the study's own settings."""
 
 KEPT = ("accuracy", "balanced_accuracy", "auroc")
+ALARMS = ("f1", "fdr", "mdr")
+"""Of two classes alone."""
 
 
 def train_seeds(
@@ -230,7 +232,7 @@ def supervised_brief(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: {key: own[key] for key in ("inputs", "parameters", "held_out_loss")}
         | {
-            split: {metric: scores[metric] for metric in (*KEPT, "f1", "fdr", "mdr")}
+            split: {metric: scores[metric] for metric in (*KEPT, *ALARMS)}
             for split, scores in own["splits"].items()
         }
         for name, own in found.items()
@@ -242,7 +244,8 @@ def brief(scores: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if scores is None:
         return None
     return {
-        split: {name: own[name] for name in KEPT} | {"by_recording": of_recordings(own)}
+        split: {name: own[name] for name in (*KEPT, *ALARMS) if name in own}
+        | {"by_recording": of_recordings(own)}
         for split, own in scores["splits"].items()
     }
 

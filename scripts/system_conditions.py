@@ -144,6 +144,16 @@ def _no_worse(known: Runs, system: str, base: str, by: float) -> Condition:
     )
 
 
+def _beside(own: Condition, without: Runs, names: Mapping[str, str]) -> Condition:
+    """Returns a condition beside the transfer of what was run of these, by name."""
+    told = [
+        f"{what} {spread(_forth(without[name]))}"
+        for name, what in names.items()
+        if name in without
+    ]
+    return own._replace(found=f"{own.found}; {', '.join(told)}") if told else own
+
+
 def _above_random(known: Runs, system: str) -> Condition:
     own, random = _forth(known[system]), _random(known)
     return Condition(
@@ -168,17 +178,21 @@ def _clip(known: Runs, without: Runs) -> list[Condition]:
 
 
 def _micu(known: Runs, without: Runs) -> list[Condition]:
-    first = _no_worse(known, "micu", "clip", NEAR)
-    told = [
-        f"without {term} {spread(_forth(runs))}"
-        for term in ("fine", "coarse", "jigsaw")
-        if (runs := without.get(f"micu_no_{term}"))
-    ]
-    return [first._replace(found=f"{first.found}; {', '.join(told)}")]
+    terms = ("fine", "coarse", "jigsaw")
+    others = {f"micu_no_{term}": f"without {term}" for term in terms}
+    return [_beside(_no_worse(known, "micu", "clip", NEAR), without, others)]
 
 
 def _hdcid(known: Runs, without: Runs) -> list[Condition]:
-    first = _no_worse(known, "hdcid", "recipe", 0.01)
+    first = _beside(
+        _no_worse(known, "hdcid", "recipe", 0.01),
+        without,
+        {
+            "hdcid_share_0": "with nothing of level 2",
+            "hdcid_share_0.1": "with 0.1 of it",
+            "hdcid_from_start": "with 0.3 from the start",
+        },
+    )
     if "hdcid_lower" not in without:
         return [first]
     alone, random = _forth(without["hdcid_lower"]), _random(known)
@@ -239,15 +253,17 @@ def _alignvsr(known: Runs, without: Runs) -> list[Condition]:
     if "alignvsr_longer" in without:
         longer = spread(of_frequencies(run) for run in without["alignvsr_longer"])
         told += f"; with 16 units and three times the steps {longer}"
-    return [
-        Condition(
-            "alignvsr",
-            f"loss of its units at most {OF_FREQUENCIES} of their frequencies', "
-            "validation",
-            told,
-            _mean(shares) <= OF_FREQUENCIES,
-        )
-    ]
+    own = Condition(
+        "alignvsr",
+        f"loss of its units at most {OF_FREQUENCIES} of their frequencies', validation",
+        told,
+        _mean(shares) <= OF_FREQUENCIES,
+    )
+    others = {
+        "alignvsr_no_local": "transfer without the local loss",
+        "alignvsr_no_global": "without the global one",
+    }
+    return [_beside(own, without, others)]
 
 
 def _clmlf(known: Runs, without: Runs) -> list[Condition]:
@@ -264,6 +280,10 @@ def _clmlf(known: Runs, without: Runs) -> list[Condition]:
     alone = {m: reached("clmlf_dropout", m) for m in ("video", "current")}
     best = max(_mean(own) for own in alone.values())
     told = ", ".join(f"{m} {spread(own)}" for m, own in alone.items())
+    beside = ""
+    if "clmlf_no_data_contrast" in without:
+        beside = spread(reached("clmlf_no_data_contrast", "fused"))
+        beside = f"; without contrast of views {beside}"
     return [
         Condition(
             "clmlf",
@@ -274,7 +294,7 @@ def _clmlf(known: Runs, without: Runs) -> list[Condition]:
         Condition(
             "clmlf",
             "contrast by label no worse than none",
-            f"{spread(both)}, without {spread(off)}",
+            f"{spread(both)}, without {spread(off)}{beside}",
             _mean(both) >= _mean(off),
         ),
     ]

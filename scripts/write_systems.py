@@ -419,19 +419,48 @@ def localisation(runs: Sequence[Run]) -> str:
             for direction in found[0]["directions"] if found else ():
                 beside = ", tick oracle" if direction == ORACLE else ""
                 values = [one["directions"][direction] for one in found]
-                rows.append([fold, name, direction + beside, *_located(values)])
+                seen = str(len(found))
+                rows.append([fold, name, seen, direction + beside, *_located(values)])
         if located:
             rows += [
-                [fold, "", name.replace("_", " "), *_located([values])]
+                [fold, "", "", name.replace("_", " "), *_located([values])]
                 for name, values in located[0]["references"].items()
             ]
-    return table(["furnaces", "system", "", *LOCATED.values()], rows) if rows else ""
+    header = ["furnaces", "system", "seeds", "", *LOCATED.values()]
+    return table(header, rows) if rows else ""
 
 
 def _located(values: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the cells of a row; seeds that do not define a value are left out."""
     known = ([own[key] for own in values if own[key] is not None] for key in LOCATED)
     return [spread(own) for own in known]
+
+
+LONGER = "_longer"
+
+
+def longer(runs: Sequence[Run], beside: Sequence[Run]) -> str:
+    """Returns the transfer with more steps than all have, beside the same seeds' own.
+
+    Empty if no system was run so; those with another setting too are left out.
+    """
+    known = grouped([run for run in runs if run["fold"] == DEFAULT], "variant")
+    rows = []
+    for name, own in grouped(beside, "variant").items():
+        if not name.endswith(LONGER) or name in OTHERWISE:
+            continue
+        system = name.removesuffix(LONGER)
+        seeds = {run["seed"] for run in own}
+        less = [run for run in known.get(system, []) if run["seed"] in seeds]
+        steps = (str(of[0]["steps"]) if of else "" for of in (less, own))
+        told = (spread(score(r, "codes", FORTH) for r in of) for of in (less, own))
+        rows.append([system, str(len(own)), *steps, *told])
+    header = ["system", "seeds", "steps", "and more", FORTH, "with more"]
+    return table(header, rows) if rows else ""
+
+
+OTHERWISE = ("alignvsr_longer",)
+"""Runs of more steps that have other settings too: they are conditions alone."""
 
 
 def references(runs: Sequence[Run]) -> str:
@@ -457,12 +486,15 @@ def references(runs: Sequence[Run]) -> str:
 SUPERVISED = ("accuracy", "balanced_accuracy", "f1", "fdr", "mdr", "auroc")
 
 
-def supervised(runs: Sequence[Run], beside: Sequence[Run]) -> str:
+def supervised(
+    runs: Sequence[Run], beside: Sequence[Run], encode: Mapping[str, int]
+) -> str:
     """Returns what learned with labels, and below it the best system that did not.
 
     Args:
       runs: of the systems, the recipe's with its references.
       beside: of the systems' conditions, among them those that learn with labels.
+      encode: by system, how many parameters encode both modalities.
     """
     known = [run for run in runs if run["fold"] == DEFAULT]
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -476,18 +508,22 @@ def supervised(runs: Sequence[Run], beside: Sequence[Run]) -> str:
         codes = run["evaluations"]["codes"]
         for direction, own in codes.get("supervised_representation", {}).items():
             source, target = direction.split("->")
-            if source == target:
-                row = run["variant"], target.replace("fused", "video+current")
-                found.setdefault(row, []).append(own["test"])
+            inputs = target.replace("fused", "video+current")
+            if source != target:
+                inputs += f", head of the {source}"
+            found.setdefault((run["variant"], inputs), []).append(own["test"])
     if not found:
         return ""
     best, own = max(
         grouped(known, "variant").items(),
         key=lambda pair: np.mean([score(run, "codes", FORTH) for run in pair[1]]),
     )
-    found[f"without labels of the current: {best}", "current"] = [
+    last = f"without labels of the current: {best}", "current"
+    found[last] = [
         run["evaluations"]["codes"]["zero_shot"][FORTH]["test"] for run in own
     ]
+    if best in encode:
+        sizes[last] = f"{encode[best] / 1e6:.2f} M"
     rows = [
         [
             *row,
@@ -617,12 +653,13 @@ def main() -> None:
     validated = ["normalised rank, validation", f"{FORTH}, validation"]
     encode = {name: count for name, (count, _) in parameters.items()}
     for title, part in (
+        ("With more steps", longer(runs, beside)),
         ("Controls, where there is nothing to align", nothing and controls(nothing)),
         ("Localisation of spells", located),
         ("Lead", answers and leads(answers)),
         (
             "With labels, never to be compared with transfer",
-            supervised(runs, beside),
+            supervised(runs, beside, encode),
         ),
         ("UTD-MHAD, 27 actions", seen and people(seen)),
         (

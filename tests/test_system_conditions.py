@@ -126,6 +126,26 @@ def test_all_conditions_can_be_met(rows):
     assert found[9][2] == "0.900; video 0.850, current 0.800"
 
 
+def test_what_was_run_besides_stands_beside_its_condition(rows):
+    fused = {"clmlf_no_data_contrast": {"fused->fused": 0.875}}
+    forth = {
+        "hdcid_share_0.1": 0.81,
+        "hdcid_from_start": 0.82,
+        "alignvsr_no_global": 0.55,
+        "alignvsr_no_local": 0.45,
+    }
+    besides = [_run(name, forth=value) for name, value in forth.items()]
+    besides += [_run(name, fused=value) for name, value in fused.items()]
+    found = {row[1]: row[2] for row in rows(_known(), [*_less(), *besides])}
+    told = [value for value in found.values() if "0.81" in value or "0.55" in value]
+    assert told == [
+        "0.795, `recipe` 0.800; with 0.1 of it 0.810, with 0.3 from the start 0.820",
+        "0.857; transfer without the local loss 0.450, without the global one 0.550",
+    ]
+    rule = "contrast by label no worse than none"
+    assert found[rule] == "0.900, without 0.900; without contrast of views 0.875"
+
+
 @pytest.mark.parametrize(
     ("known", "less", "broken"),
     [

@@ -15,7 +15,9 @@ def furnaces(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("name", {**CONFIGS.SYSTEMS, **CONFIGS.SUPERVISED})
+@pytest.mark.parametrize(
+    "name", {**CONFIGS.SYSTEMS, **CONFIGS.SUPERVISED, **CONFIGS.CONTROLS}
+)
 def test_the_shipped_config_trains_in_miniature(name, furnaces, tmp_path):
     config = CONFIGS.get_config(f"{name}+smoke")
     config.data.path = str(furnaces / "simulated")

@@ -85,6 +85,7 @@ def _run(variant, fold, seed, values, *, oracle=None):
         "seed": seed,
         "steps": 320,
         "train_s": 60.0,
+        "supervised": {},
         "evaluations": {"codes": codes, "codes_by_recording": scored},
         "commit": "abc",
         "jax": "1",
@@ -155,7 +156,16 @@ def page(tmp_path, monkeypatch):
     across = [_run("clip", "default", 0, (0.6,)), _run("other", "default", 0, (0.4,))]
     (tmp_path / "across.json").write_text(json.dumps(across))
     argv += ["--across", str(tmp_path / "across.json")]
-    (tmp_path / "conditions.json").write_text(json.dumps([recipe]))
+    more = _run("clip_longer", "default", 1, (0.85,)) | {"steps": 960}
+    otherwise = _run("alignvsr_longer", "default", 1, (0.65,))
+    apart = _run("clmlf_dropout", "default", 0, (0.65,))
+    scores = {"test": {"balanced_accuracy": 0.55}}
+    apart["evaluations"]["codes"]["supervised_representation"] = {
+        "video->current": scores,
+        "current->current": scores,
+    }
+    beside = [recipe, more, otherwise, apart]
+    (tmp_path / "conditions.json").write_text(json.dumps(beside))
     argv += ["--conditions", str(tmp_path / "conditions.json")]
     monkeypatch.setattr(sys, "argv", argv)
     writer.main()
@@ -204,16 +214,24 @@ def test_spells_are_located_by_the_systems_that_can(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     start = page.splitlines().index("## Localisation of spells")
     found = [row for row in rows[start:] if row[:1] == ["default"]]
-    assert [row[:3] for row in found] == [
-        *(["default", "micu", direction] for direction in DIRECTIONS[:3]),
-        ["default", "micu", "current->current, tick oracle"],
-        ["default", "", "always abnormal"],
+    assert [row[:4] for row in found] == [
+        *(["default", "micu", "1", direction] for direction in DIRECTIONS[:3]),
+        ["default", "micu", "1", "current->current, tick oracle"],
+        ["default", "", "", "always abnormal"],
     ]
     cells = ["0.750", "0.625", "0.500", "0.250", "0.125", "", "1.000"]
-    assert found[0][3:] == cells
-    assert found[-1][4] == "0.000"
+    assert found[0][4:] == cells
+    assert found[-1][5] == "0.000"
     writer = load_file(SCRIPTS / "write_systems.py")
     assert writer.localisation([_run("clip", "default", 0, (0.7, 0.7))]) == ""
+
+
+def test_more_steps_stand_beside_those_that_all_have(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## With more steps")
+    # Of the same seed: two seeds of `clip` have 320 steps, and one has more.
+    assert rows[start + 4] == ["clip", "1", "320", "960", "0.800", "0.850"]
+    assert rows[start + 5] == []
 
 
 def test_people_have_a_column_a_fold(page):
@@ -281,13 +299,15 @@ def test_what_learns_with_labels_stands_above_the_best_that_does_not(page):
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
     title = "## With labels, never to be compared with transfer"
     start = page.splitlines().index(title)
-    found = rows[start + 4 : start + 8]
+    found = rows[start + 4 : start + 10]
     fmformer = ["fmformer_current", "current", "1", "", "0.800", "0.750"]
     assert found[0] == [*fmformer, "", "", "", "2.50 M"]
     assert found[1][0] == "oracle"  # and no trial
+    assert found[2][:2] == ["clmlf_dropout", "current, head of the video"]
+    assert found[3][:2] == ["clmlf_dropout", "current"]
     best = ["without labels of the current: recipe", "current", "1", "", "0.850"]
-    assert found[2] == [*best, "", "", "", "0.900", ""]
-    assert found[3] == []
+    assert found[4] == [*best, "", "", "", "0.900", ""]
+    assert found[5] == []
 
 
 def test_what_each_system_is_made_of_has_a_table(page):

@@ -15,9 +15,10 @@ Purpose   Whether each system meets its own condition, which says that a part of
   labels here and is compared with itself alone. `recipe` has beside it, unless
   --no-references is given, the oracle and FmFormer of the current, trained with labels.
 
-Expected time   6 to 10 min a run on one CPU core, `alignvsr_longer` 25.
+Expected time   6 to 10 min a run on one CPU core, those `..._longer` 15 to 30.
 """
 
+import functools
 import itertools
 import pathlib
 
@@ -40,17 +41,25 @@ def but(system: str, key: str, value: float | str | tuple[str, ...]) -> Change:
     return changed
 
 
+def hdcid(**lower: float) -> Change:
+    """Returns the change to H-DCID with another share or start of its lower level."""
+    return functools.partial(STUDY.SYSTEMS.hdcid, **lower)
+
+
 def hdcid_lower_from_start(config: ConfigDict) -> None:
     """The lower level alone, whose terms weigh as much as the upper ones, all along."""
-    STUDY.SYSTEMS.hdcid(config, share=1.0, start=0.0)
+    hdcid(share=1.0, start=0.0)(config)
     config.model.levels = ("lower",)
 
 
-def alignvsr_longer(config: ConfigDict) -> None:
-    """With the 16 units of its best trial, and three times the steps of all."""
-    SYSTEMS["alignvsr"](config)
-    config.codebook.codes = 16
-    config.epochs *= 3
+def longer(change: Change) -> Change:
+    """Returns the same change, with three times the steps of all."""
+
+    def changed(config: ConfigDict) -> None:
+        change(config)
+        config.epochs *= 3
+
+    return changed
 
 
 VARIANTS: dict[str, Change] = {
@@ -65,7 +74,18 @@ VARIANTS: dict[str, Change] = {
     "fcid_tick": but("fcid", "model.coarse", "tick"),
     "hdcid_lower": but("hdcid", "model.levels", ("lower",)),
     "hdcid_lower_from_start": hdcid_lower_from_start,
-    "alignvsr_longer": alignvsr_longer,
+    "hdcid_share_0": hdcid(share=0.0),
+    "hdcid_share_0.1": hdcid(share=0.1),
+    "hdcid_from_start": hdcid(start=0.0),
+    "alignvsr_no_local": but("alignvsr", "objectives.local_alignment.weight", 0.0),
+    "alignvsr_no_global": but("alignvsr", "objectives.global_alignment.weight", 0.0),
+    # With the 16 units that its loss is least with, as a share of frequencies'.
+    "alignvsr_longer": longer(but("alignvsr", "codebook.codes", 16)),
+    "recipe_longer": longer(unchanged),
+    **{
+        f"{name}_longer": longer(SYSTEMS[name])
+        for name in ("clip", "qformer", "clmlf_pairs", "onellm")
+    },
     "clmlf": SYSTEMS["clmlf"],
     "clmlf_no_label_contrast": but("clmlf", "objectives.label_contrast.weight", 0.0),
     "clmlf_no_data_contrast": but("clmlf", "objectives.data_contrast.weight", 0.0),
