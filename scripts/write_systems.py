@@ -52,6 +52,8 @@ CONTROLS = {"_shuffled_pairs": "wrong pairs", "_at_lead_0": "lead 0"}
 """How variants end that are no systems to compare, and what they are."""
 
 DEFAULT, CONTROL, HARD = "default", "no_precursor", "hard"
+CROSS = (FORTH, "current->video")
+MODALITIES = ("video", "current")
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "median_rank", "normalised_rank")
 
 
@@ -359,6 +361,46 @@ def _retrieved(run: Run, split: str) -> Mapping[str, Any]:
     return own
 
 
+def shared_codes(runs: Sequence[Run]) -> str:
+    """Returns whether codes mean the same in both modalities; empty if none has codes.
+
+    Kappa is over codes that are as frequent and as slow (a shift in time); the head
+    knows a code and no vector, and coverage is the share of ticks whose code it met in
+    training.
+    """
+    rows = []
+    for fold, of_fold in grouped(runs, "fold").items():
+        for name, own in grouped(of_fold, "variant").items():
+            codes = [run["evaluations"]["codes"] for run in own]
+            found = [c["code_sharing"] for c in codes if c.get("code_sharing")]
+            if not found:
+                continue
+            by_code = [
+                [one["by_code"][direction] for one in found] for direction in CROSS
+            ]
+            shared = sum(one["verdict"] == "shared" for one in found)
+            rows.append(
+                [
+                    *(fold, name, f"{shared} of {len(found)}"),
+                    spread(one["kappa"]["shift"] for one in found),
+                    *(
+                        spread(one["perplexity"][m] for one in found)
+                        for m in MODALITIES
+                    ),
+                    *(
+                        spread(one[key] for one in scores)
+                        for scores in by_code
+                        for key in ("balanced_accuracy", "coverage")
+                    ),
+                ]
+            )
+    header = ["furnaces", "system", "shared", "kappa"]
+    header += [f"perplexity, {modality}" for modality in MODALITIES]
+    for direction in CROSS:
+        header += [f"{direction}, by code", "coverage"]
+    return table(header, rows) if rows else ""
+
+
 def people(runs: Sequence[Run]) -> str:
     """Returns the transfer to people, or to clips, that were in nothing before.
 
@@ -653,6 +695,7 @@ def main() -> None:
     validated = ["normalised rank, validation", f"{FORTH}, validation"]
     encode = {name: count for name, (count, _) in parameters.items()}
     for title, part in (
+        ("Codes, counted", shared_codes(runs)),
         ("With more steps", longer(runs, beside)),
         ("Controls, where there is nothing to align", nothing and controls(nothing)),
         ("Localisation of spells", located),
@@ -678,7 +721,7 @@ def main() -> None:
     ):
         if part:
             parts += [f"## {title}", part]
-    parts.append(provenance(runs))
+    parts.append(provenance([*runs, *nothing]))
     write_text(arguments.out, "\n\n".join(p.strip() for p in parts if p) + "\n")
 
 

@@ -33,6 +33,17 @@ LOCATED = {
 }
 
 
+SHARING = {
+    "verdict": "not shared",
+    "kappa": {"shift": 0.015},
+    "perplexity": {"video": 8.0, "current": 4.0},
+    "by_code": {
+        "video->current": {"balanced_accuracy": 0.55, "coverage": 0.25},
+        "current->video": {"balanced_accuracy": 0.45, "coverage": 0.125},
+    },
+}
+
+
 def _case(kind, name, lead_s, found, estimate_s, interval_s):
     own = {"estimate_s": estimate_s, "interval_s": interval_s}
     exact = {"estimate_s": lead_s, "interval_s": [lead_s, lead_s]}
@@ -70,7 +81,7 @@ def _run(variant, fold, seed, values, *, oracle=None):
         "oracle": oracle and reference,
         "random_encoders": {"video->current": reference} if oracle else {},
         "localisation": LOCATED if variant.startswith("micu") else None,
-        "code_sharing": {"kappa": {"shift": 0.015}} if "micu" in variant else None,
+        "code_sharing": SHARING if "micu" in variant else None,
         "retrieval": {
             split: {
                 "features": {"semantic": directions},
@@ -224,6 +235,14 @@ def test_spells_are_located_by_the_systems_that_can(page):
     assert found[-1][5] == "0.000"
     writer = load_file(SCRIPTS / "write_systems.py")
     assert writer.localisation([_run("clip", "default", 0, (0.7, 0.7))]) == ""
+
+
+def test_codes_are_counted_of_systems_that_have_codes(page):
+    rows = [[c.strip() for c in x.split("|")[1:-1]] for x in page.splitlines()]
+    start = page.splitlines().index("## Codes, counted")
+    own = ["default", "micu", "0 of 1", "0.015", "8.000", "4.000"]
+    assert rows[start + 4] == [*own, "0.550", "0.250", "0.450", "0.125"]
+    assert rows[start + 5] == []
 
 
 def test_more_steps_stand_beside_those_that_all_have(page):
