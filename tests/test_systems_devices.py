@@ -16,5 +16,5 @@ def test_eight_devices_equal_one(name):
     expected = dict(leaves((state.params, state.model_state)))
     for path, leaf in leaves((other.params, other.model_state)):
         np.testing.assert_allclose(
-            leaf, expected[path], rtol=1e-4, atol=1e-4, err_msg=path
+            leaf, expected[path], rtol=1e-5, atol=1e-5, err_msg=path
         )
