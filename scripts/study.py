@@ -46,10 +46,11 @@ RECIPE = "recipe"
 """The variant that changes nothing; it is evaluated with its references, the oracle
 and encoders that were not trained, which take longest."""
 
+_ONCE = {"localisation": False, "retrieval": False}
 EVALUATIONS: dict[str, dict[str, Any]] = {
     "codes": {"features": ""},
-    "semantic": {"features": "semantic", "localisation": False},
-    "codes_by_recording": {"standardise": "recording", "localisation": False},
+    "semantic": {"features": "semantic", **_ONCE},
+    "codes_by_recording": {"standardise": "recording", **_ONCE},
 }
 """How a run is evaluated, by name: what differs from the study's own settings."""
 
