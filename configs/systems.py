@@ -62,7 +62,7 @@ Labels, parameters, expected time and result   Labels that shape the run: L0 non
       clmlf_pairs      L0     0.65    0.65     4      0.866
       indexed          L0     0.64    1.54     6      0.858
       fcid             L0     0.67    1.91     7      0.838
-      clmlf            L2     0.65    0.72     8      0.939
+      clmlf            L2     0.65    0.72     8      0.943
       clmlf_dropout    L2     0.65    0.72     8      0.882
       fused_control    L0     0.71    1.80     -      refused
 
@@ -260,7 +260,25 @@ def temporal(config: ConfigDict) -> None:
 
 
 def clmlf(config: ConfigDict) -> None:
-    _fusion(config, "fused")
+    _labelled_fusion(config, "fused")
+    config.objectives.label_contrast.temperature = 0.5
+    config.optimizer.learning_rate = 3e-3
+
+
+def clmlf_dropout(config: ConfigDict) -> None:
+    # With the settings of `clmlf` its held-out cross-entropy was 0.198, and not 0.144.
+    _labelled_fusion(config, "dropout")
+
+
+def clmlf_pairs(config: ConfigDict) -> None:
+    _fusion(config, "pairs")
+    # No networks before the contrast: one a modality would leave the features that
+    # are evaluated in two spaces.
+    config.objectives.clip.temperature = 0.07
+
+
+def _labelled_fusion(config: ConfigDict, form: str) -> None:
+    _fusion(config, form)
     config.objectives = ConfigDict(
         {
             "classification": component(
@@ -271,7 +289,7 @@ def clmlf(config: ConfigDict) -> None:
             "label_contrast": component(
                 "fmalign_jax.objectives.label_contrast.LabelContrast",
                 weight=1.0,
-                temperature=0.5,
+                temperature=0.07,
             ),
             "data_contrast": component(
                 "fmalign_jax.objectives.data_contrast.DataContrast",
@@ -281,19 +299,6 @@ def clmlf(config: ConfigDict) -> None:
         }
     )
     config.score = "-loss/classification"
-    config.optimizer.learning_rate = 3e-3
-
-
-def clmlf_dropout(config: ConfigDict) -> None:
-    clmlf(config)
-    config.model.form = "dropout"
-
-
-def clmlf_pairs(config: ConfigDict) -> None:
-    _fusion(config, "pairs")
-    # No networks before the contrast: one a modality would leave the features that
-    # are evaluated in two spaces.
-    config.objectives.clip.temperature = 0.07
 
 
 def _fusion(config: ConfigDict, form: str) -> None:
