@@ -46,6 +46,7 @@ RECIPE = "recipe"
 """The variant that changes nothing; it is evaluated with its references, the oracle
 and encoders that were not trained, which take longest."""
 
+# Spells are located by the first alone; retrieval asks no head, and is the same in all.
 _ONCE = {"localisation": False, "retrieval": False}
 EVALUATIONS: dict[str, dict[str, Any]] = {
     "codes": {"features": ""},

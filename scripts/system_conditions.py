@@ -280,10 +280,10 @@ def _clmlf(known: Runs, without: Runs) -> list[Condition]:
     alone = {m: reached("clmlf_dropout", m) for m in ("video", "current")}
     best = max(_mean(own) for own in alone.values())
     told = ", ".join(f"{m} {spread(own)}" for m, own in alone.items())
-    beside = ""
+    contrasts = f"{spread(both)}, without {spread(off)}"
     if "clmlf_no_data_contrast" in without:
-        beside = spread(reached("clmlf_no_data_contrast", "fused"))
-        beside = f"; without contrast of views {beside}"
+        views_off = reached("clmlf_no_data_contrast", "fused")
+        contrasts += f"; without contrast of views {spread(views_off)}"
     return [
         Condition(
             "clmlf",
@@ -294,7 +294,7 @@ def _clmlf(known: Runs, without: Runs) -> list[Condition]:
         Condition(
             "clmlf",
             "contrast by label no worse than none",
-            f"{spread(both)}, without {spread(off)}{beside}",
+            contrasts,
             _mean(both) >= _mean(off),
         ),
     ]

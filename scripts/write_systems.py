@@ -31,7 +31,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 from scipy.stats import permutation_test
-from system_conditions import conditions
+from system_conditions import BACK, conditions
 from system_leads import leads
 from write_results import DIRECTIONS, FORTH, grouped, provenance, score, spread, table
 
@@ -50,9 +50,13 @@ Run = Mapping[str, Any]
 BASE = "clip"
 CONTROLS = {"_shuffled_pairs": "wrong pairs", "_at_lead_0": "lead 0"}
 """How variants end that are no systems to compare, and what they are."""
+LONGER = "_longer"
+"""How variants end that have more steps than all."""
+OTHERWISE = ("alignvsr_longer",)
+"""Those of them that have other settings too: they are conditions alone."""
 
 DEFAULT, CONTROL, HARD = "default", "no_precursor", "hard"
-CROSS = (FORTH, "current->video")
+CROSS = FORTH, BACK
 MODALITIES = ("video", "current")
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "median_rank", "normalised_rank")
 
@@ -478,9 +482,6 @@ def _located(values: Sequence[Mapping[str, Any]]) -> list[str]:
     return [spread(own) for own in known]
 
 
-LONGER = "_longer"
-
-
 def longer(runs: Sequence[Run], beside: Sequence[Run]) -> str:
     """Returns the transfer with more steps than all have, beside the same seeds' own.
 
@@ -499,10 +500,6 @@ def longer(runs: Sequence[Run], beside: Sequence[Run]) -> str:
         rows.append([system, str(len(own)), *steps, *told])
     header = ["system", "seeds", "steps", "and more", FORTH, "with more"]
     return table(header, rows) if rows else ""
-
-
-OTHERWISE = ("alignvsr_longer",)
-"""Runs of more steps that have other settings too: they are conditions alone."""
 
 
 def references(runs: Sequence[Run]) -> str:

@@ -113,13 +113,18 @@ def _given(settings):
     return {k: _given(v) for k, v in settings.items() if v is not None}
 
 
+def _made(study, change, fold="default"):
+    """Returns the config that a change of a study makes."""
+    config = study.train_config(fold, "folder")
+    change(config)
+    return config
+
+
 def test_each_system_ships_as_one_of_its_trials():
     study = load_file(ROOT / "configs" / "studies" / "system_trials.py")
 
     def made(change):
-        config = study.train_config("default", "folder")
-        change(config)
-        return _given(config.to_dict())
+        return _given(_made(study, change).to_dict())
 
     tried = {}
     for name, change in study.VARIANTS.items():
@@ -135,10 +140,9 @@ def test_a_learning_rate_of_its_own_is_no_other_systems():
     common = study.train_config("default", "folder").optimizer.learning_rate
     own = {}
     for name, change in study.VARIANTS.items():
-        config = study.train_config("default", "folder")
-        change(config)
-        if config.optimizer.learning_rate != common:
-            own[name] = config.optimizer.learning_rate
+        rate = _made(study, change).optimizer.learning_rate
+        if rate != common:
+            own[name] = rate
     systems = {"clip": 3e-3, "distilled": 3e-3, "fcid": 3e-4}
     wrong = {f"{name}_shuffled_pairs": rate for name, rate in systems.items()}
     assert own == systems | wrong | {"clip_at_lead_0": 3e-3}
@@ -146,26 +150,20 @@ def test_a_learning_rate_of_its_own_is_no_other_systems():
 
 def test_every_system_has_its_control_of_wrong_pairs_and_no_other_difference():
     study = load_file(ROOT / "configs" / "studies" / "systems.py")
-    made = {}
-    for name, change in study.VARIANTS.items():
-        config = study.train_config("default", "folder")
-        change(config)
-        made[name] = config.to_dict()
-    for name in study.COMPARED:
-        control = made[f"{name}_shuffled_pairs"]
-        assert not made[name]["data"]["shuffle_partners"]
+    for name, change in study.COMPARED.items():
+        own = _made(study, change).to_dict()
+        control = _made(study, study.VARIANTS[f"{name}_shuffled_pairs"]).to_dict()
+        assert not own["data"].pop("shuffle_partners")
         assert control["data"].pop("shuffle_partners")
-        del made[name]["data"]["shuffle_partners"]
-        assert control == made[name]
+        assert control == own
 
 
 def test_people_are_learnt_at_one_rate_but_for_the_row_that_shows_another():
     study = load_file(ROOT / "configs" / "studies" / "systems_utd.py")
     rates = {}
     for name, change in study.VARIANTS.items():
-        config = study.train_config("s6", "folder")
-        change(config)
-        rates.setdefault(config.optimizer.learning_rate, []).append(name)
+        rate = _made(study, change, "s6").optimizer.learning_rate
+        rates.setdefault(rate, []).append(name)
     assert rates.pop(3e-3) == ["clip_furnace_rate"]
     assert list(rates) == [study.train_config("s6", "folder").optimizer.learning_rate]
 

@@ -48,7 +48,7 @@ def hdcid(**lower: float) -> Change:
 
 def hdcid_lower_from_start(config: ConfigDict) -> None:
     """The lower level alone, whose terms weigh as much as the upper ones, all along."""
-    hdcid(share=1.0, start=0.0)(config)
+    STUDY.SYSTEMS.hdcid(config, share=1.0, start=0.0)
     config.model.levels = ("lower",)
 
 
